@@ -1,0 +1,2 @@
+//! `ladewartctl`
+fn main() {}

@@ -1,0 +1,482 @@
+//! Document → [`Config`]: names resolved to indices, ranges checked, defaults filled in.
+
+use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
+
+use super::{
+    Api, Backend, BackendTls, Config, ConfigError, Contact, Control, Evse, Gateway, Line, Meter, Mode, Node, Ocpp,
+    Relay, RelayFunction, Source, Trust, Uplink, raw,
+};
+use crate::{
+    ids::{Identity, NodeId},
+    units::{Milliamps, Watts, Wiring},
+};
+
+/// Reads and checks a configuration file. The [`Source`] serves errors that show up later, e.g. in a key file.
+pub fn load(file: &Path) -> Result<(Config, Source), ConfigError> {
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(e) => return Err(Source::new(file.to_owned(), String::new()).whole(format!("cannot be read: {e}"))),
+    };
+    let source = Source::new(file.to_owned(), text);
+    let document: raw::Document = toml::from_str(source.text()).map_err(|e| source.parse_error(&e))?;
+    let config = Check { source: &source }.document(document)?;
+    Ok((config, source))
+}
+
+struct Check<'a> {
+    source: &'a Source,
+}
+
+type Checked<T> = Result<T, ConfigError>;
+
+impl Check<'_> {
+    fn fail<T>(&self, field: &str, problem: impl std::fmt::Display) -> Checked<T> {
+        Err(self.source.problem(field, problem))
+    }
+
+    fn document(&self, doc: raw::Document) -> Checked<Config> {
+        let at_home = |path: std::path::PathBuf| self.source.directory().join(path);
+        let meters = self.meters(doc.meter)?;
+        let nodes = self.nodes(doc.node, &meters)?;
+        let evses = self.evses(doc.evse, &nodes)?;
+        let contacts = self.contacts(doc.contact, &nodes)?;
+        let relays = self.relays(doc.relay, &evses)?;
+        let backend = doc.backend.map(|b| self.backend(b)).transpose()?;
+        let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
+        if backend.is_some() && uplink.is_none() {
+            return self.fail("backend", "needs a table [uplink]; without a gateway write mode = \"direct\"");
+        }
+        if doc.site.name.trim().is_empty() {
+            return self.fail("site.name", "is empty; name the site for the people who read its evidence");
+        }
+        Ok(Config {
+            name: doc.site.name,
+            api: Api {
+                socket: at_home(doc.api.socket.unwrap_or_else(|| "/run/ladewart/ladewartd.sock".into())),
+                users: doc.api.user.into_iter().map(|u| (u.uid, u.role)).collect(),
+            },
+            data_dir: at_home(doc.site.data.unwrap_or_else(|| "/var/lib/ladewart".into())),
+            uplink,
+            backend,
+            ocpp: self.ocpp(&doc.ocpp)?,
+            control: self.control(&doc.control)?,
+            nodes,
+            meters,
+            device_dir: doc.site.devices.map(at_home),
+            evses,
+            contacts,
+            relays,
+        })
+    }
+
+    fn duration(
+        &self,
+        field: &str,
+        given: Option<raw::Span>,
+        default: Duration,
+        least: Duration,
+        most: Duration,
+    ) -> Checked<Duration> {
+        let value = given.map_or(default, |s| s.0);
+        if value < least || value > most {
+            return self.fail(field, format!("{value:?} is out of range; use {least:?} to {most:?}"));
+        }
+        Ok(value)
+    }
+
+    fn ocpp(&self, raw: &raw::Ocpp) -> Checked<Ocpp> {
+        let ms = Duration::from_millis;
+        let s = Duration::from_secs;
+        let max_frame = raw.max_frame.unwrap_or(1 << 20);
+        if !(65_536..=16 << 20).contains(&max_frame) {
+            return self.fail("ocpp.max_frame", format!("{max_frame} is out of range; use 65536 to 16777216 bytes"));
+        }
+        Ok(Ocpp {
+            listen: raw.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8887))),
+            ping_interval: self.duration("ocpp.ping_interval", raw.ping_interval, s(30), ms(100), s(3600))?,
+            call_timeout: self.duration("ocpp.call_timeout", raw.call_timeout, s(10), ms(100), s(120))?,
+            accept_unknown_offline: raw.accept_unknown_offline.unwrap_or(false),
+            max_frame,
+        })
+    }
+
+    fn control(&self, raw: &raw::Control) -> Checked<Control> {
+        let ms = Duration::from_millis;
+        let s = Duration::from_secs;
+        let control = Control {
+            lease: self.duration("control.lease", raw.lease, s(60), s(2), s(900))?,
+            raise_dwell: self.duration("control.raise_dwell", raw.raise_dwell, s(10), ms(0), s(600))?,
+            settle: self.duration("control.settle", raw.settle, s(5), ms(100), s(60))?,
+            min_on: self.duration("control.min_on", raw.min_on, s(600), s(0), s(7200))?,
+            meter_stale: self.duration("control.meter_stale", raw.meter_stale, s(5), ms(500), s(60))?,
+            meter_lost: self.duration("control.meter_lost", raw.meter_lost, s(30), s(1), s(600))?,
+        };
+        if control.meter_lost <= control.meter_stale {
+            return self.fail("control.meter_lost", "must be longer than control.meter_stale");
+        }
+        Ok(control)
+    }
+
+    fn uplink(&self, raw: raw::Uplink) -> Checked<Uplink> {
+        let s = Duration::from_secs;
+        let backoff_min = self.duration("uplink.backoff_min", raw.backoff_min, s(1), s(1), s(60))?;
+        let backoff_max = self.duration("uplink.backoff_max", raw.backoff_max, s(300), s(1), s(3600))?;
+        if backoff_max < backoff_min {
+            return self.fail("uplink.backoff_max", "must not be shorter than uplink.backoff_min");
+        }
+        let step_timeout = self.duration("uplink.step_timeout", raw.step_timeout, s(10), s(1), s(120))?;
+        let mode = match raw.mode {
+            raw::Mode::Direct => {
+                for (name, given) in [
+                    ("gateway", raw.gateway.is_some()),
+                    ("interface", raw.interface.is_some()),
+                    ("certificate", raw.certificate.is_some()),
+                    ("key", raw.key.is_some()),
+                    ("trust", raw.trust.is_some()),
+                ] {
+                    if given {
+                        return self.fail(&format!("uplink.{name}"), "has no meaning with mode = \"direct\"; remove it");
+                    }
+                }
+                Mode::Direct
+            }
+            raw::Mode::Socks5 => {
+                let address = self.required("uplink.gateway", raw.gateway, "\"192.0.2.1:8443\"")?;
+                self.host_port("uplink.gateway", &address)?;
+                let trust = self.required("uplink.trust", raw.trust, "{ pin = \"…\" } or { ca = \"gateway-ca.pem\" }")?;
+                Mode::Socks5(Gateway {
+                    address,
+                    interface: raw.interface,
+                    certificate: self.file(
+                        "uplink.certificate",
+                        &self.required("uplink.certificate", raw.certificate, "\"cls.pem\"")?,
+                    )?,
+                    key: self.file("uplink.key", &self.required("uplink.key", raw.key, "\"cls.key\"")?)?,
+                    trust: self.trust("uplink.trust", trust)?,
+                })
+            }
+        };
+        Ok(Uplink { mode, backoff_min, backoff_max, step_timeout })
+    }
+
+    fn required<T>(&self, field: &str, given: Option<T>, example: &str) -> Checked<T> {
+        match given {
+            Some(value) => Ok(value),
+            None => {
+                let name = field.rsplit('.').next().unwrap_or(field);
+                self.fail(field, format!("is missing; add {name} = {example}"))
+            }
+        }
+    }
+
+    /// The path from the document's directory; the file must be readable.
+    fn file(&self, field: &str, path: &Path) -> Checked<std::path::PathBuf> {
+        let path = self.source.directory().join(path);
+        match fs::File::open(&path).and_then(|f| f.metadata()) {
+            Ok(meta) if meta.is_file() => Ok(path),
+            Ok(_) => self.fail(field, format!("{} is not a file", path.display())),
+            Err(e) => self.fail(field, format!("{} cannot be read: {e}", path.display())),
+        }
+    }
+
+    fn host_port(&self, field: &str, text: &str) -> Checked<(String, u16)> {
+        let parsed = text.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+            let port = port.parse::<u16>().ok().filter(|p| *p != 0)?;
+            (!host.is_empty()).then(|| (host.to_owned(), port))
+        });
+        match parsed {
+            Some(pair) => Ok(pair),
+            None => self.fail(field, format!("{text:?} is not host:port; write it like \"192.0.2.1:8443\"")),
+        }
+    }
+
+    fn trust(&self, field: &str, raw: raw::Trust) -> Checked<Trust> {
+        match (raw.pin, raw.ca) {
+            (Some(pin), None) => {
+                if raw.name.is_some() {
+                    return self.fail(&format!("{field}.name"), "has no meaning with a pin; remove it");
+                }
+                let hex: String = pin.chars().filter(|c| *c != ':').collect();
+                let mut bytes = [0_u8; 32];
+                let fits = hex.len() == 64 && hex.is_ascii();
+                for (i, byte) in bytes.iter_mut().enumerate().take(if fits { 32 } else { 0 }) {
+                    match u8::from_str_radix(&hex[2 * i..2 * i + 2], 16) {
+                        Ok(value) => *byte = value,
+                        Err(_) => return self.fail(&format!("{field}.pin"), PIN),
+                    }
+                }
+                if fits { Ok(Trust::Pin(bytes)) } else { self.fail(&format!("{field}.pin"), PIN) }
+            }
+            (None, Some(ca)) => Ok(Trust::Ca { file: self.file(&format!("{field}.ca"), &ca)?, name: raw.name }),
+            _ => self.fail(field, "give either pin = \"…\" or ca = \"file.pem\""),
+        }
+    }
+
+    fn backend(&self, raw: raw::Backend) -> Checked<Backend> {
+        let s = Duration::from_secs;
+        let url = raw.url.trim();
+        let (secure, rest) = if let Some(rest) = url.strip_prefix("wss://") {
+            (true, rest)
+        } else if let Some(rest) = url.strip_prefix("ws://") {
+            (false, rest)
+        } else {
+            return self.fail("backend.url", format!("{url:?} must begin with ws:// or wss://"));
+        };
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if authority.contains('@') || path.contains(['?', '#', ' ']) {
+            return self.fail("backend.url", "must not hold a user, a query or a fragment; the identity is appended");
+        }
+        let authority = if authority.rsplit_once(':').is_some_and(|(_, p)| p.bytes().all(|b| b.is_ascii_digit())) {
+            authority.to_owned()
+        } else {
+            format!("{authority}:{}", if secure { 443 } else { 80 })
+        };
+        let (host, port) = self.host_port("backend.url", &authority)?;
+        let path = if path.is_empty() { "/".to_owned() } else { format!("/{}/", path.trim_matches('/')) };
+        let tls = if secure {
+            let ca = self.required("backend.ca", raw.ca, "\"backend-ca.pem\"")?;
+            let identity = match (raw.certificate, raw.key) {
+                (Some(c), Some(k)) => Some((self.file("backend.certificate", &c)?, self.file("backend.key", &k)?)),
+                (None, None) => None,
+                _ => return self.fail("backend", "give certificate and key together"),
+            };
+            Some(BackendTls { ca: self.file("backend.ca", &ca)?, identity })
+        } else {
+            for (name, given) in
+                [("ca", raw.ca.is_some()), ("certificate", raw.certificate.is_some()), ("key", raw.key.is_some())]
+            {
+                if given {
+                    return self.fail(&format!("backend.{name}"), "has no meaning with ws://; remove it or use wss://");
+                }
+            }
+            None
+        };
+        let attempts = raw.attempts.unwrap_or(3);
+        if !(1..=100).contains(&attempts) {
+            return self.fail("backend.attempts", format!("{attempts} is out of range; use 1 to 100"));
+        }
+        Ok(Backend {
+            tls,
+            host,
+            port,
+            path,
+            ping_interval: self.duration("backend.ping_interval", raw.ping_interval, s(60), s(1), s(540))?,
+            call_timeout: self.duration("backend.call_timeout", raw.call_timeout, s(30), s(1), s(300))?,
+            attempts,
+            retry_interval: self.duration("backend.retry_interval", raw.retry_interval, s(60), s(1), s(3600))?,
+        })
+    }
+
+    fn meters(&self, raw: Vec<raw::Meter>) -> Checked<Vec<Meter>> {
+        let mut seen = HashSet::new();
+        let mut meters = Vec::with_capacity(raw.len());
+        for (i, m) in raw.into_iter().enumerate() {
+            let at = |name: &str| format!("meter[{i}].{name}");
+            if !seen.insert(m.id.clone()) {
+                return self.fail(&at("id"), format!("\"{}\" names another meter already", m.id));
+            }
+            self.host_port(&at("address"), &m.address)?;
+            meters.push(Meter {
+                id: m.id,
+                device: m.device,
+                address: m.address,
+                unit: m.unit.unwrap_or(1),
+                interval: self.duration(
+                    &at("interval"),
+                    m.interval,
+                    Duration::from_secs(1),
+                    Duration::from_millis(100),
+                    Duration::from_secs(60),
+                )?,
+                inverted: m.inverted,
+            });
+        }
+        Ok(meters)
+    }
+
+    fn nodes(&self, raw: Vec<raw::Node>, meters: &[Meter]) -> Checked<Vec<Node>> {
+        if raw.is_empty() {
+            return self.fail("node", "is missing; add [[node]] with the fuse of the grid connection");
+        }
+        let mut nodes: Vec<Node> = Vec::with_capacity(raw.len());
+        for (i, n) in raw.into_iter().enumerate() {
+            let at = |name: &str| format!("node[{i}].{name}");
+            if nodes.iter().any(|other| other.id == n.id) {
+                return self.fail(&at("id"), format!("\"{}\" names another node already", n.id));
+            }
+            if !(Milliamps::amps(6)..=Milliamps::amps(3000)).contains(&n.fuse) {
+                return self.fail(&at("fuse"), format!("{} is out of range; use 6 A to 3000 A", n.fuse));
+            }
+            let parent = match (&n.parent, i) {
+                (None, 0) => None,
+                (None, _) => {
+                    return self.fail(
+                        &at("parent"),
+                        format!("is missing; only the first node is the grid connection, add parent = \"{}\"", nodes[0].id),
+                    );
+                }
+                (Some(_), 0) => return self.fail(&at("parent"), "the first node is the grid connection; remove it"),
+                (Some(name), _) => match nodes.iter().position(|other| other.id == *name) {
+                    Some(index) => Some(index),
+                    None => {
+                        return self.fail(&at("parent"), format!("no node \"{name}\" stands above; parents come first"));
+                    }
+                },
+            };
+            let meter = match n.meter {
+                None => None,
+                Some(name) => match meters.iter().position(|m| m.id == name) {
+                    Some(index) => Some(index),
+                    None => return self.fail(&at("meter"), format!("there is no [[meter]] with id = \"{name}\"")),
+                },
+            };
+            nodes.push(Node { id: n.id, parent, fuse: n.fuse, meter });
+        }
+        Ok(nodes)
+    }
+
+    fn node(&self, field: &str, name: Option<NodeId>, nodes: &[Node]) -> Checked<usize> {
+        let Some(name) = name else { return Ok(0) };
+        match nodes.iter().position(|n| n.id == name) {
+            Some(index) => Ok(index),
+            None => {
+                let known: Vec<_> = nodes.iter().map(|n| n.id.as_str()).collect();
+                self.fail(field, format!("there is no node \"{name}\"; there are {}", known.join(", ")))
+            }
+        }
+    }
+
+    fn evses(&self, raw: Vec<raw::Evse>, nodes: &[Node]) -> Checked<Vec<Evse>> {
+        let mut evses: Vec<Evse> = Vec::with_capacity(raw.len());
+        for (i, e) in raw.into_iter().enumerate() {
+            let at = |name: &str| format!("evse[{i}].{name}");
+            let identity = e.identity.unwrap_or_else(|| Identity::new(e.id.as_str()));
+            if let Some(other) = evses.iter().find(|other| other.id == e.id) {
+                return self.fail(&at("id"), format!("\"{}\" names another EVSE already", other.id));
+            }
+            if let Some(other) = evses.iter().find(|other| other.identity == identity) {
+                return self.fail(
+                    &at("identity"),
+                    format!("\"{identity}\" is the identity of EVSE \"{}\" already; each needs its own", other.id),
+                );
+            }
+            let min = e.min.unwrap_or(Milliamps::amps(6));
+            let step = e.step.unwrap_or(Milliamps::amps(1));
+            let failsafe = e.failsafe.unwrap_or(Milliamps::amps(6));
+            if !(Milliamps::amps(6)..=Milliamps::amps(80)).contains(&min) {
+                return self.fail(&at("min"), format!("{min} is out of range; IEC 61851-1 begins at 6 A"));
+            }
+            if !(min..=Milliamps::amps(500)).contains(&e.max) {
+                return self.fail(&at("max"), format!("{} is out of range; use {min} to 500 A per phase", e.max));
+            }
+            if !(Milliamps(100)..=Milliamps::amps(6)).contains(&step) {
+                return self.fail(&at("step"), format!("{step} is out of range; use 0.1 A to 6 A"));
+            }
+            if failsafe != Milliamps::ZERO && !(min..=e.max).contains(&failsafe) {
+                return self.fail(&at("failsafe"), format!("{failsafe} is neither 0 A nor within {min} to {}", e.max));
+            }
+            evses.push(Evse {
+                id: e.id,
+                identity,
+                node: self.node(&at("node"), e.node, nodes)?,
+                wiring: e.phases.unwrap_or(Wiring::L123),
+                max: e.max,
+                min,
+                step,
+                failsafe,
+            });
+        }
+        self.failsafe_fits(&evses, nodes)?;
+        Ok(evses)
+    }
+
+    /// All EVSEs at their failsafe values together must not overload a fuse by themselves.
+    fn failsafe_fits(&self, evses: &[Evse], nodes: &[Node]) -> Checked<()> {
+        for (n, node) in nodes.iter().enumerate() {
+            let behind = |mut at: usize| loop {
+                if at == n {
+                    break true;
+                }
+                match nodes[at].parent {
+                    Some(parent) => at = parent,
+                    None => break false,
+                }
+            };
+            for phase in crate::units::Phase::ALL {
+                let sum: Milliamps =
+                    evses.iter().filter(|e| behind(e.node) && e.wiring.uses(phase)).map(|e| e.failsafe).sum();
+                if sum > node.fuse {
+                    return self.fail(
+                        &format!("node[{n}].fuse"),
+                        format!("the EVSEs' failsafe values add up to {sum} on {phase}, more than {}", node.fuse),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&self, field: &str, raw: raw::Line) -> Checked<Line> {
+        match (raw.chip, raw.offset, raw.file) {
+            (Some(chip), Some(offset), None) => Ok(Line::Gpio { chip, offset }),
+            (None, None, Some(file)) => Ok(Line::File(self.source.directory().join(file))),
+            _ => self.fail(field, "write { chip = \"/dev/gpiochip0\", offset = 4 }, or { file = \"…\" } on a simulated site"),
+        }
+    }
+
+    fn contacts(&self, raw: Vec<raw::Contact>, nodes: &[Node]) -> Checked<Vec<Contact>> {
+        let mut contacts: Vec<Contact> = Vec::with_capacity(raw.len());
+        for (i, c) in raw.into_iter().enumerate() {
+            let at = |name: &str| format!("contact[{i}].{name}");
+            if contacts.iter().any(|other| other.id == c.id) {
+                return self.fail(&at("id"), format!("\"{}\" names another contact already", c.id));
+            }
+            if c.limit < Watts::ZERO {
+                return self.fail(&at("limit"), format!("{} is negative; a limit is 0 W or more", c.limit));
+            }
+            contacts.push(Contact {
+                id: c.id,
+                line: self.line(&at("line"), c.line)?,
+                limited_when_closed: c.limited_when == raw::Level::Closed,
+                debounce: self.duration(
+                    &at("debounce"),
+                    c.debounce,
+                    Duration::from_millis(200),
+                    Duration::from_millis(1),
+                    Duration::from_secs(10),
+                )?,
+                watts: c.limit,
+                node: self.node(&at("node"), c.node, nodes)?,
+            });
+        }
+        Ok(contacts)
+    }
+
+    fn relays(&self, raw: Vec<raw::Relay>, evses: &[Evse]) -> Checked<Vec<Relay>> {
+        let mut relays: Vec<Relay> = Vec::with_capacity(raw.len());
+        for (i, r) in raw.into_iter().enumerate() {
+            let at = |name: &str| format!("relay[{i}].{name}");
+            if relays.iter().any(|other| other.id == r.id) {
+                return self.fail(&at("id"), format!("\"{}\" names another relay already", r.id));
+            }
+            let function = match (r.function, r.evse) {
+                (raw::Function::Unlimited, None) => RelayFunction::Unlimited,
+                (raw::Function::Unlimited, Some(_)) => {
+                    return self.fail(&at("evse"), "has no meaning with function = \"unlimited\"; remove it");
+                }
+                (raw::Function::Release, None) => {
+                    return self.fail(&at("evse"), "is missing; name the EVSE that this relay releases");
+                }
+                (raw::Function::Release, Some(name)) => match evses.iter().position(|e| e.id == name) {
+                    Some(index) => RelayFunction::Release(index),
+                    None => return self.fail(&at("evse"), format!("there is no [[evse]] with id = \"{name}\"")),
+                },
+            };
+            relays.push(Relay { id: r.id, line: self.line(&at("line"), r.line)?, function });
+        }
+        Ok(relays)
+    }
+}
+
+const PIN: &str = "is not a SHA-256 fingerprint; write 64 hexadecimal digits, colons allowed";

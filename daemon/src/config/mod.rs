@@ -1,0 +1,306 @@
+//! The site's configuration: TOML text → typed values, or an error that names file, line, field and what would
+//! be right.
+//!
+//! In: one TOML document. Out: [`Config`], whole and cross-checked; nothing downstream checks again. Invariant:
+//! a value of type [`Config`] has one root node, no dangling name, no identity twice, and every quantity in range.
+
+mod check;
+mod error;
+mod raw;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+pub use self::{
+    check::load,
+    error::{ConfigError, Source},
+};
+use crate::{
+    ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
+    units::{Milliamps, Watts, Wiring},
+};
+
+/// A configuration that can be run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The site's name, for people.
+    pub name: String,
+    /// The gRPC socket.
+    pub api: Api,
+    /// Directory of the database.
+    pub data_dir: PathBuf,
+    /// The channel through the gateway; `None` runs the site without a backend.
+    pub uplink: Option<Uplink>,
+    /// The OCPP backend.
+    pub backend: Option<Backend>,
+    /// The side towards the EVSEs.
+    pub ocpp: Ocpp,
+    /// How limits and leases move.
+    pub control: Control,
+    /// The electrical tree, parents before children; the first is the grid connection.
+    pub nodes: Vec<Node>,
+    /// Meters.
+    pub meters: Vec<Meter>,
+    /// Directory of the user's own device definitions.
+    pub device_dir: Option<PathBuf>,
+    /// Charging points.
+    pub evses: Vec<Evse>,
+    /// Digital inputs.
+    pub contacts: Vec<Contact>,
+    /// Digital outputs.
+    pub relays: Vec<Relay>,
+}
+
+/// The gRPC socket and who may do what on it.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+    /// Roles of socket users by numeric user id. The daemon's own user and root are `admin` without an entry.
+    pub users: Vec<(u32, Role)>,
+}
+
+/// What a caller may do; see `api/authz.rs` for the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Commissions the site.
+    Installer,
+    /// The grid operator: limits, evidence.
+    Grid,
+    /// The energy supplier: tariffs, transactions.
+    Supplier,
+    /// Everything.
+    Admin,
+}
+
+impl Role {
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Installer => "installer",
+            Self::Grid => "grid",
+            Self::Supplier => "supplier",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// How the site reaches the world behind the gateway.
+#[derive(Debug, Clone)]
+pub struct Uplink {
+    /// The way in.
+    pub mode: Mode,
+    /// First wait after a failure; doubled with jitter up to `backoff_max`.
+    pub backoff_min: Duration,
+    /// Longest wait between two attempts.
+    pub backoff_max: Duration,
+    /// Time for one step of the connection (TCP, TLS, proxy).
+    pub step_timeout: Duration,
+}
+
+/// The proxy format (domain: TR-03109-1 leaves it to the gateway administrator).
+#[derive(Debug, Clone)]
+pub enum Mode {
+    /// No gateway: the site reaches the backend over its own network.
+    Direct,
+    /// TLS 1.2 with mutual certificates to the gateway, SOCKS5 CONNECT inside.
+    Socks5(Gateway),
+}
+
+/// The Smart Meter Gateway on the HAN side.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// Host name or IP address and port, as written.
+    pub address: String,
+    /// Network interface to bind to.
+    pub interface: Option<String>,
+    /// PEM file with our CLS certificate, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
+    /// How the gateway's certificate is judged.
+    pub trust: Trust,
+}
+
+/// How a peer's certificate is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// SHA-256 of the whole certificate (DER).
+    Pin([u8; 32]),
+    /// A PEM bundle of anchors; with `name` the certificate must carry it as a subject alternative name.
+    Ca {
+        /// The bundle.
+        file: PathBuf,
+        /// The expected name.
+        name: Option<String>,
+    },
+}
+
+/// The supplier's OCPP backend (CSMS).
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Without TLS: the gateway's channel is the protection. With TLS: `wss`.
+    pub tls: Option<BackendTls>,
+    /// Host name or address as the gateway's proxy shall resolve it.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path before the identity, with a slash at both ends.
+    pub path: String,
+    /// WebSocket ping interval: traffic within the gateway's idle time.
+    pub ping_interval: Duration,
+    /// Time for an answer to a CALL.
+    pub call_timeout: Duration,
+    /// How often a transaction message is sent that the backend answers with an error (OCPP 1.6
+    /// `TransactionMessageAttempts`).
+    pub attempts: u32,
+    /// First wait between them (`TransactionMessageRetryInterval`).
+    pub retry_interval: Duration,
+}
+
+/// TLS inside the channel.
+#[derive(Debug, Clone)]
+pub struct BackendTls {
+    /// PEM bundle of anchors.
+    pub ca: PathBuf,
+    /// Our certificate and key there, if the backend wants one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// The side towards the EVSEs.
+#[derive(Debug, Clone)]
+pub struct Ocpp {
+    /// Where EVSEs connect.
+    pub listen: SocketAddr,
+    /// WebSocket ping interval.
+    pub ping_interval: Duration,
+    /// Time for an EVSE's answer to our own CALL.
+    pub call_timeout: Duration,
+    /// What happens to a card that nothing is known about while the backend cannot be asked.
+    pub accept_unknown_offline: bool,
+    /// Largest frame in bytes.
+    pub max_frame: usize,
+}
+
+/// How limits and leases move.
+#[derive(Debug, Clone, Copy)]
+pub struct Control {
+    /// How long a setpoint holds without renewal; renewed at half.
+    pub lease: Duration,
+    /// How long there must be room before a setpoint rises.
+    pub raise_dwell: Duration,
+    /// How long a car may take to follow a setpoint.
+    pub settle: Duration,
+    /// Least time a car charges before it may be paused for another.
+    pub min_on: Duration,
+    /// Age at which a meter reading is stale.
+    pub meter_stale: Duration,
+    /// Age at which the meter counts as lost.
+    pub meter_lost: Duration,
+}
+
+/// A point of the electrical tree.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Name.
+    pub id: NodeId,
+    /// Index of the parent in [`Config::nodes`]; `None` at the grid connection.
+    pub parent: Option<usize>,
+    /// Rated current per phase.
+    pub fuse: Milliamps,
+    /// Index of the meter that measures it.
+    pub meter: Option<usize>,
+}
+
+/// A meter on a bus.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    /// Name.
+    pub id: MeterId,
+    /// Name of the device definition.
+    pub device: String,
+    /// Host and port of the Modbus TCP server.
+    pub address: String,
+    /// Modbus unit identifier.
+    pub unit: u8,
+    /// Time between two readings.
+    pub interval: Duration,
+    /// Whether the meter counts the other way round.
+    pub inverted: bool,
+}
+
+/// A charging point.
+#[derive(Debug, Clone)]
+pub struct Evse {
+    /// Name on the site.
+    pub id: EvseId,
+    /// OCPP identity.
+    pub identity: Identity,
+    /// Index of its node in [`Config::nodes`].
+    pub node: usize,
+    /// Terminals → phases.
+    pub wiring: Wiring,
+    /// Most current per phase.
+    pub max: Milliamps,
+    /// Least current at which it charges (IEC 61851-1: 6 A).
+    pub min: Milliamps,
+    /// Smallest step of a setpoint.
+    pub step: Milliamps,
+    /// What it falls to when its lease ends.
+    pub failsafe: Milliamps,
+}
+
+/// A digital line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// A line of a GPIO chip, by offset or by name.
+    Gpio {
+        /// `/dev/gpiochipN`.
+        chip: PathBuf,
+        /// Offset on the chip.
+        offset: u32,
+    },
+    /// A file that holds `0` or `1`: for simulated sites.
+    File(PathBuf),
+}
+
+/// A digital input that carries a limit.
+#[derive(Debug, Clone)]
+pub struct Contact {
+    /// Name.
+    pub id: ContactId,
+    /// Where it is.
+    pub line: Line,
+    /// The level that means "limited": `true` when closed.
+    pub limited_when_closed: bool,
+    /// How long a level must hold.
+    pub debounce: Duration,
+    /// The limit.
+    pub watts: Watts,
+    /// Index of the limited node.
+    pub node: usize,
+}
+
+/// A digital output.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// Name.
+    pub id: RelayId,
+    /// Where it is.
+    pub line: Line,
+    /// What it follows. De-energised is the safe state in every case.
+    pub function: RelayFunction,
+}
+
+/// What a relay follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayFunction {
+    /// Energised while the EVSE (index in [`Config::evses`]) may charge: for its release input.
+    Release(usize),
+    /// Energised while no grid limit is in force: for devices that only know on and off.
+    Unlimited,
+}

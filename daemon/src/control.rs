@@ -1,0 +1,147 @@
+//! The loop: event or tick → site → policy → plan → difference → actuate → journal. Owns the site.
+
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::{
+    config::Role,
+    grid::{Limit, Record},
+    ids::{LimitId, NodeId},
+    site::{Event, View},
+    store::StoreError,
+    time::Wall,
+    units::Watts,
+};
+
+/// Where rooms that hear something put it.
+pub type Events = mpsc::Sender<Event>;
+
+/// A wish for a limit, as a caller says it.
+#[derive(Debug, Clone)]
+pub struct LimitRequest {
+    /// Name; chosen by the site if absent.
+    pub id: Option<LimitId>,
+    /// The authenticated caller.
+    pub issuer: String,
+    /// The caller's role.
+    pub role: Role,
+    /// Node; the grid connection if absent.
+    pub node: Option<NodeId>,
+    /// Power.
+    pub watts: Watts,
+    /// In force from; now if absent.
+    pub valid_from: Option<Wall>,
+    /// In force until; open if absent.
+    pub valid_until: Option<Wall>,
+    /// For the record.
+    pub reason: String,
+}
+
+/// What a command changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It was there already.
+    None,
+    /// New.
+    Created,
+    /// Another one under this id is superseded.
+    Replaced,
+    /// Gone.
+    Removed,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommandError {
+    /// A field is wrong.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// Its name in the request.
+        field: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// The caller may not touch another issuer's limit.
+    #[error("limit \"{id}\" belongs to {owner}")]
+    NotYours {
+        /// The limit.
+        id: LimitId,
+        /// Its issuer.
+        owner: String,
+    },
+    /// It is in force, but the evidence is not stored.
+    #[error("in force, but not recorded: {0}")]
+    NotRecorded(#[from] StoreError),
+    /// The daemon is going down.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+/// Commands to the owner of the site.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Set a limit.
+    SetLimit(LimitRequest, oneshot::Sender<Result<Synced<(Limit, Change)>, CommandError>>),
+    /// End a limit.
+    ClearLimit {
+        id: LimitId,
+        issuer: String,
+        role: Role,
+        reply: oneshot::Sender<Result<Synced<Change>, CommandError>>,
+    },
+}
+
+/// A result that may be told once the journal is synced.
+#[derive(Debug)]
+pub(crate) struct Synced<T> {
+    pub(crate) value: T,
+    pub(crate) stored: oneshot::Receiver<Result<(), StoreError>>,
+}
+
+impl<T> Synced<T> {
+    async fn wait(self) -> Result<T, CommandError> {
+        match self.stored.await {
+            Ok(Ok(())) => Ok(self.value),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(StoreError::Unavailable("the writer is gone".into()).into()),
+        }
+    }
+}
+
+/// The way to the site for everybody else. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) view: watch::Receiver<Arc<View>>,
+    pub(crate) limits: broadcast::Sender<Record>,
+}
+
+impl Handle {
+    /// The latest picture; changes are signalled.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// Each change of a limit's life from now on. A slow reader is told how many it missed.
+    #[must_use]
+    pub fn limits(&self) -> broadcast::Receiver<Record> {
+        self.limits.subscribe()
+    }
+
+    /// Puts a limit in force at once; returns after the evidence is synced.
+    pub async fn set_limit(&self, request: LimitRequest) -> Result<(Limit, Change), CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::SetLimit(request, reply)).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.map_err(|_| CommandError::Stopping)??.wait().await
+    }
+
+    /// Ends a limit; returns after the evidence is synced. Issuers end their own limits, `admin` every one.
+    pub async fn clear_limit(&self, id: LimitId, issuer: String, role: Role) -> Result<Change, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::ClearLimit { id, issuer, role, reply };
+        self.commands.send(command).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.map_err(|_| CommandError::Stopping)??.wait().await
+    }
+}

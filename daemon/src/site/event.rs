@@ -1,0 +1,158 @@
+//! What the upper half tells the site.
+
+use crate::{
+    ids::{ContactId, EvseId, MeterId, RelayId},
+    time::{Mono, Now, Wall},
+    units::{Milliamps, Millivolts, PerPhase, WattHours, Watts},
+};
+
+/// One thing that was heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A meter answered.
+    Reading(MeterId, Reading),
+    /// A meter did not answer, or nonsense. Its last reading keeps its age.
+    MeterProblem(MeterId, String),
+    /// Something about an EVSE.
+    Evse(EvseId, EvseEvent),
+    /// A contact has a new state that held for its debounce time, or cannot be read.
+    Contact(ContactId, Level),
+    /// A relay was switched or refused.
+    Relay(RelayId, Result<bool, String>),
+}
+
+/// One answer of a meter: all values from one instant. Phases are those of the grid connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// When the answer arrived.
+    pub at: Now,
+    /// Current per phase, signed by the direction of the phase's power.
+    pub currents: PerPhase<Milliamps>,
+    /// Voltage per phase.
+    pub voltages: PerPhase<Millivolts>,
+    /// Power of all phases.
+    pub power: Watts,
+    /// Energy drawn so far.
+    pub import: Option<WattHours>,
+    /// Energy fed in so far.
+    pub export: Option<WattHours>,
+}
+
+/// State of a digital input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Level {
+    /// No current flows.
+    Open,
+    /// Current flows.
+    Closed,
+    /// Counts as limited; the text says why.
+    Unreadable(String),
+}
+
+/// Something about an EVSE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EvseEvent {
+    /// Its connection stands.
+    Connected,
+    /// Its connection is gone. Its setpoint's lease runs on.
+    Disconnected,
+    /// It told its make.
+    Boot {
+        /// `chargePointVendor`.
+        vendor: String,
+        /// `chargePointModel`.
+        model: String,
+    },
+    /// State of its connector.
+    Status {
+        /// OCPP 1.6 §7.7 ChargePointStatus.
+        status: ConnectorStatus,
+        /// `errorCode`, empty for `NoError`.
+        error: String,
+    },
+    /// A transaction began, or got its backend id.
+    Transaction(Transaction),
+    /// No transaction runs any more.
+    TransactionEnded,
+    /// What it draws, by its own measurement.
+    Draw(Draw),
+    /// It has confirmed a setpoint.
+    Confirmed {
+        /// [`crate::plan::Setpoint::sequence`].
+        sequence: u64,
+        /// The confirmed value.
+        limit: Milliamps,
+        /// From when on the other value of the lease counts.
+        lease_until: Mono,
+    },
+    /// It refused a setpoint, or did not answer in time.
+    Refused {
+        /// [`crate::plan::Setpoint::sequence`].
+        sequence: u64,
+        /// The refusal in words.
+        why: String,
+    },
+    /// Its own connection to the backend came or went.
+    Backend(bool),
+    /// How many of its messages wait for the backend, and how many the backend refused for good.
+    Queue {
+        /// Waiting.
+        waiting: u64,
+        /// Refused.
+        dead: u64,
+    },
+    /// Something is wrong that a person should see; empty when it is right again.
+    Problem(String),
+}
+
+/// OCPP 1.6 §7.7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConnectorStatus {
+    /// Not heard yet, or unknown to this version.
+    #[default]
+    Unknown,
+    /// No vehicle.
+    Available,
+    /// A vehicle or a user, no transaction yet.
+    Preparing,
+    /// The contactor is closed and the vehicle draws.
+    Charging,
+    /// The EVSE offers nothing.
+    SuspendedEvse,
+    /// The vehicle takes nothing.
+    SuspendedEv,
+    /// The transaction is over, the vehicle still plugged.
+    Finishing,
+    /// Reserved.
+    Reserved,
+    /// Out of service.
+    Unavailable,
+    /// Broken.
+    Faulted,
+}
+
+/// A running transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// The id that the EVSE knows.
+    pub id: i64,
+    /// The id that the backend gave.
+    pub backend_id: Option<i64>,
+    /// When it began, by the EVSE's clock.
+    pub started: Wall,
+    /// Meter register at the start.
+    pub meter_start: WattHours,
+}
+
+/// What an EVSE draws. Terminals are the EVSE's own L1, L2, L3, before rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw {
+    /// When it arrived here.
+    pub at: Now,
+    /// `Current.Import` per terminal; absent if only a power is told.
+    pub currents: Option<[Milliamps; 3]>,
+    /// `Power.Active.Import`, all phases.
+    pub power: Option<Watts>,
+    /// `Energy.Active.Import.Register`.
+    pub energy: Option<WattHours>,
+}
