@@ -11,6 +11,7 @@
 //! minimum; each says what bound it.
 
 pub mod allocate;
+pub mod kept;
 
 use std::time::Duration;
 

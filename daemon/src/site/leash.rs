@@ -119,7 +119,7 @@ impl Leash {
         self.refused.is_some() || self.pending.iter().any(|p| now.since(p.at) > ANSWER)
     }
 
-    /// The value last sent, and whether it is confirmed.
+    /// The setpoint last sent, confirmed or not.
     #[must_use]
     pub fn newest(&self) -> Option<&Setpoint> {
         self.pending.last().map(|p| &p.setpoint).or(self.held.as_ref().map(|(s, _)| s))
@@ -129,6 +129,18 @@ impl Leash {
     #[must_use]
     pub fn settled(&self) -> bool {
         self.pending.is_empty() && self.held.is_some() && self.unknown_since.is_none()
+    }
+
+    /// Whether a setpoint waits for its answer.
+    #[must_use]
+    pub fn waiting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// When the last setpoint was refused; `None` once one is taken.
+    #[must_use]
+    pub fn refused_at(&self) -> Option<Mono> {
+        self.refused
     }
 
     /// End of the confirmed lease.

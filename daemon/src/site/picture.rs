@@ -29,7 +29,7 @@ impl Site {
                         fuse: node.fuse,
                         meter: node.meter.map(|m| config.meters[m].id.clone()),
                         available: share.available,
-                        other_load: self.other_load[i].unwrap_or_default(),
+                        other_load: self.loads[i].map(|l| l.other).unwrap_or_default(),
                         power_limit: share.power_limit,
                         reason: share.reason.clone(),
                     }
