@@ -5,6 +5,7 @@
 
 pub mod catalog;
 pub mod definition;
+pub mod line;
 pub mod quantity;
 
 pub use self::{
