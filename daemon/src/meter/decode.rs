@@ -343,7 +343,11 @@ mod tests {
     }
 
     /// The registers of a block as a device would hold them.
-    #[expect(clippy::cast_possible_truncation, reason = "the values are small")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the values are small and fit"
+    )]
     fn encode(block: &Block, wanted: impl Fn(Quantity) -> f64) -> Vec<u16> {
         let mut registers = vec![0_u16; usize::from(block.count)];
         for field in &block.fields {

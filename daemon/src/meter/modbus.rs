@@ -115,9 +115,8 @@ pub(super) async fn read(
         Function::Input => Request::ReadInputRegisters(start, block.count),
     };
     // Not the crate's read_…_registers: they assert the length of the answer.
-    let answer = match timeout(within, context.call(request)).await {
-        Ok(answer) => answer,
-        Err(_) => return Err(ReadError::Timeout { within, start, unit }),
+    let Ok(answer) = timeout(within, context.call(request)).await else {
+        return Err(ReadError::Timeout { within, start, unit });
     };
     match answer {
         Ok(Ok(Response::ReadHoldingRegisters(registers) | Response::ReadInputRegisters(registers))) => {
