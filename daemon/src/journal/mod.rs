@@ -106,6 +106,10 @@ impl Journal {
 
     /// Hands in entries, all or none; their order is kept. Does not wait: the receiver gets the result after the
     /// sync. A receiver whose sender is gone means that nothing was stored.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "the entries are handed in, whether the result is awaited or not"
+    )]
     pub fn append(&self, entries: Vec<Entry>) -> oneshot::Receiver<Result<(), StoreError>> {
         self.store.submit(move |db| append(db, &entries))
     }

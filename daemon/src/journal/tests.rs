@@ -159,109 +159,111 @@ async fn a_rare_kind_is_found_beyond_one_span() {
     assert_eq!(site.numbers(0, 0, "daemon.", 10).await, [number]);
 }
 
+/// What is done to ten entries, the number that is named then, and what is said about it.
+const TAMPERING: &[(&str, u64, &str)] = &[
+    ("UPDATE journal SET at = at + 1 WHERE sequence = 5", 5, "changed"),
+    (
+        "UPDATE journal SET kind = 'limit.cleared' WHERE sequence = 5",
+        5,
+        "changed",
+    ),
+    (
+        "UPDATE journal SET subject = 'other' WHERE sequence = 1",
+        1,
+        "changed",
+    ),
+    (
+        "UPDATE journal SET actor = 'uid:1' WHERE sequence = 10",
+        10,
+        "changed",
+    ),
+    (
+        "UPDATE journal SET body = '{\"n\": 5}' WHERE sequence = 5",
+        5,
+        "changed",
+    ),
+    (
+        "UPDATE journal SET body = CAST(x'ff' AS TEXT) WHERE sequence = 5",
+        5,
+        "changed",
+    ),
+    (
+        "UPDATE journal SET hash = zeroblob(32) WHERE sequence = 5",
+        5,
+        "changed",
+    ),
+    ("UPDATE journal SET hash = x'' WHERE sequence = 5", 5, "changed"),
+    ("DELETE FROM journal WHERE sequence = 5", 5, "entry 5 is missing"),
+    (
+        "DELETE FROM journal WHERE sequence BETWEEN 5 AND 7",
+        5,
+        "entries 5 to 7 are missing",
+    ),
+    (
+        "DELETE FROM journal WHERE sequence <= 3",
+        1,
+        "entries 1 to 3 are missing",
+    ),
+    (
+        "DELETE FROM journal WHERE sequence > 8",
+        9,
+        "entries 9 to 10 are missing",
+    ),
+    ("DELETE FROM journal", 1, "entries 1 to 10 are missing"),
+    (
+        // Two entries change places, hashes and all.
+        "UPDATE journal SET sequence = -1 WHERE sequence = 4;
+         UPDATE journal SET sequence = 4 WHERE sequence = 6;
+         UPDATE journal SET sequence = 6 WHERE sequence = -1",
+        4,
+        "changed",
+    ),
+    (
+        "DELETE FROM journal WHERE sequence = 5;
+         UPDATE journal SET sequence = sequence - 1 WHERE sequence > 5",
+        5,
+        "changed",
+    ),
+    (
+        "UPDATE journal SET sequence = 0 WHERE sequence = 5",
+        1,
+        "before the first",
+    ),
+    (
+        "UPDATE journal SET sequence = -5 WHERE sequence = 5",
+        1,
+        "before the first",
+    ),
+    (
+        "INSERT INTO journal SELECT 11, at, kind, subject, actor, body, hash FROM journal WHERE sequence = 10",
+        11,
+        "changed",
+    ),
+    (
+        "UPDATE journal_head SET sequence = 8",
+        9,
+        "should end with entry 8",
+    ),
+    (
+        "UPDATE journal_head SET sequence = 12",
+        11,
+        "entries 11 to 12 are missing",
+    ),
+    (
+        "UPDATE journal_head SET hash = zeroblob(32)",
+        10,
+        "not the one that the head names",
+    ),
+    (
+        "DELETE FROM journal_head",
+        11,
+        "the head that names the last entry is gone",
+    ),
+];
+
 #[tokio::test]
 async fn every_way_of_tampering_is_located() {
-    let cases: &[(&str, u64, &str)] = &[
-        ("UPDATE journal SET at = at + 1 WHERE sequence = 5", 5, "changed"),
-        (
-            "UPDATE journal SET kind = 'limit.cleared' WHERE sequence = 5",
-            5,
-            "changed",
-        ),
-        (
-            "UPDATE journal SET subject = 'other' WHERE sequence = 1",
-            1,
-            "changed",
-        ),
-        (
-            "UPDATE journal SET actor = 'uid:1' WHERE sequence = 10",
-            10,
-            "changed",
-        ),
-        (
-            "UPDATE journal SET body = '{\"n\": 5}' WHERE sequence = 5",
-            5,
-            "changed",
-        ),
-        (
-            "UPDATE journal SET body = CAST(x'ff' AS TEXT) WHERE sequence = 5",
-            5,
-            "changed",
-        ),
-        (
-            "UPDATE journal SET hash = zeroblob(32) WHERE sequence = 5",
-            5,
-            "changed",
-        ),
-        ("UPDATE journal SET hash = x'' WHERE sequence = 5", 5, "changed"),
-        ("DELETE FROM journal WHERE sequence = 5", 5, "entry 5 is missing"),
-        (
-            "DELETE FROM journal WHERE sequence BETWEEN 5 AND 7",
-            5,
-            "entries 5 to 7 are missing",
-        ),
-        (
-            "DELETE FROM journal WHERE sequence <= 3",
-            1,
-            "entries 1 to 3 are missing",
-        ),
-        (
-            "DELETE FROM journal WHERE sequence > 8",
-            9,
-            "entries 9 to 10 are missing",
-        ),
-        ("DELETE FROM journal", 1, "entries 1 to 10 are missing"),
-        (
-            // Two entries change places, hashes and all.
-            "UPDATE journal SET sequence = -1 WHERE sequence = 4;
-             UPDATE journal SET sequence = 4 WHERE sequence = 6;
-             UPDATE journal SET sequence = 6 WHERE sequence = -1",
-            4,
-            "changed",
-        ),
-        (
-            "DELETE FROM journal WHERE sequence = 5;
-             UPDATE journal SET sequence = sequence - 1 WHERE sequence > 5",
-            5,
-            "changed",
-        ),
-        (
-            "UPDATE journal SET sequence = 0 WHERE sequence = 5",
-            1,
-            "before the first",
-        ),
-        (
-            "UPDATE journal SET sequence = -5 WHERE sequence = 5",
-            1,
-            "before the first",
-        ),
-        (
-            "INSERT INTO journal SELECT 11, at, kind, subject, actor, body, hash FROM journal WHERE sequence = 10",
-            11,
-            "changed",
-        ),
-        (
-            "UPDATE journal_head SET sequence = 8",
-            9,
-            "should end with entry 8",
-        ),
-        (
-            "UPDATE journal_head SET sequence = 12",
-            11,
-            "entries 11 to 12 are missing",
-        ),
-        (
-            "UPDATE journal_head SET hash = zeroblob(32)",
-            10,
-            "not the one that the head names",
-        ),
-        (
-            "DELETE FROM journal_head",
-            11,
-            "the head that names the last entry is gone",
-        ),
-    ];
-    for (sql, broken_at, problem) in cases {
+    for (sql, broken_at, problem) in TAMPERING {
         let site = Site::with(10).await;
         assert!(site.verify().await.intact);
         site.tamper(sql);
