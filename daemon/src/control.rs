@@ -9,11 +9,7 @@ mod handle;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures_util::{
-    StreamExt,
-    future::BoxFuture,
-    stream::FuturesUnordered,
-};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde_json::json;
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -22,6 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::handle::Command;
+#[cfg(test)]
+pub(crate) use self::handle::Synced;
 pub use self::handle::{CommandError, Handle};
 use crate::{
     clock::Clock,
@@ -182,8 +180,13 @@ impl Control {
             self.ended(record, "", now);
         }
         for reached in kept::reached(&self.site, now) {
-            let advanced =
-                self.site.limits.advance(&reached.id, reached.received, reached.stage, reached.measured, now.wall);
+            let advanced = self.site.limits.advance(
+                &reached.id,
+                reached.received,
+                reached.stage,
+                reached.measured,
+                now.wall,
+            );
             if let Some(record) = advanced {
                 self.told(&record, "", now);
             }
@@ -205,7 +208,11 @@ impl Control {
             let due = evse::due(facts, grant, config.control.lease, self.sequences[e], now.mono);
             let Some(setpoint) = due else { continue };
             self.sequences[e] = setpoint.sequence;
-            if facts.leash.newest().is_none_or(|s| s.limit != setpoint.limit || s.failsafe != setpoint.failsafe) {
+            if facts
+                .leash
+                .newest()
+                .is_none_or(|s| s.limit != setpoint.limit || s.failsafe != setpoint.failsafe)
+            {
                 changed.insert(
                     config.evses[e].id.to_string(),
                     json!({
@@ -265,7 +272,8 @@ impl Control {
             self.storing.retain(|(i, r)| (i, r) != (&id, &received));
             if ack.result.is_ok() {
                 let now = self.parts.clock.now();
-                if let Some(record) = self.site.limits.advance(&id, received, Stage::Accepted, None, now.wall) {
+                if let Some(record) = self.site.limits.advance(&id, received, Stage::Accepted, None, now.wall)
+                {
                     let _ = self.limits.send(record);
                 }
             }

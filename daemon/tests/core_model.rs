@@ -1,7 +1,7 @@
 //! The core against a simulated site: cars that follow slowly, EVSEs that answer late or drop out, a house that does
 //! what it likes. Checks the safety invariant on what the EVSEs really obey and draw, not on what the core believes.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use ladewartd::{
     config::{self, Config, Role},
@@ -31,9 +31,10 @@ fn config(evses: usize, fuse: i64) -> Config {
          [[node]]\nid = \"main\"\nfuse = \"{fuse} A\"\nmeter = \"grid\"\n"
     );
     for (i, phases) in (0..evses).zip(["L1 L2 L3", "L2 L3 L1", "L3", "L3 L1 L2", "L1"].iter().cycle()) {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "[[evse]]\nid = \"e{i}\"\nmax = \"32 A\"\nphases = \"{phases}\"\nfailsafe = \"0 A\"\n"
-        ));
+        );
     }
     std::fs::write(&path, text).unwrap();
     config::load(&path).unwrap().0
@@ -199,8 +200,9 @@ impl World {
     fn step(&mut self) {
         self.now = self.now.plus(STEP);
         for e in 0..self.boxes.len() {
-            let (arrived, still): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut self.boxes[e].on_the_way).into_iter().partition(|(at, _)| *at <= self.now.mono);
+            let (arrived, still): (Vec<_>, Vec<_>) = std::mem::take(&mut self.boxes[e].on_the_way)
+                .into_iter()
+                .partition(|(at, _)| *at <= self.now.mono);
             self.boxes[e].on_the_way = still;
             for (_, s) in arrived {
                 let until = self.now.mono + s.lease;
@@ -208,7 +210,8 @@ impl World {
                     // The gateway asks for a measurement about 2 s after a change.
                     self.boxes[e].since_told = 16;
                 }
-                let confirmed = EvseEvent::Confirmed { sequence: s.sequence, limit: s.limit, lease_until: until };
+                let confirmed =
+                    EvseEvent::Confirmed { sequence: s.sequence, limit: s.limit, lease_until: until };
                 self.boxes[e].obeys = Some((s, until));
                 self.tell(e, confirmed);
             }
@@ -249,7 +252,8 @@ impl World {
         let fuse = self.config.nodes[0].fuse;
         let total = self.total();
         // The house alone may exceed the fuse: then the cars must be gone.
-        let cars_on = |p| self.boxes.iter().zip(&self.config.evses).any(|(b, c)| b.phases(c)[p] > Milliamps::ZERO);
+        let cars_on =
+            |p| self.boxes.iter().zip(&self.config.evses).any(|(b, c)| b.phases(c)[p] > Milliamps::ZERO);
         let over = Phase::ALL.into_iter().any(|p| total[p] > fuse && cars_on(p));
         self.overload = if over { self.overload + STEP } else { Duration::ZERO };
         assert!(self.overload <= Duration::from_secs(12), "fuse exceeded for {:?}: {total:?}", self.overload);
@@ -266,7 +270,11 @@ impl World {
                 })
                 .sum();
             self.above = if obeyed > limit { self.above + STEP } else { Duration::ZERO };
-            assert!(self.above <= Duration::from_secs(1), "{obeyed} obeyed for {:?} under {limit}", self.above);
+            assert!(
+                self.above <= Duration::from_secs(1),
+                "{obeyed} obeyed for {:?} under {limit}",
+                self.above
+            );
         }
     }
 }
@@ -416,7 +424,10 @@ fn a_lost_meter_sends_the_evses_to_their_failsafe_value() {
     (0..40).for_each(|_| world.step());
     let later = world.now.plus(Duration::from_secs(31));
     let grants = plan::plan(&world.site, &policy::budget(&world.site, later), later).grants;
-    assert!(grants.iter().all(|g| g.limit == Milliamps::ZERO && g.reason.contains("meter grid is lost")), "{grants:?}");
+    assert!(
+        grants.iter().all(|g| g.limit == Milliamps::ZERO && g.reason.contains("meter grid is lost")),
+        "{grants:?}"
+    );
     let stale = world.now.plus(Duration::from_secs(6));
     let grants = plan::plan(&world.site, &policy::budget(&world.site, stale), stale).grants;
     assert!(grants.iter().all(|g| g.limit > Milliamps::ZERO), "{grants:?}");

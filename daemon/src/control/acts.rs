@@ -81,14 +81,20 @@ impl Control {
         let entries = [Stage::Received, Stage::Accepted]
             .map(|stage| {
                 let note = note(record, stage, actor);
-                Entry { at: now.wall, kind: note.kind, subject: note.subject, actor: note.actor, body: note.body }
+                Entry {
+                    at: now.wall,
+                    kind: note.kind,
+                    subject: note.subject,
+                    actor: note.actor,
+                    body: note.body,
+                }
             })
             .to_vec();
         let written = self.parts.journal.append(entries);
         let row = record.clone();
         let lasting = !record.limit.issuer.starts_with(CONTACT);
-        let remembered = lasting
-            .then(|| self.parts.store.submit(move |db| grid::remember(db, &row, now.wall)));
+        let remembered =
+            lasting.then(|| self.parts.store.submit(move |db| grid::remember(db, &row, now.wall)));
         let (reply, stored) = oneshot::channel();
         let limit = (record.limit.id.clone(), record.received);
         self.storing.push(limit.clone());
@@ -110,13 +116,20 @@ impl Control {
         role: Role,
         now: Now,
     ) -> Result<Synced<Change>, CommandError> {
-        let Some(record) = self.site.limits.clear(id, issuer, role, now.wall).map_err(CommandError::from)? else {
+        let Some(record) = self.site.limits.clear(id, issuer, role, now.wall).map_err(CommandError::from)?
+        else {
             return Ok(Synced { value: Change::None, stored: ready(Ok(())) });
         };
         self.turn(now);
         let _ = self.limits.send(record.clone());
         let note = note(&record, Stage::Cleared, issuer);
-        let entry = Entry { at: now.wall, kind: note.kind, subject: note.subject, actor: note.actor, body: note.body };
+        let entry = Entry {
+            at: now.wall,
+            kind: note.kind,
+            subject: note.subject,
+            actor: note.actor,
+            body: note.body,
+        };
         let written = self.parts.journal.append(vec![entry]);
         let id = id.clone();
         let forgotten = self.parts.store.submit(move |db| grid::forget(db, &id));

@@ -59,7 +59,8 @@ mod tests {
     }
 
     fn connected() -> EvseFacts {
-        let mut facts = EvseFacts { connected: Some(Now { mono: at(0), wall: Wall(0) }), ..EvseFacts::default() };
+        let mut facts =
+            EvseFacts { connected: Some(Now { mono: at(0), wall: Wall(0) }), ..EvseFacts::default() };
         facts.leash.rebooted(at(0));
         facts
     }

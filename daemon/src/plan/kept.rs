@@ -76,4 +76,3 @@ fn measured(site: &Site, node: usize, since: Wall, now: Now) -> Option<Watts> {
     }
     Some(sum)
 }
-

@@ -13,11 +13,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    plan::Setpoint,
-    time::Mono,
-    units::Milliamps,
-};
+use crate::{plan::Setpoint, time::Mono, units::Milliamps};
 
 /// How long a sent setpoint may stay unanswered before the EVSE counts as not following.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -54,7 +50,8 @@ impl Leash {
             self.changed = Some(now);
         }
         // Renewals of the same value need no bound of their own.
-        self.pending.retain(|p| p.setpoint.limit != setpoint.limit || p.setpoint.failsafe != setpoint.failsafe);
+        self.pending
+            .retain(|p| p.setpoint.limit != setpoint.limit || p.setpoint.failsafe != setpoint.failsafe);
         self.pending.push(Sent { setpoint, at: now });
     }
 

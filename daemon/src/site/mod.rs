@@ -83,7 +83,10 @@ impl Site {
             evses: vec![EvseFacts::default(); config.evses.len()],
             meters: vec![MeterFacts::default(); config.meters.len()],
             contacts: vec![
-                ContactFacts { level: Level::Unreadable("not read yet".to_owned()), since: now.wall };
+                ContactFacts {
+                    level: Level::Unreadable("not read yet".to_owned()),
+                    since: now.wall
+                };
                 config.contacts.len()
             ],
             relays: vec![RelayFacts { since: now.wall, ..RelayFacts::default() }; config.relays.len()],
@@ -131,7 +134,11 @@ impl Site {
                     match outcome {
                         Ok(energised) => {
                             if relay.energised != energised {
-                                notes.push(Note::new("relay.switched", &id, json!({ "energised": energised })));
+                                notes.push(Note::new(
+                                    "relay.switched",
+                                    &id,
+                                    json!({ "energised": energised }),
+                                ));
                                 relay.since = now.wall;
                             }
                             relay.energised = energised;
@@ -237,9 +244,9 @@ impl Site {
                 let since = *over[p].get_or_insert(now);
                 if now.since(since) < self.config.control.settle { Overload::New } else { Overload::Lasting }
             });
-            let behind = self.behind(node).map(|e| {
-                self.evses[e].interval(&self.config.evses[e], &self.config.control, now)
-            });
+            let behind = self
+                .behind(node)
+                .map(|e| self.evses[e].interval(&self.config.evses[e], &self.config.control, now));
             self.loads[node] = Some(load::split(self.loads[node], reading.currents, overload, behind));
         }
     }

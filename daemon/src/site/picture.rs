@@ -52,7 +52,11 @@ impl Site {
                 .contacts
                 .iter()
                 .zip(&self.contacts)
-                .map(|(c, facts)| ContactView { id: c.id.clone(), level: facts.level.clone(), since: facts.since })
+                .map(|(c, facts)| ContactView {
+                    id: c.id.clone(),
+                    level: facts.level.clone(),
+                    since: facts.since,
+                })
                 .collect(),
             relays: config
                 .relays
@@ -91,7 +95,10 @@ impl Site {
                 limit: grant.limit,
                 failsafe: grant.failsafe,
                 confirmed: facts.leash.settled()
-                    && facts.leash.newest().is_some_and(|s| s.limit == grant.limit && s.failsafe == grant.failsafe),
+                    && facts
+                        .leash
+                        .newest()
+                        .is_some_and(|s| s.limit == grant.limit && s.failsafe == grant.failsafe),
                 lease_until: facts.leash.lease_until().map(|until| wall(until, now)),
                 reason: grant.reason.clone(),
             }),
