@@ -1,1 +1,6 @@
-//! (being built)
+//! The OCPP gateway.
+mod frame;
+mod queue;
+mod route;
+mod v16;
+pub use queue::MIGRATIONS;
