@@ -16,10 +16,6 @@ const MAX_ID: usize = 256;
 pub(crate) struct Id(String);
 
 impl Id {
-    /// An id of our own.
-    pub(crate) fn own(text: &str) -> Self {
-        Self(format!("\"{text}\""))
-    }
 
     fn new(token: &str) -> Option<Self> {
         let first = token.as_bytes().first()?;
