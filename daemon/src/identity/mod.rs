@@ -43,9 +43,7 @@ pub struct Identity {
 /// Without the key.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("status", &self.status)
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
@@ -85,10 +83,7 @@ impl Identity {
         }
         let certified = CertifiedKey::new(chain, signing);
         match certified.keys_match() {
-            Ok(()) => Ok(Self {
-                certified: Arc::new(certified),
-                status,
-            }),
+            Ok(()) => Ok(Self { certified: Arc::new(certified), status }),
             Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(bad_key(&format!(
                 "the private key does not belong to the certificate in {}; give the key that it was issued for, and \
                  the leaf certificate first",
@@ -123,13 +118,11 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// What can be shown of a certificate; `None` if it is none.

@@ -54,9 +54,7 @@ pub(super) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String>
              PRIVATE KEY-----"
             }))
         }
-        Err(_) => Err(problem(
-            "the PEM text is damaged; copy the file again, from -----BEGIN to -----END",
-        )),
+        Err(_) => Err(problem("the PEM text is damaged; copy the file again, from -----BEGIN to -----END")),
     }
 }
 

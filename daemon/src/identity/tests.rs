@@ -29,14 +29,9 @@ fn load(certificate: &str, key: &str) -> Result<Identity, IdentityError> {
 /// The key's SEC1 form (RFC 5915), taken out of its PKCS#8 form: the OCTET STRING at the end.
 fn sec1(key: &KeyPair) -> String {
     let der = key.serialize_der();
-    let at = der
-        .windows(3)
-        .position(|w| w[0] == 0x30 && w[2] == 0x02 && w[1] > 0x40)
-        .unwrap_or_else(|| {
-            der.windows(4)
-                .rposition(|w| w[0] == 0x30 && w[1] == 0x81 && w[3] == 0x02)
-                .unwrap()
-        });
+    let at = der.windows(3).position(|w| w[0] == 0x30 && w[2] == 0x02 && w[1] > 0x40).unwrap_or_else(|| {
+        der.windows(4).rposition(|w| w[0] == 0x30 && w[1] == 0x81 && w[3] == 0x02).unwrap()
+    });
     let body = base64::engine::general_purpose::STANDARD.encode(&der[at..]);
     format!("-----BEGIN EC PRIVATE KEY-----\n{body}\n-----END EC PRIVATE KEY-----\n")
 }
@@ -48,14 +43,8 @@ fn both_curves_and_both_key_formats_load() {
         for text in [key.serialize_pem(), sec1(&key)] {
             let identity = load(&certificate, &text).unwrap();
             assert_eq!(identity.status().subject, "CN=Ladewart CLS");
-            assert_eq!(
-                identity.status().not_before.to_string(),
-                "2026-01-01T00:00:00.000Z"
-            );
-            assert_eq!(
-                identity.status().not_after.to_string(),
-                "2028-01-01T00:00:00.000Z"
-            );
+            assert_eq!(identity.status().not_before.to_string(), "2026-01-01T00:00:00.000Z");
+            assert_eq!(identity.status().not_after.to_string(), "2028-01-01T00:00:00.000Z");
             let leaf = identity.certified_key().cert[0].clone();
             assert_eq!(identity.status().fingerprint, fingerprint(&leaf));
         }
@@ -82,18 +71,12 @@ fn each_wrong_file_is_told_and_no_key_is_shown() {
         "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n{body}\n-----END EC PRIVATE KEY-----\n"
     );
     let damaged = pem.replace(&body[10..14], "!!!!");
-    let shortened = format!(
-        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-        &body[..40]
-    );
+    let shortened = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", &body[..40]);
     let other_pem = other.serialize_pem();
     let wrong_key = [
         ("", "holds no private key; give PEM text"),
         (certificate.as_str(), "holds a certificate and no private key"),
-        (
-            &encrypted,
-            "the private key is encrypted; give it without a passphrase",
-        ),
+        (&encrypted, "the private key is encrypted; give it without a passphrase"),
         (&legacy, "the private key is encrypted"),
         (&damaged, "the PEM text is damaged"),
         (
@@ -105,10 +88,7 @@ fn each_wrong_file_is_told_and_no_key_is_shown() {
     for (text, says) in wrong_key {
         let error = load(&certificate, text).unwrap_err();
         assert!(matches!(error, IdentityError::Key(_)), "{error:?}");
-        assert!(
-            error.to_string().contains(says) && error.to_string().contains("cls.key"),
-            "{error}"
-        );
+        assert!(error.to_string().contains(says) && error.to_string().contains("cls.key"), "{error}");
         assert!(!error.to_string().contains(&body[..12]), "{error}");
     }
     let error = load(&edwards, &edwards_key.serialize_pem()).unwrap_err();
@@ -121,17 +101,11 @@ fn each_wrong_file_is_told_and_no_key_is_shown() {
         (pem.as_str(), "holds a private key and no certificate"),
         (request.as_str(), "holds a certificate request"),
         (no_x509, "the certificate cannot be read"),
-        (
-            "-----BEGIN CERTIFICATE-----\n%%%%\n-----END CERTIFICATE-----\n",
-            "the PEM text is damaged",
-        ),
+        ("-----BEGIN CERTIFICATE-----\n%%%%\n-----END CERTIFICATE-----\n", "the PEM text is damaged"),
     ] {
         let error = load(text, &pem).unwrap_err();
         assert!(matches!(error, IdentityError::Certificate(_)), "{error:?}");
-        assert!(
-            error.to_string().contains(says) && error.to_string().contains("cls.pem"),
-            "{error}"
-        );
+        assert!(error.to_string().contains(says) && error.to_string().contains("cls.pem"), "{error}");
         assert!(!error.to_string().contains(&body[..12]), "{error}");
     }
 }
@@ -140,25 +114,14 @@ fn each_wrong_file_is_told_and_no_key_is_shown() {
 fn the_key_is_in_no_debug_text() {
     let (certificate, key) = made(&PKCS_ECDSA_P256_SHA256);
     let text = format!("{:?}", load(&certificate, &key.serialize_pem()).unwrap());
-    assert!(
-        text.contains("Ladewart CLS") && !text.to_lowercase().contains("key"),
-        "{text}"
-    );
+    assert!(text.contains("Ladewart CLS") && !text.to_lowercase().contains("key"), "{text}");
 }
 
 #[test]
 fn a_missing_file_is_named() {
-    let error = Identity::load(
-        Path::new("/nonexistent/c.pem"),
-        Path::new("/nonexistent/c.key"),
-        Profile::Han,
-    );
-    assert!(
-        error
-            .unwrap_err()
-            .to_string()
-            .starts_with("/nonexistent/c.pem cannot be read: ")
-    );
+    let error =
+        Identity::load(Path::new("/nonexistent/c.pem"), Path::new("/nonexistent/c.key"), Profile::Han);
+    assert!(error.unwrap_err().to_string().starts_with("/nonexistent/c.pem cannot be read: "));
 }
 
 #[test]

@@ -27,11 +27,7 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(text: String) -> Self {
-        Self {
-            text,
-            alert: None,
-            reply: None,
-        }
+        Self { text, alert: None, reply: None }
     }
 }
 
@@ -45,10 +41,7 @@ pub(super) struct Ledger {
 impl Ledger {
     pub(super) fn new(first: Status, clock: Clock) -> Arc<Self> {
         let since = clock.now().wall;
-        Arc::new(Self {
-            clock,
-            status: watch::Sender::new(Status { since, ..first }),
-        })
+        Arc::new(Self { clock, status: watch::Sender::new(Status { since, ..first }) })
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Status> {
@@ -111,11 +104,7 @@ impl Attempt {
     ) -> Result<Self, DialError> {
         let pass = gate.enter().await?;
         ledger.edit(|status, _| status.attempts += 1);
-        Ok(Self {
-            pass,
-            ledger: ledger.clone(),
-            reached,
-        })
+        Ok(Self { pass, ledger: ledger.clone(), reached })
     }
 
     pub(super) fn reached(&self) -> &str {

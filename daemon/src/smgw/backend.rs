@@ -46,12 +46,7 @@ impl BackendDialer {
                 Some((Arc::new(client), name))
             }
         };
-        Ok(Self {
-            uplink,
-            host: backend.host.clone(),
-            port: backend.port,
-            tls,
-        })
+        Ok(Self { uplink, host: backend.host.clone(), port: backend.port, tls })
     }
 
     async fn stream(&self) -> Result<BoxedIo, DialError> {

@@ -27,20 +27,14 @@ pub struct Channel {
 
 impl std::fmt::Debug for Channel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Channel")
-            .field("confirmed", &self.open.is_some())
-            .finish_non_exhaustive()
+        f.debug_struct("Channel").field("confirmed", &self.open.is_some()).finish_non_exhaustive()
     }
 }
 
 impl Channel {
     pub(super) fn new(io: impl Io + 'static, mut attempt: Attempt) -> Self {
         attempt.connected();
-        Self {
-            io: Box::new(io),
-            attempt: Some(attempt),
-            open: None,
-        }
+        Self { io: Box::new(io), attempt: Some(attempt), open: None }
     }
 
     /// The connection ended before its first byte: the attempt failed.
@@ -54,11 +48,7 @@ impl Channel {
             None => format!("{}, then it closed before its first byte", attempt.reached()),
         };
         let kind = reason.map_or(io::ErrorKind::UnexpectedEof, io::Error::kind);
-        let error = attempt.fail(Failure {
-            text,
-            alert: fault.and_then(|f| f.alert),
-            reply: None,
-        });
+        let error = attempt.fail(Failure { text, alert: fault.and_then(|f| f.alert), reply: None });
         io::Error::new(kind, error)
     }
 }

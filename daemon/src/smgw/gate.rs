@@ -47,19 +47,12 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new(min: Duration, max: Duration, random: fastrand::Rng) -> Self {
-        Self {
-            min,
-            max,
-            in_row: 0,
-            random,
-        }
+        Self { min, max, in_row: 0, random }
     }
 
     /// One more failure: how long to wait.
     fn fail(&mut self) -> Duration {
-        let doubled = self
-            .min
-            .saturating_mul(1_u32.checked_shl(self.in_row).unwrap_or(u32::MAX));
+        let doubled = self.min.saturating_mul(1_u32.checked_shl(self.in_row).unwrap_or(u32::MAX));
         self.in_row = self.in_row.saturating_add(1);
         let full = doubled.min(self.max);
         full.mul_f64(0.5 + 0.5 * self.random.f64()).max(APART)
@@ -187,13 +180,7 @@ impl Gate {
     }
 
     fn pass(self: &Arc<Self>, era: u64, probe: bool, slot: Option<OwnedSemaphorePermit>) -> Pass {
-        Pass {
-            gate: self.clone(),
-            era,
-            probe,
-            slot,
-            decided: false,
-        }
+        Pass { gate: self.clone(), era, probe, slot, decided: false }
     }
 
     /// Sleeps until an attempt may begin; `false` if the gate opened meanwhile.
@@ -222,11 +209,7 @@ impl Gate {
     fn accept_quiet(&self) {
         let now = self.now();
         let mut core = self.core();
-        if !core.open
-            && core
-                .quiet_since
-                .is_some_and(|since| now.since(since) >= self.patience)
-        {
+        if !core.open && core.quiet_since.is_some_and(|since| now.since(since) >= self.patience) {
             core.open = true;
             core.era += 1;
             drop(core);
@@ -323,11 +306,7 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
 
     fn gate() -> Arc<Gate> {
-        Gate::new(
-            Backoff::new(S, 300 * S, fastrand::Rng::with_seed(7)),
-            10 * S,
-            Clock::system(),
-        )
+        Gate::new(Backoff::new(S, 300 * S, fastrand::Rng::with_seed(7)), 10 * S, Clock::system())
     }
 
     fn error() -> DialError {
@@ -340,10 +319,7 @@ mod tests {
         let mut longest = S;
         for _ in 0..40 {
             let wait = backoff.fail();
-            assert!(
-                wait >= S && wait >= longest / 2 && wait <= longest,
-                "{wait:?} of {longest:?}"
-            );
+            assert!(wait >= S && wait >= longest / 2 && wait <= longest, "{wait:?} of {longest:?}");
             longest = (2 * longest).min(300 * S);
         }
         backoff.reset();
@@ -371,10 +347,7 @@ mod tests {
         }
         let waits: Vec<_> = begun.windows(2).map(|w| w[1].since(w[0])).collect();
         assert!(waits.iter().all(|w| *w >= S), "{waits:?}");
-        assert!(
-            waits[4] >= 8 * S && waits[4] <= 17 * S,
-            "the fifth wait is half to all of 16 s: {waits:?}"
-        );
+        assert!(waits[4] >= 8 * S && waits[4] <= 17 * S, "the fifth wait is half to all of 16 s: {waits:?}");
         gate.enter().await.unwrap().succeed();
         assert!(gate.ready());
         gate.enter().await.unwrap().fail(error());
@@ -413,10 +386,7 @@ mod tests {
         let begun = begun.lock().unwrap();
         assert!((6..=12).contains(&begun.len()), "{begun:?}");
         assert!(begun.windows(2).all(|w| w[1].since(w[0]) >= S), "{begun:?}");
-        assert!(
-            refused.load(Ordering::Relaxed) >= 19 * 5,
-            "the others hear the outcome"
-        );
+        assert!(refused.load(Ordering::Relaxed) >= 19 * 5, "the others hear the outcome");
     }
 
     #[tokio::test(start_paused = true)]
@@ -438,11 +408,7 @@ mod tests {
             });
         }
         sleep(S).await;
-        assert_eq!(
-            done.load(Ordering::Relaxed),
-            0,
-            "nobody passes before the probe is decided"
-        );
+        assert_eq!(done.load(Ordering::Relaxed), 0, "nobody passes before the probe is decided");
         probe.succeed();
         while let Some(end) = callers.join_next().await {
             end.unwrap();
@@ -469,19 +435,13 @@ mod tests {
         gate.enter().await.unwrap().fail(error());
         let failed = gate.now();
         for _ in 0..5 {
-            assert!(
-                timeout(S / 10, gate.enter()).await.is_err(),
-                "its time has not come"
-            );
+            assert!(timeout(S / 10, gate.enter()).await.is_err(), "its time has not come");
         }
         drop(gate.enter().await.unwrap());
         let first = gate.now();
         assert!(first.since(failed) >= S);
         drop(gate.enter().await.unwrap());
-        assert!(
-            gate.now().since(first) >= S,
-            "even an undecided attempt counts for the rate"
-        );
+        assert!(gate.now().since(first) >= S, "even an undecided attempt counts for the rate");
     }
 
     #[tokio::test(start_paused = true)]

@@ -68,10 +68,7 @@ struct Gateway {
 impl Uplink {
     /// Reads the files that the configuration names. Opens no connection.
     pub fn new(config: &config::Uplink, clock: Clock) -> Result<Self, SetupError> {
-        let mut status = Status {
-            mode: "direct",
-            ..Status::default()
-        };
+        let mut status = Status { mode: "direct", ..Status::default() };
         let way = match &config.mode {
             config::Mode::Direct => Way::Direct,
             config::Mode::Socks5(gateway) => {
@@ -152,10 +149,7 @@ impl Gateway {
         let (host, port) = tcp::split(&config.address).ok_or_else(|| {
             wrong(
                 "uplink.gateway",
-                format!(
-                    "{:?} is not host:port; write it like \"192.0.2.1:8443\"",
-                    config.address
-                ),
+                format!("{:?} is not host:port; write it like \"192.0.2.1:8443\"", config.address),
             )
         })?;
         // Only a DNS name goes into the handshake (SNI); an address is never sent.
@@ -165,42 +159,24 @@ impl Gateway {
         }
         let tls = HanClient::new(&identity, &config.trust, clock)
             .map_err(|problem| wrong("uplink.trust.ca", problem))?;
-        let gateway = Self {
-            host: host.to_owned(),
-            port,
-            interface: config.interface.clone(),
-            name,
-            tls,
-        };
+        let gateway = Self { host: host.to_owned(), port, interface: config.interface.clone(), name, tls };
         Ok((gateway, identity))
     }
 }
 
 impl Shared {
     async fn through(&self, gateway: &Gateway, connect: Connect) -> Result<BoxedIo, Failure> {
-        let tcp = tcp::connect(
-            &gateway.host,
-            gateway.port,
-            gateway.interface.as_deref(),
-            self.step_timeout,
-        )
-        .await?;
+        let tcp = tcp::connect(&gateway.host, gateway.port, gateway.interface.as_deref(), self.step_timeout)
+            .await?;
         let mut tls = self.tls(gateway, tcp).await?;
         let rest = match timeout(self.step_timeout, socks(&mut tls, connect)).await {
             Ok(result) => result?,
             Err(_) => {
-                return Err(Failure::new(format!(
-                    "proxy: no reply within {:?}",
-                    self.step_timeout
-                )));
+                return Err(Failure::new(format!("proxy: no reply within {:?}", self.step_timeout)));
             }
         };
         self.ledger.reply(Reply(0));
-        Ok(if rest.is_empty() {
-            Box::new(tls)
-        } else {
-            Box::new(Preceded::new(rest, tls))
-        })
+        Ok(if rest.is_empty() { Box::new(tls) } else { Box::new(Preceded::new(rest, tls)) })
     }
 
     async fn tls(&self, gateway: &Gateway, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Failure> {
@@ -210,10 +186,7 @@ impl Shared {
             Ok(Ok(stream)) => Some(tls::session(stream.get_ref().1)),
             _ => None,
         };
-        self.ledger.tls(
-            gateway.tls.seen().and_then(|seen| identity::describe(&seen)),
-            session,
-        );
+        self.ledger.tls(gateway.tls.seen().and_then(|seen| identity::describe(&seen)), session);
         match result {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => {
@@ -236,18 +209,12 @@ impl Shared {
 async fn socks(tls: &mut TlsStream<TcpStream>, mut connect: Connect) -> Result<Vec<u8>, Failure> {
     let io = |error: std::io::Error| {
         let fault = Fault::new(&error);
-        Failure {
-            text: format!("proxy: {fault}"),
-            alert: fault.alert,
-            reply: None,
-        }
+        Failure { text: format!("proxy: {fault}"), alert: fault.alert, reply: None }
     };
     let refused = |error: SocksError| match error {
-        SocksError::Refused(reply) => Failure {
-            text: format!("proxy {error}"),
-            alert: None,
-            reply: Some(reply),
-        },
+        SocksError::Refused(reply) => {
+            Failure { text: format!("proxy {error}"), alert: None, reply: Some(reply) }
+        }
         other => Failure::new(format!("proxy: {other}")),
     };
     tls.write_all(&GREETING).await.map_err(io)?;
@@ -256,9 +223,7 @@ async fn socks(tls: &mut TlsStream<TcpStream>, mut connect: Connect) -> Result<V
     loop {
         let n = tls.read(&mut piece).await.map_err(io)?;
         if n == 0 {
-            return Err(Failure::new(
-                "proxy: closed the connection before its reply".to_owned(),
-            ));
+            return Err(Failure::new("proxy: closed the connection before its reply".to_owned()));
         }
         let (used, step) = connect.feed(&piece[..n]).map_err(refused)?;
         match step {

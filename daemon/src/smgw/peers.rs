@@ -88,19 +88,13 @@ impl Leaf {
     pub(super) fn signed_by(&self, ca: &Ca) -> Signed {
         let key = KeyPair::generate_for(self.algorithm).unwrap();
         let certificate = self.params().signed_by(&key, &ca.issuer).unwrap();
-        Signed {
-            der: certificate.der().clone(),
-            key,
-        }
+        Signed { der: certificate.der().clone(), key }
     }
 
     pub(super) fn self_signed(&self) -> Signed {
         let key = KeyPair::generate_for(self.algorithm).unwrap();
         let certificate = self.params().self_signed(&key).unwrap();
-        Signed {
-            der: certificate.der().clone(),
-            key,
-        }
+        Signed { der: certificate.der().clone(), key }
     }
 }
 
@@ -114,9 +108,7 @@ impl Ca {
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
-        Self {
-            issuer: CertifiedIssuer::self_signed(params, key).unwrap(),
-        }
+        Self { issuer: CertifiedIssuer::self_signed(params, key).unwrap() }
     }
 
     fn roots(&self) -> RootCertStore {
@@ -173,12 +165,7 @@ impl Peers {
             tasks: JoinSet::new(),
         };
         let usage = ExtendedKeyUsagePurpose::ClientAuth;
-        let cls = Leaf {
-            name: "cls",
-            usage,
-            ..Leaf::default()
-        }
-        .signed_by(&peers.cls_ca);
+        let cls = Leaf { name: "cls", usage, ..Leaf::default() }.signed_by(&peers.cls_ca);
         peers.write_identity("cls", &cls);
         peers.write("gateway-ca.pem", &peers.gateway_ca.issuer.pem());
         peers
@@ -197,15 +184,9 @@ impl Peers {
     pub(super) fn write_identity(&self, name: &str, signed: &Signed) {
         use base64::Engine as _;
         let body = base64::engine::general_purpose::STANDARD.encode(&signed.der);
-        let lines: Vec<_> = body
-            .as_bytes()
-            .chunks(64)
-            .map(|l| String::from_utf8_lossy(l).into_owned())
-            .collect();
-        let pem = format!(
-            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-            lines.join("\n")
-        );
+        let lines: Vec<_> =
+            body.as_bytes().chunks(64).map(|l| String::from_utf8_lossy(l).into_owned()).collect();
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
         self.write(&format!("{name}.pem"), &pem);
         self.write(&format!("{name}.key"), &signed.key.serialize_pem());
     }
@@ -296,11 +277,7 @@ impl Peers {
 
     /// A port where nobody listens.
     pub(super) async fn nobody(&self) -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap()
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
     }
 
     pub(super) async fn gateway(&mut self, tls: Tls, proxy: Proxy) -> SocketAddr {
@@ -350,18 +327,12 @@ impl Peers {
     }
 
     pub(super) fn trust_ca(&self) -> config::Trust {
-        config::Trust::Ca {
-            file: self.file("gateway-ca.pem"),
-            name: None,
-        }
+        config::Trust::Ca { file: self.file("gateway-ca.pem"), name: None }
     }
 
     pub(super) fn backend(&self, tls: bool) -> config::Backend {
         config::Backend {
-            tls: tls.then(|| config::BackendTls {
-                ca: self.file("gateway-ca.pem"),
-                identity: None,
-            }),
+            tls: tls.then(|| config::BackendTls { ca: self.file("gateway-ca.pem"), identity: None }),
             host: "emt.example".to_owned(),
             port: 9000,
             path: "/".to_owned(),

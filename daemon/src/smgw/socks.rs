@@ -120,19 +120,14 @@ impl Connect {
                 request.extend(address.octets());
             }
             Err(_) => {
-                let length = u8::try_from(host.len())
-                    .ok()
-                    .filter(|n| *n > 0)
-                    .ok_or(NameLength(host.len()))?;
+                let length =
+                    u8::try_from(host.len()).ok().filter(|n| *n > 0).ok_or(NameLength(host.len()))?;
                 request.extend([NAME, length]);
                 request.extend(host.bytes());
             }
         }
         request.extend(port.to_be_bytes());
-        Ok(Self {
-            request,
-            expected: Expected::MethodVersion,
-        })
+        Ok(Self { request, expected: Expected::MethodVersion })
     }
 
     /// Takes bytes of the proxy: how many were used, and what to do next. Stops behind each message, so what
@@ -169,11 +164,7 @@ impl Connect {
         }
         Ok((
             input.len(),
-            if matches!(self.expected, Expected::Application) {
-                Step::Open
-            } else {
-                Step::More
-            },
+            if matches!(self.expected, Expected::Application) { Step::Open } else { Step::More },
         ))
     }
 }
@@ -239,36 +230,23 @@ mod tests {
         assert_eq!(run("e", &[&v6]), Ok(Some(b"Hi".to_vec())));
         let name = [&[5, 0, 5, 0, 0, 3, 11][..], b"emt.example", &[35, 40], b"Hi"].concat();
         assert_eq!(run("e", &[&name]), Ok(Some(b"Hi".to_vec())));
-        assert_eq!(
-            run("e", &[&name[..name.len() - 3]]),
-            Ok(None),
-            "the port is not whole yet"
-        );
+        assert_eq!(run("e", &[&name[..name.len() - 3]]), Ok(None), "the port is not whole yet");
     }
 
     #[test]
     fn refusals_are_named() {
-        assert_eq!(
-            refused(&[5, 0, 5, 2, 0, 3, 11]),
-            "reply 02 not allowed by ruleset"
-        );
+        assert_eq!(refused(&[5, 0, 5, 2, 0, 3, 11]), "reply 02 not allowed by ruleset");
         assert_eq!(refused(&[5, 0, 5, 5]), "reply 05 connection refused");
         assert_eq!(refused(&[5, 0, 5, 8]), "reply 08 address type not supported");
         assert_eq!(refused(&[5, 0, 5, 0x5b]), "reply 5b unassigned");
-        assert_eq!(
-            refused(&[5, 0xff]),
-            "accepts no client without authentication (method ff)"
-        );
+        assert_eq!(refused(&[5, 0xff]), "accepts no client without authentication (method ff)");
         assert!(refused(b"HTTP/1.1 400 Bad Request").starts_with("answers with version 48"));
         assert!(refused(&[5, 0, 4, 0x5a]).starts_with("answers with version 04"));
         assert!(
             refused(&[5, 0, 0, 0]).starts_with("answers with version 00"),
             "a method reply that is too long"
         );
-        assert_eq!(
-            refused(&[5, 0, 5, 0, 0, 2]),
-            "its reply has the unknown address type 02"
-        );
+        assert_eq!(refused(&[5, 0, 5, 0, 0, 2]), "its reply has the unknown address type 02");
     }
 
     /// Mostly right answers, so that cuts fall into every part of them.
@@ -284,15 +262,9 @@ mod tests {
             any::<u8>().prop_map(|kind| vec![kind]),
         ];
         let code = prop_oneof![4 => Just(0_u8), 1 => any::<u8>()];
-        let valid = (
-            code,
-            address,
-            any::<[u8; 2]>(),
-            prop::collection::vec(any::<u8>(), 0..40),
-        )
-            .prop_map(|(code, address, port, tail)| {
-                [&[5, 0, 5, code, 0][..], &address, &port, &tail].concat()
-            });
+        let valid = (code, address, any::<[u8; 2]>(), prop::collection::vec(any::<u8>(), 0..40)).prop_map(
+            |(code, address, port, tail)| [&[5, 0, 5, code, 0][..], &address, &port, &tail].concat(),
+        );
         prop_oneof![3 => valid, 1 => prop::collection::vec(any::<u8>(), 0..300)]
     }
 

@@ -26,20 +26,13 @@ const MOST_ADDRESSES: usize = 4;
 
 /// `host:port` with the brackets of an IPv6 literal.
 pub(super) fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Splits `host:port`; brackets are dropped.
 pub(super) fn split(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
-    let host = host
-        .strip_prefix('[')
-        .and_then(|h| h.strip_suffix(']'))
-        .unwrap_or(host);
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     Some((host, port.parse().ok()?))
 }
 
@@ -71,12 +64,7 @@ pub(super) async fn connect(
 
 async fn one(address: SocketAddr, interface: Option<&str>) -> Result<TcpStream, String> {
     let reason = |error: io::Error| io_reason(&error);
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }
-    .map_err(reason)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(reason)?;
     if let Some(interface) = interface {
         socket
             .bind_device(Some(interface.as_bytes()))

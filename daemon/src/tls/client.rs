@@ -54,10 +54,7 @@ impl HanClient {
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified_key())));
         // TR-03116-3: a session ends after 48 h at the latest; a resumed one would live on.
         config.resumption = Resumption::disabled();
-        Ok(Self {
-            config: Arc::new(config),
-            verifier,
-        })
+        Ok(Self { config: Arc::new(config), verifier })
     }
 
     /// The configuration to connect with.
@@ -111,10 +108,7 @@ pub fn session(connection: &rustls::CommonState) -> String {
         _ => "TLS",
     };
     let suite = connection.negotiated_cipher_suite().map(|s| s.suite());
-    let suite = suite
-        .as_ref()
-        .and_then(rustls::CipherSuite::as_str)
-        .unwrap_or("unknown suite");
+    let suite = suite.as_ref().and_then(rustls::CipherSuite::as_str).unwrap_or("unknown suite");
     match connection.negotiated_key_exchange_group() {
         Some(group) => format!("{version} {suite} {:?}", group.name()),
         None => format!("{version} {suite}"),

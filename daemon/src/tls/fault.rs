@@ -48,18 +48,11 @@ impl Fault {
     #[must_use]
     pub fn new(error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-            Some(inner) => Self {
-                alert: alert(inner),
-                reason: reason(inner),
-            },
-            None if error.kind() == io::ErrorKind::UnexpectedEof => Self {
-                alert: None,
-                reason: "the peer closed the connection without an alert".to_owned(),
-            },
-            None => Self {
-                alert: None,
-                reason: crate::smgw::io_reason(error),
-            },
+            Some(inner) => Self { alert: alert(inner), reason: reason(inner) },
+            None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Self { alert: None, reason: "the peer closed the connection without an alert".to_owned() }
+            }
+            None => Self { alert: None, reason: crate::smgw::io_reason(error) },
         }
     }
 }
@@ -79,17 +72,11 @@ impl fmt::Display for Fault {
 }
 
 fn alert(error: &Error) -> Option<Alert> {
-    let sent = |description| {
-        Some(Alert {
-            direction: Direction::Sent,
-            name: alert_name(description),
-        })
-    };
+    let sent = |description| Some(Alert { direction: Direction::Sent, name: alert_name(description) });
     match error {
-        Error::AlertReceived(description) => Some(Alert {
-            direction: Direction::Received,
-            name: alert_name(*description),
-        }),
+        Error::AlertReceived(description) => {
+            Some(Alert { direction: Direction::Received, name: alert_name(*description) })
+        }
         Error::InvalidCertificate(e) => sent(e.clone().into()),
         Error::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13
@@ -133,12 +120,7 @@ fn reason(error: &Error) -> String {
 
 fn certificate(error: &CertificateError) -> String {
     let at = |time: &UnixTime| {
-        Wall(
-            i64::try_from(time.as_secs())
-                .unwrap_or(i64::MAX)
-                .saturating_mul(1000),
-        )
-        .to_string()
+        Wall(i64::try_from(time.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000)).to_string()
     };
     match error {
         CertificateError::Expired => "its certificate is expired".to_owned(),
@@ -147,21 +129,13 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::NotValidYet => "its certificate is not valid yet".to_owned(),
         CertificateError::NotValidYetContext { time, not_before } => {
-            format!(
-                "its certificate is not valid before {}, our clock says {}",
-                at(not_before),
-                at(time)
-            )
+            format!("its certificate is not valid before {}, our clock says {}", at(not_before), at(time))
         }
         CertificateError::UnknownIssuer => "its certificate is not issued by a trusted CA".to_owned(),
         CertificateError::NotValidForNameContext { expected, presented } => format!(
             "its certificate is not for {}; it carries {}",
             expected.to_str(),
-            if presented.is_empty() {
-                "no name".to_owned()
-            } else {
-                presented.join(", ")
-            }
+            if presented.is_empty() { "no name".to_owned() } else { presented.join(", ") }
         ),
         CertificateError::NotValidForName => "its certificate is for another name".to_owned(),
         CertificateError::BadSignature => {
@@ -245,17 +219,8 @@ mod tests {
     #[test]
     fn an_alert_of_the_peer_is_named_as_received() {
         let fault = fault(Error::AlertReceived(AlertDescription::UnknownCA));
-        assert_eq!(
-            fault.alert,
-            Some(Alert {
-                direction: Direction::Received,
-                name: "unknown_ca"
-            })
-        );
-        assert!(
-            fault.to_string().starts_with("received alert unknown_ca: "),
-            "{fault}"
-        );
+        assert_eq!(fault.alert, Some(Alert { direction: Direction::Received, name: "unknown_ca" }));
+        assert!(fault.to_string().starts_with("received alert unknown_ca: "), "{fault}");
     }
 
     #[test]
@@ -271,9 +236,6 @@ mod tests {
     fn an_end_without_alert_claims_none() {
         let fault = Fault::new(&io::Error::from(io::ErrorKind::UnexpectedEof));
         assert_eq!(fault.alert, None);
-        assert_eq!(
-            fault.to_string(),
-            "the peer closed the connection without an alert"
-        );
+        assert_eq!(fault.to_string(), "the peer closed the connection without an alert");
     }
 }

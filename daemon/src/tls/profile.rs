@@ -42,10 +42,8 @@ static HAN_SUITES: &[SupportedCipherSuite] = &[
 static HAN_GROUPS: &[&dyn SupportedKxGroup] = &[ring::kx_group::SECP256R1, ring::kx_group::SECP384R1];
 
 /// What may sign a certificate or a handshake: ECDSA alone.
-static HAN_SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
-    all: HAN_ALL,
-    mapping: HAN_MAPPING,
-};
+static HAN_SIGNATURES: WebPkiSupportedAlgorithms =
+    WebPkiSupportedAlgorithms { all: HAN_ALL, mapping: HAN_MAPPING };
 
 static HAN_ALL: &[&dyn SignatureVerificationAlgorithm] = &[
     webpki::ring::ECDSA_P256_SHA256,
@@ -90,11 +88,7 @@ mod tests {
     #[test]
     fn the_gateway_is_offered_the_profile_and_nothing_else() {
         let han = provider(Profile::Han);
-        let suites: Vec<_> = han
-            .cipher_suites
-            .iter()
-            .map(SupportedCipherSuite::suite)
-            .collect();
+        let suites: Vec<_> = han.cipher_suites.iter().map(SupportedCipherSuite::suite).collect();
         assert_eq!(
             suites,
             [

@@ -28,11 +28,7 @@ pub fn anchors(file: &Path) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for (i, certificate) in identity::certificates(file)?.into_iter().enumerate() {
         store.add(certificate).map_err(|e| {
-            format!(
-                "{}: certificate {} cannot be a trust anchor: {e}",
-                file.display(),
-                i + 1
-            )
+            format!("{}: certificate {} cannot be a trust anchor: {e}", file.display(), i + 1)
         })?;
     }
     Ok(store)
@@ -57,10 +53,7 @@ pub(super) struct PinMismatch {
 impl fmt::Display for PinMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (shown, pinned) = (identity::hex(&self.shown), identity::hex(&self.pinned));
-        write!(
-            f,
-            "its certificate has the fingerprint {shown}, pinned is {pinned}"
-        )
+        write!(f, "its certificate has the fingerprint {shown}, pinned is {pinned}")
     }
 }
 
@@ -76,11 +69,7 @@ pub(super) struct Verifier {
 
 impl Verifier {
     pub(super) fn new(anchor: Anchor, algorithms: WebPkiSupportedAlgorithms) -> Self {
-        Self {
-            anchor,
-            algorithms,
-            seen: Mutex::new(None),
-        }
+        Self { anchor, algorithms, seen: Mutex::new(None) }
     }
 
     /// The certificate that was shown last.
@@ -103,10 +92,7 @@ impl ServerCertVerifier for Verifier {
             Anchor::Pin(pinned) => {
                 let shown = identity::fingerprint(leaf);
                 if shown != *pinned {
-                    let mismatch = OtherError(std::sync::Arc::new(PinMismatch {
-                        shown,
-                        pinned: *pinned,
-                    }));
+                    let mismatch = OtherError(std::sync::Arc::new(PinMismatch { shown, pinned: *pinned }));
                     return Err(CertificateError::Other(mismatch).into());
                 }
             }
