@@ -14,10 +14,13 @@ use super::definition::Definition;
 use crate::config::{ConfigError, Source};
 
 /// Name and text of the definitions that come with the daemon.
-pub(super) const BUILT_IN: &[(&str, &str)] = &[(
-    "eastron-sdm630",
-    include_str!("../../devices/eastron-sdm630.toml"),
-)];
+pub(super) const BUILT_IN: &[(&str, &str)] = &[
+    ("abb-b23", include_str!("../../devices/abb-b23.toml")),
+    (
+        "eastron-sdm630",
+        include_str!("../../devices/eastron-sdm630.toml"),
+    ),
+];
 
 /// A definition that cannot be used, or a directory that cannot be read.
 #[derive(Debug, thiserror::Error)]
