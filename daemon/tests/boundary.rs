@@ -153,7 +153,7 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 
 /// What a source uses that it may not.
 fn violations(text: &str, crates: &BTreeSet<String>) -> Vec<String> {
-    let tokens = without_tests(tokens(text));
+    let tokens = without_tests(&tokens(text));
     let mut found = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
@@ -237,17 +237,13 @@ fn judge(path: &[String], crates: &BTreeSet<String>) -> Option<String> {
     let wrong = match path[0].as_str() {
         "crate" => !ALLOWED.contains(&second),
         "super" => {
-            let rest = path
-                .iter()
-                .skip_while(|p| *p == "super")
-                .next()
-                .map_or("", String::as_str);
+            let rest = path.iter().find(|p| *p != "super").map_or("", String::as_str);
             second == "super" && !ALLOWED.contains(&rest)
         }
         "std" | "core" | "alloc" => {
             let inner = path[1..].join("::");
             let within = |p: &&str| inner == **p || inner.starts_with(&format!("{p}::"));
-            inner == "*" || inner == "time::*" || IMPURE.iter().any(|p| within(&p))
+            inner == "*" || inner == "time::*" || IMPURE.iter().any(within)
         }
         name => crates.contains(name) && !DATA.contains(&name),
     };
@@ -343,7 +339,7 @@ fn after_string(chars: &[char], open: usize) -> usize {
 }
 
 /// Without the items under `#[cfg(test)]`.
-fn without_tests(tokens: Vec<String>) -> Vec<String> {
+fn without_tests(tokens: &[String]) -> Vec<String> {
     const MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept: Vec<String> = Vec::with_capacity(tokens.len());
     let mut at = 0;
