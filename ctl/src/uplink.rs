@@ -48,7 +48,7 @@ fn way(uplink: &v1::UplinkStatus) -> String {
 /// In one sentence.
 pub(crate) fn sentence(style: &Style, uplink: Option<&v1::UplinkStatus>) -> String {
     let Some(uplink) = uplink else {
-        return NONE.to_owned();
+        return "none".to_owned();
     };
     let since = style
         .since(uplink.since.as_ref())
