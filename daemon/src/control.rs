@@ -6,70 +6,21 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     config::Role,
-    grid::{Limit, Record},
-    ids::{LimitId, NodeId},
+    grid::{Change, Limit, Record, Refusal, Wish},
+    ids::LimitId,
     site::{Event, View},
     store::StoreError,
-    time::Wall,
-    units::Watts,
 };
 
 /// Where rooms that hear something put it.
 pub type Events = mpsc::Sender<Event>;
 
-/// A wish for a limit, as a caller says it.
-#[derive(Debug, Clone)]
-pub struct LimitRequest {
-    /// Name; chosen by the site if absent.
-    pub id: Option<LimitId>,
-    /// The authenticated caller.
-    pub issuer: String,
-    /// The caller's role.
-    pub role: Role,
-    /// Node; the grid connection if absent.
-    pub node: Option<NodeId>,
-    /// Power.
-    pub watts: Watts,
-    /// In force from; now if absent.
-    pub valid_from: Option<Wall>,
-    /// In force until; open if absent.
-    pub valid_until: Option<Wall>,
-    /// For the record.
-    pub reason: String,
-}
-
-/// What a command changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It was there already.
-    None,
-    /// New.
-    Created,
-    /// Another one under this id is superseded.
-    Replaced,
-    /// Gone.
-    Removed,
-}
-
 /// Why a command was not carried out.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommandError {
-    /// A field is wrong.
-    #[error("{field}: {problem}")]
-    Invalid {
-        /// Its name in the request.
-        field: &'static str,
-        /// What is wrong and what would be right.
-        problem: String,
-    },
-    /// The caller may not touch another issuer's limit.
-    #[error("limit \"{id}\" belongs to {owner}")]
-    NotYours {
-        /// The limit.
-        id: LimitId,
-        /// Its issuer.
-        owner: String,
-    },
+    /// The wish itself is wrong, or not the caller's to make.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// It is in force, but the evidence is not stored.
     #[error("in force, but not recorded: {0}")]
     NotRecorded(#[from] StoreError),
@@ -82,7 +33,7 @@ pub enum CommandError {
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Set a limit.
-    SetLimit(LimitRequest, oneshot::Sender<Result<Synced<(Limit, Change)>, CommandError>>),
+    SetLimit(Wish, oneshot::Sender<Result<Synced<(Limit, Change)>, CommandError>>),
     /// End a limit.
     ClearLimit {
         id: LimitId,
@@ -131,7 +82,7 @@ impl Handle {
     }
 
     /// Puts a limit in force at once; returns after the evidence is synced.
-    pub async fn set_limit(&self, request: LimitRequest) -> Result<(Limit, Change), CommandError> {
+    pub async fn set_limit(&self, request: Wish) -> Result<(Limit, Change), CommandError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::SetLimit(request, reply)).await.map_err(|_| CommandError::Stopping)?;
         answer.await.map_err(|_| CommandError::Stopping)??.wait().await
