@@ -141,7 +141,11 @@ impl Backend {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, layers, Arc::clone(&shared)));
-        Ok(Self { address, shared, _tasks: tasks })
+        Ok(Self {
+            address,
+            shared,
+            _tasks: tasks,
+        })
     }
 
     /// Where it listens.
@@ -183,7 +187,13 @@ impl Backend {
         let calls = lock(&self.shared.links).get(identity).map(|l| l.calls.clone());
         let calls = calls.with_context(|| format!("{identity} is not connected to the backend"))?;
         let (answer, answered) = oneshot::channel();
-        calls.send(Outgoing { action: action.to_owned(), payload, answer }).await?;
+        calls
+            .send(Outgoing {
+                action: action.to_owned(),
+                payload,
+                answer,
+            })
+            .await?;
         match tokio::time::timeout(Duration::from_secs(10), answered).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) => bail!("{identity} answered {action} with {error}"),
@@ -195,13 +205,20 @@ impl Backend {
     /// Payloads of the CALLs of one action that one identity sent, in order of arrival.
     #[must_use]
     pub fn received(&self, identity: &str, action: &str) -> Vec<Value> {
-        self.shared.log.entries().into_iter().filter_map(|e| match e.what {
-            (who, Event::Received(Frame::Call { action: a, payload, .. })) if who == identity && a == action => {
-                Some(payload)
-            }
-            _ => None,
-        })
-        .collect()
+        self.shared
+            .log
+            .entries()
+            .into_iter()
+            .filter_map(|e| match e.what {
+                (
+                    who,
+                    Event::Received(Frame::Call {
+                        action: a, payload, ..
+                    }),
+                ) if who == identity && a == action => Some(payload),
+                _ => None,
+            })
+            .collect()
     }
 
     /// The bill: every transaction that was given an id, in order, with what was told about it later.
@@ -233,8 +250,12 @@ impl Backend {
                     }
                 }
                 Event::Sent(Frame::Result { id, payload }) => {
-                    let Some(start) = calls.remove(&(identity.clone(), id)) else { continue };
-                    let Some(given) = payload["transactionId"].as_i64() else { continue };
+                    let Some(start) = calls.remove(&(identity.clone(), id)) else {
+                        continue;
+                    };
+                    let Some(given) = payload["transactionId"].as_i64() else {
+                        continue;
+                    };
                     let transaction = bill.entry(given).or_insert_with(|| Transaction {
                         identity,
                         id: given,
@@ -287,30 +308,50 @@ impl Callback for Upgrade<'_> {
             *refusal.status_mut() = status;
             Err(refusal)
         };
-        let identity = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-        let known = lock(&self.shared.identities).as_ref().is_none_or(|list| list.contains(&identity));
+        let identity = request
+            .uri()
+            .path()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let known = lock(&self.shared.identities)
+            .as_ref()
+            .is_none_or(|list| list.contains(&identity));
         if identity.is_empty() || !known {
             self.shared.log.push((identity, Event::Unknown));
             return refuse(StatusCode::NOT_FOUND);
         }
-        let offered = request.headers().get("sec-websocket-protocol").and_then(|v| v.to_str().ok());
+        let offered = request
+            .headers()
+            .get("sec-websocket-protocol")
+            .and_then(|v| v.to_str().ok());
         if !offered.is_some_and(|list| list.split(',').any(|p| p.trim() == "ocpp1.6")) {
             return refuse(StatusCode::BAD_REQUEST);
         }
-        response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("ocpp1.6"));
+        response
+            .headers_mut()
+            .insert("sec-websocket-protocol", HeaderValue::from_static("ocpp1.6"));
         *self.identity = identity;
         Ok(response)
     }
 }
 
-async fn open(stream: TcpStream, layers: &[TlsAcceptor], shared: &Shared) -> anyhow::Result<(String, Socket)> {
+async fn open(
+    stream: TcpStream,
+    layers: &[TlsAcceptor],
+    shared: &Shared,
+) -> anyhow::Result<(String, Socket)> {
     stream.set_nodelay(true)?;
     let mut stream: Box<dyn Stream> = Box::new(stream);
     for layer in layers {
         stream = Box::new(layer.accept(stream).await?);
     }
     let mut identity = String::new();
-    let upgrade = Upgrade { shared, identity: &mut identity };
+    let upgrade = Upgrade {
+        shared,
+        identity: &mut identity,
+    };
     let socket = tokio_tungstenite::accept_hdr_async(stream, upgrade).await?;
     Ok((identity, socket))
 }
@@ -400,13 +441,19 @@ async fn answer(shared: &Shared, identity: &str, id: &str, action: &str, payload
         if faults.errors > 0 && faults.only.is_none_or(|only| only == action) {
             faults.errors -= 1;
             let (id, code) = (id.to_owned(), "InternalError".to_owned());
-            return Answer::Send(Frame::Error { id, code, description: "as told".to_owned() });
+            return Answer::Send(Frame::Error {
+                id,
+                code,
+                description: "as told".to_owned(),
+            });
         }
         faults.late
     };
     tokio::time::sleep(late).await;
     let verdict = |tag: &Value| {
-        let refused = lock(&shared.refused_tags).iter().any(|t| Some(t.as_str()) == tag.as_str());
+        let refused = lock(&shared.refused_tags)
+            .iter()
+            .any(|t| Some(t.as_str()) == tag.as_str());
         json!({ "status": if refused { "Blocked" } else { "Accepted" } })
     };
     let payload = match action {
@@ -425,8 +472,15 @@ async fn answer(shared: &Shared, identity: &str, id: &str, action: &str, payload
         "DataTransfer" => json!({ "status": "UnknownVendorId" }),
         _ => {
             let (id, code) = (id.to_owned(), "NotImplemented".to_owned());
-            return Answer::Send(Frame::Error { id, code, description: action.to_owned() });
+            return Answer::Send(Frame::Error {
+                id,
+                code,
+                description: action.to_owned(),
+            });
         }
     };
-    Answer::Send(Frame::Result { id: id.to_owned(), payload })
+    Answer::Send(Frame::Result {
+        id: id.to_owned(),
+        payload,
+    })
 }

@@ -7,7 +7,10 @@ use tokio::time::Instant;
 
 /// The present, for OCPP timestamps and limits.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "the lab stands for the world outside; this is its one place")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the lab stands for the world outside; this is its one place"
+)]
 pub fn wall() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
@@ -25,12 +28,19 @@ impl Moment {
     /// The present.
     #[must_use]
     pub fn now() -> Self {
-        Self { mono: Instant::now(), wall: wall() }
+        Self {
+            mono: Instant::now(),
+            wall: wall(),
+        }
     }
 }
 
 /// Looks every 20 ms until `look` finds something. Errors: the deadline passed; the message names `what`.
-pub async fn eventually<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+pub async fn eventually<T>(
+    limit: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Option<T>,
+) -> anyhow::Result<T> {
     let end = Instant::now() + limit;
     loop {
         if let Some(found) = look() {

@@ -5,9 +5,14 @@
 
 pub mod backend;
 pub mod clock;
+pub mod connection;
 pub mod evse;
 pub mod frame;
 pub mod gateway;
 pub mod log;
 pub mod meter;
+pub mod observer;
+pub mod operator;
 pub mod pki;
+pub mod process;
+pub mod site;

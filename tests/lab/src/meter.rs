@@ -83,7 +83,6 @@ impl Meter {
         let mut tasks = JoinSet::new();
         let served = Arc::clone(&shared);
         tasks.spawn(async move {
-            let server = Server::new(listener);
             let connect = |stream: tokio::net::TcpStream, _| {
                 let shared = Arc::clone(&served);
                 async move {
@@ -92,9 +91,13 @@ impl Meter {
                 }
             };
             // A broken client ends its own connection only.
-            let _ = server.serve(&connect, |_| {}).await;
+            let _ = Server::new(listener).serve(&connect, |_| {}).await;
         });
-        Ok(Self { address, shared, _tasks: tasks })
+        Ok(Self {
+            address,
+            shared,
+            _tasks: tasks,
+        })
     }
 
     /// Where it listens.
@@ -172,7 +175,14 @@ impl Shared {
         for i in 0..3 {
             put(2 * i, volts[i]);
             // The SDM630 gives magnitudes; the direction is in the power.
-            put(0x06 + 2 * i, if fault == Fault::NotANumber { f64::NAN } else { amps[i].abs() });
+            put(
+                0x06 + 2 * i,
+                if fault == Fault::NotANumber {
+                    f64::NAN
+                } else {
+                    amps[i].abs()
+                },
+            );
             put(0x0c + 2 * i, watts[i]);
         }
         put(0x34, total);

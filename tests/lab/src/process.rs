@@ -32,7 +32,10 @@ use crate::log::Log;
 /// Directory of this build's programs: the parent of `deps/` for tests.
 fn programs() -> anyhow::Result<PathBuf> {
     let own = env::current_exe().context("the lab does not know its own place")?;
-    let mut directory = own.parent().context("the lab's program has no directory")?.to_owned();
+    let mut directory = own
+        .parent()
+        .context("the lab's program has no directory")?
+        .to_owned();
     if directory.ends_with("deps") {
         directory.pop();
     }
@@ -53,19 +56,33 @@ pub fn build(visible: bool) -> anyhow::Result<()> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
     let mut command = std::process::Command::new(cargo);
     command
-        .args(["build", "--package", "ladewartd", "--package", "ladewartctl", "--profile", profile])
+        .args([
+            "build",
+            "--package",
+            "ladewartd",
+            "--package",
+            "ladewartctl",
+            "--profile",
+            profile,
+        ])
         .arg("--manifest-path")
         .arg(manifest)
         .arg("--target-dir")
         .arg(target)
         .stdin(Stdio::null());
     if visible {
-        anyhow::ensure!(command.status().context("cargo cannot be started")?.success(), "the daemon does not build");
+        anyhow::ensure!(
+            command.status().context("cargo cannot be started")?.success(),
+            "the daemon does not build"
+        );
         return Ok(());
     }
     let output = command.output().context("cargo cannot be started")?;
     if !output.status.success() {
-        bail!("the daemon does not build:\n{}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "the daemon does not build:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(())
 }
@@ -83,7 +100,7 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
 pub struct Daemon {
     child: Child,
     log: Log<String>,
-    _readers: JoinSet<()>,
+    readers: JoinSet<()>,
 }
 
 impl Daemon {
@@ -99,7 +116,10 @@ impl Daemon {
             let mut message = [0; 4096];
             loop {
                 let n = socket.recv(&mut message).await?;
-                if String::from_utf8_lossy(&message[..n]).lines().any(|l| l == "READY=1") {
+                if String::from_utf8_lossy(&message[..n])
+                    .lines()
+                    .any(|l| l == "READY=1")
+                {
                     return anyhow::Ok(());
                 }
             }
@@ -111,7 +131,7 @@ impl Daemon {
             },
             status = daemon.child.wait() => {
                 // Its last lines are still in the pipe.
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                while daemon.readers.join_next().await.is_some() {}
                 bail!("ladewartd ended before it was READY: {}\n{}", status?, tail(log))
             }
         }
@@ -137,7 +157,11 @@ impl Daemon {
         if let Some(err) = child.stderr.take() {
             readers.spawn(lines(err, log.clone()));
         }
-        Ok(Self { child, log: log.clone(), _readers: readers })
+        Ok(Self {
+            child,
+            log: log.clone(),
+            readers,
+        })
     }
 
     /// Runs it until it ends by itself: for configurations that must be refused. Gives exit code and output.
@@ -148,7 +172,9 @@ impl Daemon {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(Duration::from_secs(10), run).await.context("it did not end")??;
+        let output = tokio::time::timeout(Duration::from_secs(10), run)
+            .await
+            .context("it did not end")??;
         let text = [output.stdout, output.stderr].concat();
         Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
     }
@@ -181,7 +207,10 @@ impl Daemon {
         kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
         match tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await {
             Ok(status) => Ok(status?),
-            Err(_) => bail!("ladewartd did not end within 10 s of SIGTERM\n{}", tail(&self.log)),
+            Err(_) => bail!(
+                "ladewartd did not end within 10 s of SIGTERM\n{}",
+                tail(&self.log)
+            ),
         }
     }
 
@@ -189,8 +218,15 @@ impl Daemon {
     pub fn resident_kib(&self) -> anyhow::Result<u64> {
         let pid = self.child.id().context("ladewartd has ended")?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        line.trim().trim_end_matches("kB").trim().parse().context("VmRSS is no number")
+        let line = status
+            .lines()
+            .find_map(|l| l.strip_prefix("VmRSS:"))
+            .context("no VmRSS")?;
+        line.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse()
+            .context("VmRSS is no number")
     }
 }
 
@@ -206,5 +242,6 @@ async fn lines(from: impl AsyncRead + Unpin, log: Log<String>) {
 pub fn tail(log: &Log<String>) -> String {
     let entries = log.entries();
     let from = entries.len().saturating_sub(30);
-    entries[from..].iter().map(|e| format!("  | {}\n", e.what)).collect()
+    let lines: Vec<_> = entries[from..].iter().map(|e| e.what.as_str()).collect();
+    lines.join("\n")
 }

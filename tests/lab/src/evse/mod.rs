@@ -89,6 +89,8 @@ pub struct State {
     pub status: &'static str,
     /// What it may offer now, A per phase.
     pub limit: f64,
+    /// Phases that the plugged car uses.
+    pub car_phases: usize,
     /// What flows, A per terminal.
     pub currents: [f64; 3],
     /// What flows, W.
@@ -183,7 +185,13 @@ impl Evse {
         let identity = settings.identity.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(run(settings, station, incoming, publish, log.clone()));
-        Self { identity, commands, state, log, _tasks: tasks }
+        Self {
+            identity,
+            commands,
+            state,
+            log,
+            _tasks: tasks,
+        }
     }
 
     /// OCPP identity.
@@ -363,7 +371,9 @@ async fn send(socket: &mut Socket, text: String) -> Result<(), String> {
 }
 
 async fn receive(socket: &mut Option<Socket>) -> Result<Option<String>, String> {
-    let Some(socket) = socket else { return std::future::pending().await };
+    let Some(socket) = socket else {
+        return std::future::pending().await;
+    };
     match socket.next().await {
         Some(Ok(Message::Text(text))) => Ok(Some(text.to_string())),
         Some(Ok(Message::Close(frame))) => Err(format!("closed: {frame:?}")),
@@ -388,9 +398,14 @@ async fn dial(settings: Settings, when: Instant) -> anyhow::Result<Socket> {
     let attempt = async {
         let stream = TcpStream::connect(&settings.server).await?;
         stream.set_nodelay(true)?;
-        let mut request = format!("ws://{}/ocpp/{}", settings.server, settings.identity).into_client_request()?;
-        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("ocpp1.6"));
+        let mut request =
+            format!("ws://{}/ocpp/{}", settings.server, settings.identity).into_client_request()?;
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", HeaderValue::from_static("ocpp1.6"));
         anyhow::Ok(tokio_tungstenite::client_async(request, stream).await?.0)
     };
-    tokio::time::timeout(Duration::from_secs(30), attempt).await.context("no answer within 30 s")?
+    tokio::time::timeout(Duration::from_secs(30), attempt)
+        .await
+        .context("no answer within 30 s")?
 }

@@ -25,6 +25,7 @@ const ATTEMPTS: u32 = 5;
 /// Wait between them.
 const RETRY: Duration = Duration::from_secs(1);
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about a device")]
 pub(super) struct Station {
     settings: Settings,
     power: Power,
@@ -162,6 +163,7 @@ impl Station {
             plugged: self.power.plugged(),
             status: self.status,
             limit: self.limit(now),
+            car_phases: self.power.car_phases(),
             currents: self.power.currents(),
             watts: self.power.watts(),
             register_wh: whole(self.power.register_wh()),
@@ -173,7 +175,9 @@ impl Station {
 
     fn limit(&self, now: Moment) -> f64 {
         let own = self.settings.max_amps;
-        self.profiles.limit(self.transaction_id(), now.wall).map_or(own, |limit| limit.min(own))
+        self.profiles
+            .limit(self.transaction_id(), now.wall)
+            .map_or(own, |limit| limit.min(own))
     }
 
     fn transaction_id(&self) -> Option<i64> {
@@ -182,7 +186,8 @@ impl Station {
 
     pub(super) fn tick(&mut self, now: Moment) {
         let offer = self.limit(now);
-        self.power.pass(now.mono.duration_since(self.last_tick), self.settings.pace, offer);
+        self.power
+            .pass(now.mono.duration_since(self.last_tick), self.settings.pace, offer);
         self.last_tick = now.mono;
         self.refresh(now);
         if self.session.is_some() && now.mono >= self.meter_due {
@@ -235,13 +240,19 @@ impl Station {
             return None;
         }
         let mut message = self.queue.pop_front()?;
-        if let Some(local) = message.of.filter(|_| message.payload.get("transactionId").is_none()) {
+        if let Some(local) = message
+            .of
+            .filter(|_| message.payload.get("transactionId").is_none())
+        {
             // §4.8 and errata 3.18: -1 when the start was never answered.
             let id = self.sessions.get(local).and_then(|s| s.id).unwrap_or(-1);
             message.payload["transactionId"] = json!(id);
         }
-        let frame =
-            Frame::Call { id: message.id.clone(), action: message.action.to_owned(), payload: message.payload.clone() };
+        let frame = Frame::Call {
+            id: message.id.clone(),
+            action: message.action.to_owned(),
+            payload: message.payload.clone(),
+        };
         message.attempts += 1;
         self.flight = Some((message, now.mono));
         self.events.push(Event::Sent(frame.clone()));
@@ -259,7 +270,11 @@ impl Station {
                 }
                 let frame = match answer {
                     Ok(payload) => Frame::Result { id, payload },
-                    Err(code) => Frame::Error { id, code: code.to_owned(), description: String::new() },
+                    Err(code) => Frame::Error {
+                        id,
+                        code: code.to_owned(),
+                        description: String::new(),
+                    },
                 };
                 self.answers.push_back(frame.write());
             }
@@ -298,7 +313,9 @@ impl Station {
             }
             "StartTransaction" => {
                 // The answer belongs to the oldest transaction that has no id yet.
-                let Some(local) = self.sessions.iter().position(|s| s.id.is_none() && !s.lost) else { return };
+                let Some(local) = self.sessions.iter().position(|s| s.id.is_none() && !s.lost) else {
+                    return;
+                };
                 let id = payload["transactionId"].as_i64();
                 self.sessions[local].id = id;
                 self.sessions[local].lost = id.is_none();
@@ -324,7 +341,10 @@ impl Station {
                     return status(false);
                 }
                 let running = self.transaction_id();
-                match self.profiles.set(payload, running, self.settings.phases, now.wall) {
+                match self
+                    .profiles
+                    .set(payload, running, self.settings.phases, now.wall)
+                {
                     Ok(installed) => {
                         self.events.push(Event::Profile(installed));
                         status(true)
@@ -377,7 +397,10 @@ impl Station {
                 "unknownKey": [],
             })),
             "ChangeConfiguration" => {
-                match (payload["key"].as_str(), payload["value"].as_str().and_then(|v| v.parse().ok())) {
+                match (
+                    payload["key"].as_str(),
+                    payload["value"].as_str().and_then(|v| v.parse().ok()),
+                ) {
                     (Some("MeterValueSampleInterval"), Some(seconds)) if seconds > 0 => {
                         self.settings.meter_interval = Duration::from_secs(seconds);
                         status(true)
@@ -415,13 +438,16 @@ impl Station {
         self.session = Some(Running { local, id: None });
         self.power.close(true);
         self.meter_due = now.mono + self.settings.meter_interval;
-        let start = json!({ "connectorId": 1, "idTag": tag, "meterStart": meter_start, "timestamp": started });
+        let start =
+            json!({ "connectorId": 1, "idTag": tag, "meterStart": meter_start, "timestamp": started });
         self.send("StartTransaction", start, None);
         self.refresh(now);
     }
 
     fn end(&mut self, reason: &str, now: Moment) {
-        let Some(running) = self.session.take() else { return };
+        let Some(running) = self.session.take() else {
+            return;
+        };
         self.power.close(false);
         self.profiles.forget_transaction();
         self.finishing = true;
@@ -468,8 +494,10 @@ impl Station {
             json!({ "value": format!("{:.1}", self.power.watts()), "unit": "W", "measurand": "Power.Active.Import" }),
         ];
         for (i, amps) in currents.iter().enumerate().take(self.settings.phases) {
-            sampled.push(json!({ "value": format!("{amps:.2}"), "unit": "A", "measurand": "Current.Import",
-                                 "phase": format!("L{}", i + 1) }));
+            sampled.push(
+                json!({ "value": format!("{amps:.2}"), "unit": "A", "measurand": "Current.Import",
+                                 "phase": format!("L{}", i + 1) }),
+            );
         }
         let values = json!({
             "connectorId": 1, "meterValue": [{ "timestamp": now.wall.to_string(), "sampledValue": sampled }],
@@ -481,7 +509,13 @@ impl Station {
     fn send(&mut self, action: &'static str, payload: Value, of: Option<usize>) {
         let id = format!("{}-{}", self.settings.identity, self.next_id);
         self.next_id += 1;
-        self.queue.push_back(Outgoing { id, action, payload, of, attempts: 0 });
+        self.queue.push_back(Outgoing {
+            id,
+            action,
+            payload,
+            of,
+            attempts: 0,
+        });
     }
 }
 
