@@ -15,7 +15,7 @@ use tokio::{sync::watch, time::Instant};
 pub const CAPACITY: usize = 200_000;
 
 /// Locks; a panicking holder does not spread.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

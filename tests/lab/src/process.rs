@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -42,10 +42,18 @@ fn programs() -> anyhow::Result<PathBuf> {
     Ok(directory)
 }
 
-/// Builds the packages `ladewartd` and `ladewartctl` beside this program with cargo, in the same profile. Cargo
-/// itself does nothing when they are fresh. With `visible` its progress goes to the terminal.
+/// Builds the packages `ladewartd` and `ladewartctl` beside this program with cargo, in the same profile, once per
+/// process. Cargo itself does nothing when they are fresh. With `visible` its progress goes to the terminal.
 /// Errors: cargo is missing, or the build fails; then its messages are in the error.
 pub fn build(visible: bool) -> anyhow::Result<()> {
+    static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+    BUILT
+        .get_or_init(|| cargo_build(visible).map_err(|e| format!("{e:#}")))
+        .clone()
+        .map_err(anyhow::Error::msg)
+}
+
+fn cargo_build(visible: bool) -> anyhow::Result<()> {
     let directory = programs()?;
     let profile = match directory.file_name().and_then(|n| n.to_str()) {
         Some("debug") | None => "dev",
@@ -71,28 +79,21 @@ pub fn build(visible: bool) -> anyhow::Result<()> {
         .arg(target)
         .stdin(Stdio::null());
     if visible {
-        anyhow::ensure!(
+        ensure!(
             command.status().context("cargo cannot be started")?.success(),
             "the daemon does not build"
         );
         return Ok(());
     }
     let output = command.output().context("cargo cannot be started")?;
-    if !output.status.success() {
-        bail!(
-            "the daemon does not build:\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
+    let messages = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the daemon does not build:\n{messages}");
     Ok(())
 }
 
-/// Path of a program of this workspace, built once per process if needed.
+/// Path of a program of this workspace, built if needed.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
-    static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
-    if let Err(why) = BUILT.get_or_init(|| build(false).map_err(|e| format!("{e:#}"))) {
-        bail!("{why}");
-    }
+    build(false)?;
     Ok(programs()?.join(name))
 }
 

@@ -408,3 +408,47 @@ fn reserve_port() -> anyhow::Result<(SocketAddr, TcpSocket)> {
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     Ok((socket.local_addr()?, socket))
 }
+
+impl Lab {
+    /// Compares the backend's bill with the charge points' own transactions: each is there once, with one stop, and
+    /// with the same registers. Gives one line per transaction. Errors: the first difference.
+    pub fn compare_bill(&self) -> anyhow::Result<Vec<String>> {
+        let mut bill = self.backend.transactions();
+        let mut lines = Vec::new();
+        for evse in &self.evses {
+            for session in evse.state().sessions {
+                let fits = |t: &crate::backend::Transaction| {
+                    t.identity == evse.identity() && t.tag == session.tag && t.started == session.started
+                };
+                let at = bill.iter().position(fits);
+                let at = at.with_context(|| format!("the transaction of {} is not billed", session.tag))?;
+                let t = bill.remove(at);
+                ensure!(t.starts == 1, "transaction {} began {} times", t.id, t.starts);
+                let stops: Vec<i64> = session.meter_stop.into_iter().collect();
+                ensure!(
+                    (t.meter_start, &t.meter_stops) == (session.meter_start, &stops),
+                    "transaction {} is billed from {} to {:?} Wh, the EVSE counted {} to {stops:?} Wh",
+                    t.id,
+                    t.meter_start,
+                    t.meter_stops,
+                    session.meter_start
+                );
+                let energy = session.meter_stop.map_or(0, |stop| stop - session.meter_start);
+                let known = match session.id {
+                    Some(id) if id == t.id => String::new(),
+                    Some(id) => format!(" (the EVSE knows it as {id})"),
+                    None => " (the EVSE knows no id)".to_owned(),
+                };
+                lines.push(format!(
+                    "{}: transaction {}{known}, {energy} Wh on both sides",
+                    t.identity, t.id
+                ));
+            }
+        }
+        ensure!(
+            bill.is_empty(),
+            "the backend bills transactions that no EVSE knows: {bill:?}"
+        );
+        Ok(lines)
+    }
+}

@@ -125,6 +125,7 @@ impl Power {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the values are set, not computed")]
 mod tests {
     use super::*;
 
