@@ -13,7 +13,7 @@ use ladewart_lab::{
     journal,
     operator::instant,
     process,
-    site::{EvsePlan, Lab, Plan},
+    site::{EvsePlan, Lab, Plan, SOON},
     wire::Before,
 };
 use ladewart_proto::v1::LimitStage;
@@ -21,8 +21,6 @@ use tokio::time::Instant;
 
 use self::screen::Screen;
 
-/// Long enough for a loaded machine.
-const SOON: Duration = Duration::from_secs(20);
 /// The grid operator's limit, W.
 const LIMIT: i64 = 10_000;
 
@@ -216,23 +214,7 @@ impl Story<'_> {
             "the limit was answered as {} W",
             limit.watts
         );
-        let deadline = Instant::now() + SOON;
-        let limit = loop {
-            let limit = lab
-                .operator
-                .limit_record("dso-1")
-                .await?
-                .context("the limit is not listed")?;
-            if limit.stage() == LimitStage::Effective {
-                break limit;
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "the limit did not become effective; it is {:?}",
-                limit.stage()
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        };
+        let limit = lab.stage("dso-1", LimitStage::Effective).await?;
         let received = instant(limit.received_at.as_ref()).context("the limit has no time of receipt")?;
         let after = |at: Option<&prost_types::Timestamp>| {
             instant(at).map_or("?".to_owned(), |t| {
@@ -360,18 +342,7 @@ impl Story<'_> {
         let lab = &self.lab;
         self.screen
             .step("The cars leave; the backend's bill is compared with the EVSEs' registers")?;
-        for evse in &lab.evses {
-            evse.unplug();
-        }
-        eventually(SOON, "every transaction is closed at the backend", || {
-            lab.backend
-                .transactions()
-                .iter()
-                .all(|t| !t.meter_stops.is_empty())
-                .then_some(())
-        })
-        .await?;
-        for line in lab.compare_bill()? {
+        for line in lab.settle().await? {
             self.screen.fact(&line)?;
         }
         Ok(())
