@@ -24,8 +24,9 @@ impl<'de> Deserialize<'de> for Span {
                 f.write_str("a duration like \"30 s\"")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
-                let wrong =
-                    || E::custom(format!("{text:?} is not a duration; write it like \"30 s\" (ms, s, min, h)"));
+                let wrong = || {
+                    E::custom(format!("{text:?} is not a duration; write it like \"30 s\" (ms, s, min, h)"))
+                };
                 let text = text.trim();
                 let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
                 let number: u64 = text[..split].parse().map_err(|_| wrong())?;

@@ -220,8 +220,11 @@ impl Book {
         measured: Option<Watts>,
         now: Wall,
     ) -> Option<Record> {
-        let record =
-            self.records.iter_mut().rev().find(|r| r.limit.id == *id && r.received == received && !r.stage.ended())?;
+        let record = self
+            .records
+            .iter_mut()
+            .rev()
+            .find(|r| r.limit.id == *id && r.received == received && !r.stage.ended())?;
         let reached = match stage {
             Stage::Accepted => &mut record.accepted,
             Stage::Applied => &mut record.applied,
@@ -304,7 +307,10 @@ mod tests {
     fn saying_it_twice_changes_nothing() {
         let mut book = Book::default();
         assert_eq!(set(&mut book, wish("a", 0), NOW).unwrap().1, Change::Created);
-        assert_eq!(set(&mut book, wish("a", 0), NOW + std::time::Duration::from_secs(5)).unwrap().1, Change::None);
+        assert_eq!(
+            set(&mut book, wish("a", 0), NOW + std::time::Duration::from_secs(5)).unwrap().1,
+            Change::None
+        );
         let (_, change, old) = set(&mut book, wish("a", 10), NOW).unwrap();
         assert_eq!(change, Change::Replaced);
         assert_eq!(old.unwrap().stage, Stage::Superseded);
@@ -330,7 +336,11 @@ mod tests {
         let received = set(&mut book, until, NOW).unwrap().0.received;
         let mut step = |stage, at: i64| book.advance(&id, received, stage, None, Wall(at)).map(|r| r.stage);
         assert_eq!(step(Stage::Applied, 1_000_001), Some(Stage::Applied));
-        assert_eq!(step(Stage::Accepted, 1_000_002), Some(Stage::Applied), "accepted later does not step back");
+        assert_eq!(
+            step(Stage::Accepted, 1_000_002),
+            Some(Stage::Applied),
+            "accepted later does not step back"
+        );
         assert_eq!(step(Stage::Accepted, 1_000_003), None);
         assert_eq!(step(Stage::Effective, 1_000_004), Some(Stage::Effective));
         assert!(book.expire(Wall(1_999_999)).is_empty());

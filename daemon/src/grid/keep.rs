@@ -45,7 +45,8 @@ pub fn remember(db: &Connection, record: &Record, accepted: Wall) -> rusqlite::R
         received: record.received,
         accepted,
     };
-    let text = serde_json::to_string(&row).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
+    let text =
+        serde_json::to_string(&row).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
     db.execute(
         "INSERT INTO grid_limit (id, record) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
         params![limit.id.as_str(), text],

@@ -99,7 +99,8 @@ fn fill(
     active.retain(|i| out[*i].current < most[*i]);
     while !active.is_empty() {
         let level = active.iter().map(|i| out[*i].current).min().unwrap_or(0);
-        let (rising, higher): (Vec<usize>, Vec<usize>) = active.iter().partition(|i| out[**i].current == level);
+        let (rising, higher): (Vec<usize>, Vec<usize>) =
+            active.iter().partition(|i| out[**i].current == level);
         // Up to the level of the next higher one, or to the lowest bound among the rising.
         let mut by = rising.iter().map(|i| most[*i] - level).min().unwrap_or(0);
         by = higher.iter().map(|i| out[*i].current - level).min().map_or(by, |up| by.min(up));
@@ -212,8 +213,9 @@ mod tests {
     }
 
     fn cases() -> impl Strategy<Value = (Vec<Demand>, Vec<Constraint>)> {
-        let demand = (6_000_i64..10_000, 0_i64..64_000, prop::sample::select(vec![100_i64, 500, 1000]), 0_u64..4)
-            .prop_map(|(least, most, step, rank)| Demand { least, most, step, rank });
+        let demand =
+            (6_000_i64..10_000, 0_i64..64_000, prop::sample::select(vec![100_i64, 500, 1000]), 0_u64..4)
+                .prop_map(|(least, most, step, rank)| Demand { least, most, step, rank });
         prop::collection::vec(demand, 1..12).prop_flat_map(|demands| {
             let n = demands.len();
             let constraint = (prop::collection::vec(0_i64..3, n), -10_000_i128..200_000)

@@ -11,6 +11,7 @@
 //! minimum; each says what bound it.
 
 pub mod allocate;
+pub mod kept;
 
 use std::time::Duration;
 
@@ -76,11 +77,7 @@ pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
     let count = site.config.evses.len();
     let voltages = site.voltages(now.mono);
     let held: Vec<Option<Milliamps>> = (0..count).map(|e| uncontrolled(site, e, now.mono)).collect();
-    let caps: Vec<Constraint> = budget
-        .caps
-        .iter()
-        .flat_map(|cap| constraints(site, cap, voltages))
-        .collect();
+    let caps: Vec<Constraint> = budget.caps.iter().flat_map(|cap| constraints(site, cap, voltages)).collect();
     let owners: Vec<&Cap> = budget
         .caps
         .iter()
@@ -88,7 +85,8 @@ pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
         .collect();
 
     let fixed: Vec<i64> = held.iter().map(|h| h.map_or(0, |ma| ma.0)).collect();
-    let demands: Vec<Demand> = (0..count).map(|e| demand(site, budget, e, held[e].is_some(), now.mono)).collect();
+    let demands: Vec<Demand> =
+        (0..count).map(|e| demand(site, budget, e, held[e].is_some(), now.mono)).collect();
     let targets = allocate(&demands, &less(&caps, &fixed));
 
     // Where everybody may be right now, and what is left above that.
@@ -111,7 +109,11 @@ pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
                 approach(site, e, targets[e].current, in_force[e], &mut rooms, &demands[e], now.mono);
             let limited = caps_power(site, budget, e);
             let failsafe = if limited { config.failsafe.min(limit) } else { config.failsafe };
-            let reason = if waits { format!("{reason}; rises to {} when the room lasts", Milliamps(targets[e].current)) } else { reason };
+            let reason = if waits {
+                format!("{reason}; rises to {} when the room lasts", Milliamps(targets[e].current))
+            } else {
+                reason
+            };
             Grant { limit, failsafe, reason, room_since }
         })
         .collect();
@@ -143,7 +145,12 @@ fn demand(site: &Site, budget: &Budget, e: usize, held: bool, now: Mono) -> Dema
         Want::Least => config.min.min(share.most),
         Want::All => share.most,
     };
-    Demand { least: config.min.0, most: most.0, step: config.step.0, rank: rank(facts, share.want, site, now) }
+    Demand {
+        least: config.min.0,
+        most: most.0,
+        step: config.step.0,
+        rank: rank(facts, share.want, site, now),
+    }
 }
 
 /// Order of service when the floors do not fit: those within their least charging time, then those who wait
@@ -183,7 +190,11 @@ fn constraints(site: &Site, cap: &Cap, voltages: PerPhase<Millivolts>) -> Vec<Co
                 .iter()
                 .enumerate()
                 .map(|(e, b)| {
-                    if *b { Phase::ALL.into_iter().filter(|p| used(e)[*p]).map(|p| voltages[p].0).sum() } else { 0 }
+                    if *b {
+                        Phase::ALL.into_iter().filter(|p| used(e)[*p]).map(|p| voltages[p].0).sum()
+                    } else {
+                        0
+                    }
                 })
                 .collect(),
             room: i128::from(watts.0) * 1_000_000,

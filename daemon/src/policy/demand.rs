@@ -13,9 +13,9 @@ pub(super) fn shares(site: &Site) -> Vec<Share> {
                 (Want::Nothing, "not connected".to_owned())
             } else {
                 match facts.status {
-                    ConnectorStatus::Preparing | ConnectorStatus::Charging | ConnectorStatus::SuspendedEvse => {
-                        (Want::All, format!("own maximum of {}", config.max))
-                    }
+                    ConnectorStatus::Preparing
+                    | ConnectorStatus::Charging
+                    | ConnectorStatus::SuspendedEvse => (Want::All, format!("own maximum of {}", config.max)),
                     ConnectorStatus::SuspendedEv => (Want::Least, "the vehicle takes nothing".to_owned()),
                     _ if facts.transaction.is_some() => (Want::All, format!("own maximum of {}", config.max)),
                     ConnectorStatus::Finishing => (Want::Nothing, "the charge is over".to_owned()),

@@ -10,7 +10,7 @@ use crate::{
 pub(super) fn cap(site: &Site, _now: Now, budget: &mut Budget) {
     for (n, node) in site.config.nodes.iter().enumerate() {
         // Generation behind the same fuse can stop within a second: it gives no room.
-        let other = site.other_load[n].map(|load| PerPhase(load.0.map(|ma| ma.max(Milliamps::ZERO))));
+        let other = site.loads[n].map(|load| PerPhase(load.other.0.map(|ma| ma.max(Milliamps::ZERO))));
         let reason = match other {
             Some(load) => {
                 let most = load.0.into_iter().max().unwrap_or_default();

@@ -6,8 +6,11 @@ use crate::{grid::Record, site::Site, time::Now};
 
 pub(super) fn cap(site: &Site, now: Now, budget: &mut Budget) {
     for n in 0..site.config.nodes.len() {
-        let smallest: Option<&Record> =
-            site.limits.in_force(now.wall).filter(|r| site.node(&r.limit.node) == Some(n)).min_by_key(|r| r.limit.watts);
+        let smallest: Option<&Record> = site
+            .limits
+            .in_force(now.wall)
+            .filter(|r| site.node(&r.limit.node) == Some(n))
+            .min_by_key(|r| r.limit.watts);
         if let Some(record) = smallest {
             let limit = &record.limit;
             budget.caps.push(Cap {

@@ -102,7 +102,8 @@ impl EvseFacts {
         let power = draw.power?.max(Watts::ZERO);
         let count = i64::try_from(config.wiring.count()).unwrap_or(3).max(1);
         for phase in config.wiring.phases() {
-            phases[phase] = Milliamps(power.0.saturating_mul(1_000_000) / crate::units::Millivolts::NOMINAL.0 / count);
+            phases[phase] =
+                Milliamps(power.0.saturating_mul(1_000_000) / crate::units::Millivolts::NOMINAL.0 / count);
         }
         Some(phases)
     }

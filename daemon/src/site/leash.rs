@@ -13,11 +13,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    plan::Setpoint,
-    time::Mono,
-    units::Milliamps,
-};
+use crate::{plan::Setpoint, time::Mono, units::Milliamps};
 
 /// How long a sent setpoint may stay unanswered before the EVSE counts as not following.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -54,7 +50,8 @@ impl Leash {
             self.changed = Some(now);
         }
         // Renewals of the same value need no bound of their own.
-        self.pending.retain(|p| p.setpoint.limit != setpoint.limit || p.setpoint.failsafe != setpoint.failsafe);
+        self.pending
+            .retain(|p| p.setpoint.limit != setpoint.limit || p.setpoint.failsafe != setpoint.failsafe);
         self.pending.push(Sent { setpoint, at: now });
     }
 
@@ -119,7 +116,7 @@ impl Leash {
         self.refused.is_some() || self.pending.iter().any(|p| now.since(p.at) > ANSWER)
     }
 
-    /// The value last sent, and whether it is confirmed.
+    /// The setpoint last sent, confirmed or not.
     #[must_use]
     pub fn newest(&self) -> Option<&Setpoint> {
         self.pending.last().map(|p| &p.setpoint).or(self.held.as_ref().map(|(s, _)| s))
@@ -129,6 +126,18 @@ impl Leash {
     #[must_use]
     pub fn settled(&self) -> bool {
         self.pending.is_empty() && self.held.is_some() && self.unknown_since.is_none()
+    }
+
+    /// Whether a setpoint waits for its answer.
+    #[must_use]
+    pub fn waiting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// When the last setpoint was refused; `None` once one is taken.
+    #[must_use]
+    pub fn refused_at(&self) -> Option<Mono> {
+        self.refused
     }
 
     /// End of the confirmed lease.

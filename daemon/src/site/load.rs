@@ -1,9 +1,10 @@
 //! What the rest of the site draws behind a metered node, seen through a meter that counts EVSEs and rest together.
 //!
 //! In: the meter's currents, and per EVSE an interval of what it may be drawing at that moment. Out: one estimate per
-//! phase. Invariant: the estimate lies where meter and intervals allow; inside that, it stays what it was. So a car
-//! that has not followed a new setpoint yet is not taken for a change of the house, and neither the other way
-//! round.
+//! phase. Invariant: the estimate lies where meter and intervals allow; inside that, it stays what it was, so that a
+//! car that has not followed a new setpoint yet is not taken for a change of the house. Above the fuse the doubt
+//! turns round: then what rose is the house, so that the cars make room for all of it at once, and if that does not
+//! help, the house is taken as large as it can be.
 
 use crate::units::{Milliamps, PerPhase};
 
@@ -16,12 +17,34 @@ pub struct Interval {
     pub high: PerPhase<Milliamps>,
 }
 
-/// The new estimate from the old one (if there is one), the meter, and the EVSEs behind it.
-pub fn estimate(
-    old: Option<PerPhase<Milliamps>>,
+/// Who draws what behind a meter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Split {
+    /// The rest of the site.
+    pub other: PerPhase<Milliamps>,
+    /// All EVSEs.
+    pub evses: PerPhase<Milliamps>,
+}
+
+/// How the meter stands to its fuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overload {
+    /// Within the fuse.
+    #[default]
+    None,
+    /// Above it.
+    New,
+    /// Above it for longer than cars need to follow: what was done did not help.
+    Lasting,
+}
+
+/// The new split from the old one (if there is one), the meter, how it stands to its fuse, and the EVSEs behind it.
+pub fn split(
+    old: Option<Split>,
     metered: PerPhase<Milliamps>,
+    overload: PerPhase<Overload>,
     evses: impl Iterator<Item = Interval>,
-) -> PerPhase<Milliamps> {
+) -> Split {
     let (mut low, mut high) = (metered, metered);
     for evse in evses {
         for (phase, draw) in evse.high.iter() {
@@ -31,11 +54,18 @@ pub fn estimate(
             high[phase] -= *draw;
         }
     }
-    PerPhase::from_fn(|phase| match old {
-        Some(old) => old[phase].max(low[phase]).min(high[phase].max(low[phase])),
-        // Without a past, the larger load is the careful guess.
-        None => high[phase].max(low[phase]),
-    })
+    let other = PerPhase::from_fn(|phase| {
+        let high = high[phase].max(low[phase]);
+        match (old, overload[phase]) {
+            (Some(old), Overload::None) => old.other[phase].max(low[phase]).min(high),
+            (Some(old), Overload::New) => {
+                old.other[phase].max(metered[phase] - old.evses[phase]).max(low[phase]).min(high)
+            }
+            // Without a past, and when the past was wrong, the larger load is the careful guess.
+            (None, _) | (_, Overload::Lasting) => high,
+        }
+    });
+    Split { other, evses: PerPhase::from_fn(|phase| metered[phase] - other[phase]) }
 }
 
 #[cfg(test)]
@@ -47,6 +77,25 @@ mod tests {
 
     fn same(ma: i64) -> PerPhase<Milliamps> {
         PerPhase::from_fn(|_| Milliamps(ma))
+    }
+
+    fn estimate(
+        old: Option<PerPhase<Milliamps>>,
+        metered: PerPhase<Milliamps>,
+        evses: impl Iterator<Item = Interval>,
+    ) -> PerPhase<Milliamps> {
+        split(old.map(|other| Split { other, evses: same(0) }), metered, PerPhase::default(), evses).other
+    }
+
+    #[test]
+    fn above_the_fuse_what_rose_is_the_house() {
+        let car = Interval { low: same(0), high: same(63_000) };
+        let before = split(Some(Split::default()), same(48_000), PerPhase::default(), [car].into_iter());
+        assert_eq!(before, Split { other: same(0), evses: same(48_000) });
+        let after = split(Some(before), same(64_000), PerPhase([Overload::New; 3]), [car].into_iter());
+        assert_eq!(after.other, same(16_000));
+        let last = split(Some(before), same(64_000), PerPhase([Overload::Lasting; 3]), [car].into_iter());
+        assert_eq!(last.other, same(64_000));
     }
 
     #[test]
@@ -88,7 +137,7 @@ mod tests {
         /// The estimate is always one that meter and intervals allow.
         #[test]
         fn the_estimate_is_possible(
-            old in -100_000_i64..100_000, metered in -50_000_i64..200_000,
+            old in -100_000_i64..100_000, metered in -50_000_i64..200_000, overload in prop::sample::select(vec![Overload::None, Overload::New, Overload::Lasting]),
             evses in prop::collection::vec((0_i64..32_000, 0_i64..32_000), 0..8),
         ) {
             let intervals: Vec<_> = evses
@@ -97,7 +146,8 @@ mod tests {
                 .collect();
             let least: i64 = evses.iter().map(|(a, b)| *a.min(b)).sum();
             let most: i64 = evses.iter().map(|(a, b)| *a.max(b)).sum();
-            let got = estimate(Some(same(old)), same(metered), intervals.into_iter())[Phase::L1].0;
+            let old = Split { other: same(old), evses: same(7_000) };
+            let got = split(Some(old), same(metered), PerPhase([overload; 3]), intervals.into_iter()).other[Phase::L1].0;
             prop_assert!(got >= metered - most && got <= metered - least);
         }
     }

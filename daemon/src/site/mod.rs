@@ -20,6 +20,7 @@ pub use self::{event::Event, note::Note, view::View};
 use self::{
     event::{ConnectorStatus, EvseEvent, Level},
     facts::{EvseFacts, MeterFacts},
+    load::Overload,
     view::Quality,
 };
 use crate::{
@@ -64,10 +65,12 @@ pub struct Site {
     pub contacts: Vec<ContactFacts>,
     /// Relays.
     pub relays: Vec<RelayFacts>,
-    /// Load of the rest behind each node that has a meter.
-    pub other_load: Vec<Option<PerPhase<Milliamps>>>,
+    /// Who draws what behind each node that has a meter.
+    pub loads: Vec<Option<load::Split>>,
     /// Grid limits.
     pub limits: Book,
+    /// Since when each node's fuse has been exceeded, by its meter.
+    over_since: Vec<PerPhase<Option<Mono>>>,
     /// The quality of each meter when last looked at.
     quality: Vec<Quality>,
 }
@@ -80,11 +83,15 @@ impl Site {
             evses: vec![EvseFacts::default(); config.evses.len()],
             meters: vec![MeterFacts::default(); config.meters.len()],
             contacts: vec![
-                ContactFacts { level: Level::Unreadable("not read yet".to_owned()), since: now.wall };
+                ContactFacts {
+                    level: Level::Unreadable("not read yet".to_owned()),
+                    since: now.wall
+                };
                 config.contacts.len()
             ],
             relays: vec![RelayFacts { since: now.wall, ..RelayFacts::default() }; config.relays.len()],
-            other_load: vec![None; config.nodes.len()],
+            loads: vec![None; config.nodes.len()],
+            over_since: vec![PerPhase::default(); config.nodes.len()],
             quality: vec![Quality::Lost; config.meters.len()],
             limits,
             config,
@@ -100,7 +107,7 @@ impl Site {
             Event::Reading(id, reading) => {
                 if let Some(at) = config.meters.iter().position(|m| m.id == id) {
                     self.meters[at] = MeterFacts { reading: Some(reading), problem: String::new() };
-                    self.estimate_load(at, now.mono);
+                    self.split_load(at, now.mono);
                 }
             }
             Event::MeterProblem(id, problem) => {
@@ -127,7 +134,11 @@ impl Site {
                     match outcome {
                         Ok(energised) => {
                             if relay.energised != energised {
-                                notes.push(Note::new("relay.switched", &id, json!({ "energised": energised })));
+                                notes.push(Note::new(
+                                    "relay.switched",
+                                    &id,
+                                    json!({ "energised": energised }),
+                                ));
                                 relay.since = now.wall;
                             }
                             relay.energised = energised;
@@ -218,16 +229,25 @@ impl Site {
         }
     }
 
-    fn estimate_load(&mut self, meter: usize, now: Mono) {
+    fn split_load(&mut self, meter: usize, now: Mono) {
         let Some(reading) = self.meters[meter].reading else { return };
         for node in 0..self.config.nodes.len() {
             if self.config.nodes[node].meter != Some(meter) {
                 continue;
             }
-            let behind = self.behind(node).map(|e| {
-                self.evses[e].interval(&self.config.evses[e], &self.config.control, now)
+            let over = &mut self.over_since[node];
+            let overload = PerPhase::from_fn(|p| {
+                if reading.currents[p] <= self.config.nodes[node].fuse {
+                    over[p] = None;
+                    return Overload::None;
+                }
+                let since = *over[p].get_or_insert(now);
+                if now.since(since) < self.config.control.settle { Overload::New } else { Overload::Lasting }
             });
-            self.other_load[node] = Some(load::estimate(self.other_load[node], reading.currents, behind));
+            let behind = self
+                .behind(node)
+                .map(|e| self.evses[e].interval(&self.config.evses[e], &self.config.control, now));
+            self.loads[node] = Some(load::split(self.loads[node], reading.currents, overload, behind));
         }
     }
 
@@ -245,7 +265,7 @@ impl Site {
                 notes.push(Note::new(kind, &self.config.meters[at].id, json!({ "problem": meter.problem })));
                 self.quality[at] = quality;
                 if quality == Quality::Lost {
-                    for (node, load) in self.other_load.iter_mut().enumerate() {
+                    for (node, load) in self.loads.iter_mut().enumerate() {
                         if self.config.nodes[node].meter == Some(at) {
                             *load = None;
                         }

@@ -29,7 +29,7 @@ impl Site {
                         fuse: node.fuse,
                         meter: node.meter.map(|m| config.meters[m].id.clone()),
                         available: share.available,
-                        other_load: self.other_load[i].unwrap_or_default(),
+                        other_load: self.loads[i].map(|l| l.other).unwrap_or_default(),
                         power_limit: share.power_limit,
                         reason: share.reason.clone(),
                     }
@@ -52,7 +52,11 @@ impl Site {
                 .contacts
                 .iter()
                 .zip(&self.contacts)
-                .map(|(c, facts)| ContactView { id: c.id.clone(), level: facts.level.clone(), since: facts.since })
+                .map(|(c, facts)| ContactView {
+                    id: c.id.clone(),
+                    level: facts.level.clone(),
+                    since: facts.since,
+                })
                 .collect(),
             relays: config
                 .relays
@@ -91,7 +95,10 @@ impl Site {
                 limit: grant.limit,
                 failsafe: grant.failsafe,
                 confirmed: facts.leash.settled()
-                    && facts.leash.newest().is_some_and(|s| s.limit == grant.limit && s.failsafe == grant.failsafe),
+                    && facts
+                        .leash
+                        .newest()
+                        .is_some_and(|s| s.limit == grant.limit && s.failsafe == grant.failsafe),
                 lease_until: facts.leash.lease_until().map(|until| wall(until, now)),
                 reason: grant.reason.clone(),
             }),
