@@ -141,11 +141,7 @@ impl Backend {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, layers, Arc::clone(&shared)));
-        Ok(Self {
-            address,
-            shared,
-            _tasks: tasks,
-        })
+        Ok(Self { address, shared, _tasks: tasks })
     }
 
     /// Where it listens.
@@ -187,13 +183,7 @@ impl Backend {
         let calls = lock(&self.shared.links).get(identity).map(|l| l.calls.clone());
         let calls = calls.with_context(|| format!("{identity} is not connected to the backend"))?;
         let (answer, answered) = oneshot::channel();
-        calls
-            .send(Outgoing {
-                action: action.to_owned(),
-                payload,
-                answer,
-            })
-            .await?;
+        calls.send(Outgoing { action: action.to_owned(), payload, answer }).await?;
         match tokio::time::timeout(Duration::from_secs(10), answered).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) => bail!("{identity} answered {action} with {error}"),
@@ -210,12 +200,11 @@ impl Backend {
             .entries()
             .into_iter()
             .filter_map(|e| match e.what {
-                (
-                    who,
-                    Event::Received(Frame::Call {
-                        action: a, payload, ..
-                    }),
-                ) if who == identity && a == action => Some(payload),
+                (who, Event::Received(Frame::Call { action: a, payload, .. }))
+                    if who == identity && a == action =>
+                {
+                    Some(payload)
+                }
                 _ => None,
             })
             .collect()
@@ -308,30 +297,17 @@ impl Callback for Upgrade<'_> {
             *refusal.status_mut() = status;
             Err(refusal)
         };
-        let identity = request
-            .uri()
-            .path()
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        let known = lock(&self.shared.identities)
-            .as_ref()
-            .is_none_or(|list| list.contains(&identity));
+        let identity = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let known = lock(&self.shared.identities).as_ref().is_none_or(|list| list.contains(&identity));
         if identity.is_empty() || !known {
             self.shared.log.push((identity, Event::Unknown));
             return refuse(StatusCode::NOT_FOUND);
         }
-        let offered = request
-            .headers()
-            .get("sec-websocket-protocol")
-            .and_then(|v| v.to_str().ok());
+        let offered = request.headers().get("sec-websocket-protocol").and_then(|v| v.to_str().ok());
         if !offered.is_some_and(|list| list.split(',').any(|p| p.trim() == "ocpp1.6")) {
             return refuse(StatusCode::BAD_REQUEST);
         }
-        response
-            .headers_mut()
-            .insert("sec-websocket-protocol", HeaderValue::from_static("ocpp1.6"));
+        response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("ocpp1.6"));
         *self.identity = identity;
         Ok(response)
     }
@@ -348,10 +324,7 @@ async fn open(
         stream = Box::new(layer.accept(stream).await?);
     }
     let mut identity = String::new();
-    let upgrade = Upgrade {
-        shared,
-        identity: &mut identity,
-    };
+    let upgrade = Upgrade { shared, identity: &mut identity };
     let socket = tokio_tungstenite::accept_hdr_async(stream, upgrade).await?;
     Ok((identity, socket))
 }
@@ -441,19 +414,13 @@ async fn answer(shared: &Shared, identity: &str, id: &str, action: &str, payload
         if faults.errors > 0 && faults.only.is_none_or(|only| only == action) {
             faults.errors -= 1;
             let (id, code) = (id.to_owned(), "InternalError".to_owned());
-            return Answer::Send(Frame::Error {
-                id,
-                code,
-                description: "as told".to_owned(),
-            });
+            return Answer::Send(Frame::Error { id, code, description: "as told".to_owned() });
         }
         faults.late
     };
     tokio::time::sleep(late).await;
     let verdict = |tag: &Value| {
-        let refused = lock(&shared.refused_tags)
-            .iter()
-            .any(|t| Some(t.as_str()) == tag.as_str());
+        let refused = lock(&shared.refused_tags).iter().any(|t| Some(t.as_str()) == tag.as_str());
         json!({ "status": if refused { "Blocked" } else { "Accepted" } })
     };
     let payload = match action {
@@ -472,15 +439,8 @@ async fn answer(shared: &Shared, identity: &str, id: &str, action: &str, payload
         "DataTransfer" => json!({ "status": "UnknownVendorId" }),
         _ => {
             let (id, code) = (id.to_owned(), "NotImplemented".to_owned());
-            return Answer::Send(Frame::Error {
-                id,
-                code,
-                description: action.to_owned(),
-            });
+            return Answer::Send(Frame::Error { id, code, description: action.to_owned() });
         }
     };
-    Answer::Send(Frame::Result {
-        id: id.to_owned(),
-        payload,
-    })
+    Answer::Send(Frame::Result { id: id.to_owned(), payload })
 }

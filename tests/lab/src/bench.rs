@@ -28,9 +28,7 @@ pub(crate) async fn run(evses: u32, trials: u32) -> anyhow::Result<()> {
     ensure!(trials > 0, "at least one trial");
     let lab = Lab::start(Plan {
         fuse: 40 * evses,
-        evses: (1..=evses)
-            .map(|i| EvsePlan::new(&format!("evse-{i}"), L123, 32))
-            .collect(),
+        evses: (1..=evses).map(|i| EvsePlan::new(&format!("evse-{i}"), L123, 32)).collect(),
         lease: 60,
         raise_dwell: 0,
         pace: 20.0,
@@ -42,10 +40,7 @@ pub(crate) async fn run(evses: u32, trials: u32) -> anyhow::Result<()> {
     let (wire, acknowledged) = latency(&lab, evses, trials).await?;
     lab.finish().await?;
 
-    let rows = [
-        ("last setpoint on the wire", &wire),
-        ("acknowledged (synced)", &acknowledged),
-    ];
+    let rows = [("last setpoint on the wire", &wire), ("acknowledged (synced)", &acknowledged)];
     let mut table = table(["limit → …", "p50 ms", "p99 ms", "max ms"]);
     for (name, times) in rows {
         table.add_row(vec![
@@ -63,10 +58,7 @@ pub(crate) async fn run(evses: u32, trials: u32) -> anyhow::Result<()> {
                     "p99": percentile(times, 99), "max": percentile(times, 100) })
         })
         .collect();
-    report(
-        "limit-latency",
-        &json!({ "name": "limit-latency", "unit": "ms", "rows": rows, "peer": null }),
-    )?;
+    report("limit-latency", &json!({ "name": "limit-latency", "unit": "ms", "rows": rows, "peer": null }))?;
 
     let stripped = stripped_size(&process::program("ladewartd")?)?;
     let mut table = self::table(["footprint", "value", "unit", ""]);
@@ -87,10 +79,7 @@ pub(crate) async fn run(evses: u32, trials: u32) -> anyhow::Result<()> {
         { "what": "resident, idle", "evses": evses, "value": idle_kib },
         { "what": "program, stripped", "value": stripped / 1024 },
     ]);
-    report(
-        "footprint",
-        &json!({ "name": "footprint", "unit": "KiB", "rows": rows, "peer": null }),
-    )
+    report("footprint", &json!({ "name": "footprint", "unit": "KiB", "rows": rows, "peer": null }))
 }
 
 async fn idle(mut lab: Lab, evses: u32) -> anyhow::Result<(Lab, u64)> {
@@ -98,10 +87,7 @@ async fn idle(mut lab: Lab, evses: u32) -> anyhow::Result<(Lab, u64)> {
         lab.evses.iter().all(|e| e.state().booted).then_some(())
     })
     .await?;
-    ensure!(
-        usize::try_from(evses)? == lab.evses.len(),
-        "a charge point is missing"
-    );
+    ensure!(usize::try_from(evses)? == lab.evses.len(), "a charge point is missing");
     let kib = lab.daemon()?.resident_kib()?;
     Ok((lab, kib))
 }
@@ -109,15 +95,8 @@ async fn idle(mut lab: Lab, evses: u32) -> anyhow::Result<(Lab, u64)> {
 /// Milliseconds per trial: to the last setpoint needed, and to the acknowledgement.
 async fn latency(lab: &Lab, evses: u32, trials: u32) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     for evse in &lab.evses {
-        evse.plug(Car {
-            phases: 3,
-            max_amps: 16.0,
-            room_wh: 1e9,
-        });
-        eventually(SOON, "the car is seen", || {
-            (evse.state().status == "Preparing").then_some(())
-        })
-        .await?;
+        evse.plug(Car { phases: 3, max_amps: 16.0, room_wh: 1e9 });
+        eventually(SOON, "the car is seen", || (evse.state().status == "Preparing").then_some(())).await?;
         evse.present("BENCH");
     }
     let full = f64::from(evses) * 3.0 * 230.0 * 16.0;
@@ -162,11 +141,7 @@ fn stripped_size(program: &Path) -> anyhow::Result<u64> {
     let copy = directory.path().join("stripped");
     fs::copy(program, &copy)?;
     for tool in ["strip", "llvm-strip"] {
-        if std::process::Command::new(tool)
-            .arg(&copy)
-            .status()
-            .is_ok_and(|s| s.success())
-        {
+        if std::process::Command::new(tool).arg(&copy).status().is_ok_and(|s| s.success()) {
             return Ok(fs::metadata(&copy)?.len());
         }
     }
@@ -188,10 +163,7 @@ mod tests {
     #[test]
     fn percentiles_are_nearest_rank() {
         let times: Vec<f64> = (1..=200).map(f64::from).collect();
-        assert_eq!(
-            [50, 99, 100].map(|p| format!("{}", percentile(&times, p))),
-            ["100", "198", "200"]
-        );
+        assert_eq!([50, 99, 100].map(|p| format!("{}", percentile(&times, p))), ["100", "198", "200"]);
         assert_eq!(format!("{}", percentile(&[7.0], 99)), "7");
     }
 }

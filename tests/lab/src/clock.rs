@@ -7,10 +7,7 @@ use tokio::time::Instant;
 
 /// The present, for OCPP timestamps and limits.
 #[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the lab stands for the world outside; this is its one place"
-)]
+#[expect(clippy::disallowed_methods, reason = "the lab stands for the world outside; this is its one place")]
 pub fn wall() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
@@ -28,10 +25,7 @@ impl Moment {
     /// The present.
     #[must_use]
     pub fn now() -> Self {
-        Self {
-            mono: Instant::now(),
-            wall: wall(),
-        }
+        Self { mono: Instant::now(), wall: wall() }
     }
 }
 

@@ -68,11 +68,7 @@ impl Connection {
             .iter()
             .map(|l| {
                 let state = l.state.borrow();
-                if state.transaction.is_some() {
-                    state.limit * state.car_phases as f64 * VOLTS
-                } else {
-                    0.0
-                }
+                if state.transaction.is_some() { state.limit * state.car_phases as f64 * VOLTS } else { 0.0 }
             })
             .sum()
     }

@@ -40,20 +40,9 @@ impl Frame {
         let items: Vec<Value> = serde_json::from_str(text).ok()?;
         let text = |i: usize| items.get(i).and_then(Value::as_str).map(str::to_owned);
         match items.first()?.as_i64()? {
-            2 => Some(Self::Call {
-                id: text(1)?,
-                action: text(2)?,
-                payload: items.get(3)?.clone(),
-            }),
-            3 => Some(Self::Result {
-                id: text(1)?,
-                payload: items.get(2)?.clone(),
-            }),
-            4 => Some(Self::Error {
-                id: text(1)?,
-                code: text(2)?,
-                description: text(3).unwrap_or_default(),
-            }),
+            2 => Some(Self::Call { id: text(1)?, action: text(2)?, payload: items.get(3)?.clone() }),
+            3 => Some(Self::Result { id: text(1)?, payload: items.get(2)?.clone() }),
+            4 => Some(Self::Error { id: text(1)?, code: text(2)?, description: text(3).unwrap_or_default() }),
             _ => None,
         }
     }
@@ -64,11 +53,7 @@ impl Frame {
         match self {
             Self::Call { id, action, payload } => json!([2, id, action, payload]),
             Self::Result { id, payload } => json!([3, id, payload]),
-            Self::Error {
-                id,
-                code,
-                description,
-            } => json!([4, id, code, description, {}]),
+            Self::Error { id, code, description } => json!([4, id, code, description, {}]),
         }
         .to_string()
     }
@@ -81,20 +66,9 @@ mod tests {
     #[test]
     fn frames_read_what_they_write() {
         for frame in [
-            Frame::Call {
-                id: "1".into(),
-                action: "Heartbeat".into(),
-                payload: json!({}),
-            },
-            Frame::Result {
-                id: "1".into(),
-                payload: json!({ "currentTime": "2026-11-23T00:00:00Z" }),
-            },
-            Frame::Error {
-                id: "1".into(),
-                code: "NotImplemented".into(),
-                description: "no".into(),
-            },
+            Frame::Call { id: "1".into(), action: "Heartbeat".into(), payload: json!({}) },
+            Frame::Result { id: "1".into(), payload: json!({ "currentTime": "2026-11-23T00:00:00Z" }) },
+            Frame::Error { id: "1".into(), code: "NotImplemented".into(), description: "no".into() },
         ] {
             assert_eq!(Frame::read(&frame.write()), Some(frame));
         }

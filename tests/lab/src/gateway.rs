@@ -139,11 +139,7 @@ impl Gateway {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self {
-            address,
-            shared,
-            _tasks: tasks,
-        })
+        Ok(Self { address, shared, _tasks: tasks })
     }
 
     /// The HAN address.
@@ -225,22 +221,14 @@ async fn serve(stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
     if faults.stall_tls {
         std::future::pending::<()>().await;
     }
-    let tls = tokio::time::timeout(STEP, shared.profile.han.accept(stream))
-        .await
-        .context("HAN handshake")??;
+    let tls =
+        tokio::time::timeout(STEP, shared.profile.han.accept(stream)).await.context("HAN handshake")??;
     shared.log.push(Event::Han);
     if faults.stall_proxy {
         std::future::pending::<()>().await;
     }
-    let request = async {
-        Socks5ServerProtocol::accept_no_auth(tls)
-            .await?
-            .read_command()
-            .await
-    };
-    let (proxy, command, target) = tokio::time::timeout(STEP, request)
-        .await
-        .context("SOCKS5 request")??;
+    let request = async { Socks5ServerProtocol::accept_no_auth(tls).await?.read_command().await };
+    let (proxy, command, target) = tokio::time::timeout(STEP, request).await.context("SOCKS5 request")??;
     let target = match target {
         TargetAddr::Domain(host, port) => format!("{host}:{port}"),
         TargetAddr::Ip(address) => address.to_string(),
@@ -253,24 +241,18 @@ async fn serve(stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
     let route = shared.profile.routes.get(&target);
     let Some(route) = route.filter(|_| refusal.is_none()) else {
         shared.log.push(Event::Refused(target));
-        proxy
-            .reply_error(&refusal.unwrap_or(ReplyError::ConnectionNotAllowed))
-            .await?;
+        proxy.reply_error(&refusal.unwrap_or(ReplyError::ConnectionNotAllowed)).await?;
         return Ok(());
     };
     let far: Box<dyn Stream> = match wan(&shared.profile.wan, route).await {
         Ok(far) => far,
         Err(error) => {
-            shared
-                .log
-                .push(Event::Failed(format!("WAN leg to {target}: {error:#}")));
+            shared.log.push(Event::Failed(format!("WAN leg to {target}: {error:#}")));
             proxy.reply_error(&ReplyError::ConnectionRefused).await?;
             return Ok(());
         }
     };
-    let near = proxy
-        .reply_success(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
-        .await?;
+    let near = proxy.reply_success(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).await?;
     if faults.close_after_success {
         bail!("closed after success, as told");
     }
@@ -290,9 +272,7 @@ async fn wan(connector: &TlsConnector, route: &Route) -> anyhow::Result<Box<dyn 
         None => Ok(Box::new(tcp)),
         Some(name) => {
             let name = ServerName::try_from(name.clone())?;
-            Ok(Box::new(
-                tokio::time::timeout(STEP, connector.connect(name, tcp)).await??,
-            ))
+            Ok(Box::new(tokio::time::timeout(STEP, connector.connect(name, tcp)).await??))
         }
     }
 }
@@ -323,11 +303,7 @@ async fn copy(
         while lock(&shared.faults).freeze {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let piece = if towards_client && lock(&shared.faults).trickle {
-            1
-        } else {
-            n
-        };
+        let piece = if towards_client && lock(&shared.faults).trickle { 1 } else { n };
         for bytes in buffer[..n].chunks(piece) {
             to.write_all(bytes).await?;
             to.flush().await?;

@@ -11,11 +11,7 @@ pub fn verify(entries: &[JournalEntry]) -> anyhow::Result<String> {
     let mut head = [0_u8; 32];
     for (i, entry) in entries.iter().enumerate() {
         let expected = u64::try_from(i)? + 1;
-        ensure!(
-            entry.sequence == expected,
-            "entry {} stands where {expected} belongs",
-            entry.sequence
-        );
+        ensure!(entry.sequence == expected, "entry {} stands where {expected} belongs", entry.sequence);
         let at = entry.at.as_ref().context("an entry has no time")?;
         let milliseconds = at.seconds * 1000 + i64::from(at.nanos / 1_000_000);
         let mut hash = Sha256::new();
@@ -47,10 +43,7 @@ mod tests {
     fn entry() -> JournalEntry {
         JournalEntry {
             sequence: 1,
-            at: Some(prost_types::Timestamp {
-                seconds: 1_795_000_000,
-                nanos: 123_000_000,
-            }),
+            at: Some(prost_types::Timestamp { seconds: 1_795_000_000, nanos: 123_000_000 }),
             kind: "limit.accepted".into(),
             subject: "l1".into(),
             actor: "uid:0".into(),
@@ -62,15 +55,9 @@ mod tests {
     #[test]
     fn a_true_entry_fits_and_a_changed_one_does_not() {
         assert_eq!(verify(&[entry()]).unwrap(), entry().hash);
-        let changed = JournalEntry {
-            body: r#"{"watts":90000}"#.into(),
-            ..entry()
-        };
+        let changed = JournalEntry { body: r#"{"watts":90000}"#.into(), ..entry() };
         assert_eq!(verify(&[changed]).unwrap_err().to_string(), "entry 1 was changed");
-        let missing = JournalEntry {
-            sequence: 2,
-            ..entry()
-        };
+        let missing = JournalEntry { sequence: 2, ..entry() };
         assert!(verify(&[missing]).is_err());
     }
 }

@@ -37,19 +37,13 @@ pub struct Log<T> {
 
 impl<T> Clone for Log<T> {
     fn clone(&self) -> Self {
-        Self {
-            entries: Arc::clone(&self.entries),
-            changed: Arc::clone(&self.changed),
-        }
+        Self { entries: Arc::clone(&self.entries), changed: Arc::clone(&self.changed) }
     }
 }
 
 impl<T> Default for Log<T> {
     fn default() -> Self {
-        Self {
-            entries: Arc::default(),
-            changed: Arc::new(watch::Sender::new(())),
-        }
+        Self { entries: Arc::default(), changed: Arc::new(watch::Sender::new(())) }
     }
 }
 
@@ -61,10 +55,7 @@ impl<T: Clone> Log<T> {
             if entries.len() == CAPACITY {
                 entries.pop_front();
             }
-            entries.push_back(Entry {
-                at: Instant::now(),
-                what,
-            });
+            entries.push_back(Entry { at: Instant::now(), what });
         }
         self.changed.send_replace(());
     }

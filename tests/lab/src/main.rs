@@ -42,15 +42,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Before the runtime: an interrupt ends cargo and us together.
     let result = process::build(true).and_then(|()| {
-        tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?
-            .block_on(async {
-                tokio::select! {
-                    result = run(arguments.command) => result,
-                    _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-                }
-            })
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+            tokio::select! {
+                result = run(arguments.command) => result,
+                _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            }
+        })
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -93,11 +93,7 @@ impl Meter {
             // A broken client ends its own connection only.
             let _ = Server::new(listener).serve(&connect, |_| {}).await;
         });
-        Ok(Self {
-            address,
-            shared,
-            _tasks: tasks,
-        })
+        Ok(Self { address, shared, _tasks: tasks })
     }
 
     /// Where it listens.
@@ -175,14 +171,7 @@ impl Shared {
         for i in 0..3 {
             put(2 * i, volts[i]);
             // The SDM630 gives magnitudes; the direction is in the power.
-            put(
-                0x06 + 2 * i,
-                if fault == Fault::NotANumber {
-                    f64::NAN
-                } else {
-                    amps[i].abs()
-                },
-            );
+            put(0x06 + 2 * i, if fault == Fault::NotANumber { f64::NAN } else { amps[i].abs() });
             put(0x0c + 2 * i, watts[i]);
         }
         put(0x34, total);

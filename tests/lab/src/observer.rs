@@ -85,9 +85,8 @@ impl Seen {
                 self.violations.push(text);
             }
             if drawn > cap + 1.0 {
-                self.violations.push(format!(
-                    "{after:.2} s after a limit of {cap} W the cars draw {drawn:.0} W"
-                ));
+                self.violations
+                    .push(format!("{after:.2} s after a limit of {cap} W the cars draw {drawn:.0} W"));
             }
         }
         for (i, amps) in connection.currents().into_iter().enumerate() {
@@ -99,10 +98,7 @@ impl Seen {
             let time = now.duration_since(since);
             self.longest_overload = self.longest_overload.max(time);
             if time > OVERLOAD {
-                self.violations.push(format!(
-                    "L{} is at {amps:.1} A of {fuse} A since {time:.1?}",
-                    i + 1
-                ));
+                self.violations.push(format!("L{} is at {amps:.1} A of {fuse} A since {time:.1?}", i + 1));
             }
         }
     }

@@ -43,30 +43,19 @@ impl Operator {
     /// The site as one picture.
     pub async fn site(&self) -> anyhow::Result<Site> {
         let mut client = SiteServiceClient::new(self.channel.clone());
-        client
-            .get_site(GetSiteRequest {})
-            .await?
-            .into_inner()
-            .site
-            .context("the answer holds no site")
+        client.get_site(GetSiteRequest {}).await?.into_inner().site.context("the answer holds no site")
     }
 
     /// The uplink.
     pub async fn uplink(&self) -> anyhow::Result<UplinkStatus> {
         let mut client = UplinkServiceClient::new(self.channel.clone());
-        let answer = client
-            .get_uplink_status(GetUplinkStatusRequest {})
-            .await?
-            .into_inner();
+        let answer = client.get_uplink_status(GetUplinkStatusRequest {}).await?.into_inner();
         answer.uplink.context("the answer holds no uplink")
     }
 
     /// Sets a limit as it is given.
     pub async fn set_limit(&self, request: SetLimitRequest) -> Result<SetLimitResponse, tonic::Status> {
-        GridServiceClient::new(self.channel.clone())
-            .set_limit(request)
-            .await
-            .map(tonic::Response::into_inner)
+        GridServiceClient::new(self.channel.clone()).set_limit(request).await.map(tonic::Response::into_inner)
     }
 
     /// Limits the grid connection's controllable devices until cleared.
@@ -77,38 +66,27 @@ impl Operator {
             reason: "lab".to_owned(),
             ..SetLimitRequest::default()
         };
-        self.set_limit(request)
-            .await?
-            .limit
-            .context("the answer holds no limit")
+        self.set_limit(request).await?.limit.context("the answer holds no limit")
     }
 
     /// Ends a limit.
     pub async fn clear(&self, id: &str) -> anyhow::Result<()> {
         let mut client = GridServiceClient::new(self.channel.clone());
-        client
-            .clear_limit(ClearLimitRequest { id: id.to_owned() })
-            .await?;
+        client.clear_limit(ClearLimitRequest { id: id.to_owned() }).await?;
         Ok(())
     }
 
     /// One limit with its life so far, ended or not.
     pub async fn limit_record(&self, id: &str) -> anyhow::Result<Option<Limit>> {
         let mut client = GridServiceClient::new(self.channel.clone());
-        let answer = client
-            .list_limits(ListLimitsRequest { include_ended: true })
-            .await?
-            .into_inner();
+        let answer = client.list_limits(ListLimitsRequest { include_ended: true }).await?.into_inner();
         Ok(answer.limits.into_iter().rfind(|l| l.id == id))
     }
 
     /// All journal entries.
     pub async fn journal(&self) -> anyhow::Result<Vec<JournalEntry>> {
         let mut client = JournalServiceClient::new(self.channel.clone());
-        let mut stream = client
-            .export_journal(ExportJournalRequest::default())
-            .await?
-            .into_inner();
+        let mut stream = client.export_journal(ExportJournalRequest::default()).await?.into_inner();
         let mut entries = Vec::new();
         while let Some(answer) = stream.message().await? {
             entries.extend(answer.entry);
@@ -124,9 +102,7 @@ impl Operator {
 
     /// Version of daemon and interface.
     pub async fn version(&self) -> anyhow::Result<(String, String)> {
-        let answer = SystemServiceClient::new(self.channel.clone())
-            .get_version(GetVersionRequest {})
-            .await?;
+        let answer = SystemServiceClient::new(self.channel.clone()).get_version(GetVersionRequest {}).await?;
         let answer = answer.into_inner();
         Ok((answer.version, answer.api))
     }
@@ -141,8 +117,5 @@ pub fn instant(at: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
 /// Instant → protobuf time.
 #[must_use]
 pub fn stamp(at: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: at.as_second(),
-        nanos: at.subsec_nanosecond(),
-    }
+    prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
 }

@@ -32,10 +32,7 @@ use crate::log::Log;
 /// Directory of this build's programs: the parent of `deps/` for tests.
 fn programs() -> anyhow::Result<PathBuf> {
     let own = env::current_exe().context("the lab does not know its own place")?;
-    let mut directory = own
-        .parent()
-        .context("the lab's program has no directory")?
-        .to_owned();
+    let mut directory = own.parent().context("the lab's program has no directory")?.to_owned();
     if directory.ends_with("deps") {
         directory.pop();
     }
@@ -64,25 +61,14 @@ fn cargo_build(visible: bool) -> anyhow::Result<()> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
     let mut command = std::process::Command::new(cargo);
     command
-        .args([
-            "build",
-            "--package",
-            "ladewartd",
-            "--package",
-            "ladewartctl",
-            "--profile",
-            profile,
-        ])
+        .args(["build", "--package", "ladewartd", "--package", "ladewartctl", "--profile", profile])
         .arg("--manifest-path")
         .arg(manifest)
         .arg("--target-dir")
         .arg(target)
         .stdin(Stdio::null());
     if visible {
-        ensure!(
-            command.status().context("cargo cannot be started")?.success(),
-            "the daemon does not build"
-        );
+        ensure!(command.status().context("cargo cannot be started")?.success(), "the daemon does not build");
         return Ok(());
     }
     let output = command.output().context("cargo cannot be started")?;
@@ -117,10 +103,7 @@ impl Daemon {
             let mut message = [0; 4096];
             loop {
                 let n = socket.recv(&mut message).await?;
-                if String::from_utf8_lossy(&message[..n])
-                    .lines()
-                    .any(|l| l == "READY=1")
-                {
+                if String::from_utf8_lossy(&message[..n]).lines().any(|l| l == "READY=1") {
                     return anyhow::Ok(());
                 }
             }
@@ -158,11 +141,7 @@ impl Daemon {
         if let Some(err) = child.stderr.take() {
             readers.spawn(lines(err, log.clone()));
         }
-        Ok(Self {
-            child,
-            log: log.clone(),
-            readers,
-        })
+        Ok(Self { child, log: log.clone(), readers })
     }
 
     /// Runs it until it ends by itself: for configurations that must be refused. Gives exit code and output.
@@ -173,9 +152,7 @@ impl Daemon {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(Duration::from_secs(10), run)
-            .await
-            .context("it did not end")??;
+        let output = tokio::time::timeout(Duration::from_secs(10), run).await.context("it did not end")??;
         let text = [output.stdout, output.stderr].concat();
         Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
     }
@@ -208,10 +185,7 @@ impl Daemon {
         kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
         match tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await {
             Ok(status) => Ok(status?),
-            Err(_) => bail!(
-                "ladewartd did not end within 10 s of SIGTERM\n{}",
-                tail(&self.log)
-            ),
+            Err(_) => bail!("ladewartd did not end within 10 s of SIGTERM\n{}", tail(&self.log)),
         }
     }
 
@@ -219,15 +193,8 @@ impl Daemon {
     pub fn resident_kib(&self) -> anyhow::Result<u64> {
         let pid = self.child.id().context("ladewartd has ended")?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status
-            .lines()
-            .find_map(|l| l.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
-        line.trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse()
-            .context("VmRSS is no number")
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        line.trim().trim_end_matches("kB").trim().parse().context("VmRSS is no number")
     }
 }
 

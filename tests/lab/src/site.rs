@@ -53,12 +53,7 @@ impl EvsePlan {
     /// A three-phase EVSE.
     #[must_use]
     pub fn new(id: &str, wiring: Wiring, max: u32) -> Self {
-        Self {
-            id: id.to_owned(),
-            wiring,
-            phases: 3,
-            max,
-        }
+        Self { id: id.to_owned(), wiring, phases: 3, max }
     }
 }
 
@@ -146,17 +141,9 @@ impl Lab {
         let directory = tempfile::Builder::new().prefix("ladewart-lab-").tempdir()?;
         let han = Authority::new("Lab HAN")?;
         let wan = Authority::new("Lab WAN")?;
-        let keys = Keys {
-            gateway: han.issue("smgw.local")?,
-            cls: han.issue("cls.lab")?,
-            han,
-            wan,
-        };
+        let keys = Keys { gateway: han.issue("smgw.local")?, cls: han.issue("cls.lab")?, han, wan };
         let backend = Backend::start(vec![keys.wan.acceptor(&keys.wan.issue(EMT)?)?]).await?;
-        let route = Route {
-            address: backend.address(),
-            tls_name: Some(EMT.to_owned()),
-        };
+        let route = Route { address: backend.address(), tls_name: Some(EMT.to_owned()) };
         let gateway = Gateway::start(Profile {
             han: keys.han.acceptor(&keys.gateway)?,
             wan: keys.wan.connector(&keys.wan.issue("gateway.wan")?)?,
@@ -271,10 +258,7 @@ meter = "grid"
             fuse = self.plan.fuse,
         );
         for e in &self.plan.evses {
-            let phases: Vec<_> = e.wiring[..e.phases]
-                .iter()
-                .map(|p| format!("L{}", p + 1))
-                .collect();
+            let phases: Vec<_> = e.wiring[..e.phases].iter().map(|p| format!("L{}", p + 1)).collect();
             let _ = write!(
                 text,
                 "\n[[evse]]\nid = \"{}\"\nmax = \"{} A\"\nphases = \"{}\"\n",
@@ -338,26 +322,13 @@ meter = "grid"
 
     /// As a power cut.
     pub async fn kill_daemon(&mut self) -> anyhow::Result<()> {
-        self.daemon
-            .take()
-            .context("the daemon does not run")?
-            .kill()
-            .await
+        self.daemon.take().context("the daemon does not run")?.kill().await
     }
 
     /// As systemd stops it. Errors: an exit code other than 0.
     pub async fn stop_daemon(&mut self) -> anyhow::Result<()> {
-        let status = self
-            .daemon
-            .take()
-            .context("the daemon does not run")?
-            .stop()
-            .await?;
-        ensure!(
-            status.success(),
-            "the daemon ended with {status}\n{}",
-            crate::process::tail(&self.log)
-        );
+        let status = self.daemon.take().context("the daemon does not run")?.stop().await?;
+        ensure!(status.success(), "the daemon ended with {status}\n{}", crate::process::tail(&self.log));
         Ok(())
     }
 
@@ -384,18 +355,9 @@ meter = "grid"
     /// order. Gives the number of journal entries.
     pub async fn finish(mut self) -> anyhow::Result<u64> {
         let violations = self.observer.violations();
-        ensure!(
-            violations.is_empty(),
-            "the site was not safe:\n{}",
-            violations.join("\n")
-        );
+        ensure!(violations.is_empty(), "the site was not safe:\n{}", violations.join("\n"));
         let verdict = self.operator.verify().await?;
-        ensure!(
-            verdict.intact,
-            "the journal is broken at {}: {}",
-            verdict.broken_at,
-            verdict.problem
-        );
+        ensure!(verdict.intact, "the journal is broken at {}: {}", verdict.broken_at, verdict.problem);
         self.stop_daemon().await?;
         Ok(verdict.entries)
     }
@@ -440,16 +402,10 @@ impl Lab {
                     Some(id) => format!(" (the EVSE knows it as {id})"),
                     None => " (the EVSE knows no id)".to_owned(),
                 };
-                lines.push(format!(
-                    "{}: transaction {}{known}, {energy} Wh on both sides",
-                    t.identity, t.id
-                ));
+                lines.push(format!("{}: transaction {}{known}, {energy} Wh on both sides", t.identity, t.id));
             }
         }
-        ensure!(
-            bill.is_empty(),
-            "the backend bills transactions that no EVSE knows: {bill:?}"
-        );
+        ensure!(bill.is_empty(), "the backend bills transactions that no EVSE knows: {bill:?}");
         Ok(lines)
     }
 }
@@ -458,22 +414,16 @@ impl Lab {
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// A car as most are: three phases, 16 A, half empty.
-pub const CAR: Car = Car {
-    phases: 3,
-    max_amps: 16.0,
-    room_wh: 500_000.0,
-};
+pub const CAR: Car = Car { phases: 3, max_amps: 16.0, room_wh: 500_000.0 };
 
 impl Lab {
     /// Waits until each charge point is accepted and connected to the backend.
     pub async fn ready(&self) -> anyhow::Result<()> {
         for evse in &self.evses {
             let id = evse.identity();
-            eventually(
-                SOON,
-                &format!("{id} is accepted and connected to the backend"),
-                || (evse.state().booted && self.backend.connected(id)).then_some(()),
-            )
+            eventually(SOON, &format!("{id} is accepted and connected to the backend"), || {
+                (evse.state().booted && self.backend.connected(id)).then_some(())
+            })
             .await
             .with_context(|| format!("the daemon says\n{}", crate::process::tail(&self.log)))?;
         }
@@ -484,10 +434,7 @@ impl Lab {
     pub async fn charge(&self, id: &str, car: Car, tag: &str) -> anyhow::Result<&Evse> {
         let evse = self.evse(id).with_context(|| format!("there is no EVSE {id}"))?;
         evse.plug(car);
-        eventually(SOON, &format!("{id} sees the car"), || {
-            evse.state().plugged.then_some(())
-        })
-        .await?;
+        eventually(SOON, &format!("{id} sees the car"), || evse.state().plugged.then_some(())).await?;
         evse.present(tag);
         eventually(SOON, &format!("the car at {id} charges"), || {
             (evse.state().watts > 1000.0 && evse.state().transaction.flatten().is_some()).then_some(())
@@ -503,22 +450,14 @@ impl Lab {
             evse.unplug();
         }
         let complete = || {
-            let open = self
-                .evses
-                .iter()
-                .any(|e| e.state().transaction.is_some() || e.state().waiting > 0);
+            let open = self.evses.iter().any(|e| e.state().transaction.is_some() || e.state().waiting > 0);
             let bill = self.backend.transactions();
             let sessions: usize = self.evses.iter().map(|e| e.state().sessions.len()).sum();
             (!open && bill.len() >= sessions && bill.iter().all(|t| !t.meter_stops.is_empty())).then_some(())
         };
-        let arrived = eventually(
-            Duration::from_secs(30),
-            "every transaction is closed at the backend",
-            complete,
-        );
-        arrived
-            .await
-            .with_context(|| format!("the daemon says\n{}", crate::process::tail(&self.log)))?;
+        let arrived =
+            eventually(Duration::from_secs(30), "every transaction is closed at the backend", complete);
+        arrived.await.with_context(|| format!("the daemon says\n{}", crate::process::tail(&self.log)))?;
         self.compare_bill()
     }
 
@@ -530,10 +469,7 @@ impl Lab {
             if let Some(found) = look(&site) {
                 return Ok(found);
             }
-            ensure!(
-                Instant::now() < end,
-                "the daemon does not show {what}; it shows {site:#?}"
-            );
+            ensure!(Instant::now() < end, "the daemon does not show {what}; it shows {site:#?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -542,18 +478,12 @@ impl Lab {
     pub async fn stage(&self, id: &str, stage: LimitStage) -> anyhow::Result<Limit> {
         let end = Instant::now() + SOON;
         loop {
-            let limit = self
-                .operator
-                .limit_record(id)
-                .await?
-                .with_context(|| format!("there is no limit {id}"))?;
+            let limit =
+                self.operator.limit_record(id).await?.with_context(|| format!("there is no limit {id}"))?;
             if limit.stage() == stage {
                 return Ok(limit);
             }
-            ensure!(
-                Instant::now() < end,
-                "limit {id} did not become {stage:?}: {limit:?}"
-            );
+            ensure!(Instant::now() < end, "limit {id} did not become {stage:?}: {limit:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -26,10 +26,7 @@ impl Before {
             .map(Evse::state)
             .map(|s| (s.limit, if s.transaction.is_some() { s.car_phases } else { 0 }))
             .collect();
-        Self {
-            at: Instant::now(),
-            loads,
-        }
+        Self { at: Instant::now(), loads }
     }
 
     /// Time since then.
@@ -41,35 +38,24 @@ impl Before {
     /// Waits until the charge points have received setpoints that keep `watts`; gives the time from the call to the
     /// last one needed. Errors: they have not within 5 s.
     pub async fn until(&self, evses: &[Evse], watts: f64) -> anyhow::Result<Duration> {
-        eventually(
-            Duration::from_secs(5),
-            &format!("setpoints that keep {watts} W"),
-            || {
-                let mut arrivals: Vec<(Instant, usize, f64)> = Vec::new();
-                for (i, evse) in evses.iter().enumerate() {
-                    arrivals.extend(
-                        evse.log()
-                            .entries()
-                            .into_iter()
-                            .filter(|e| e.at >= self.at)
-                            .filter_map(|e| match e.what {
-                                Event::Profile(p) => Some((e.at, i, p.limit)),
-                                _ => None,
-                            }),
-                    );
-                }
-                arrivals.sort_by_key(|(at, ..)| *at);
-                let mut loads = self.loads.clone();
-                arrivals.into_iter().find_map(|(at, i, limit)| {
-                    loads[i].0 = limit;
-                    let sum: f64 = loads
-                        .iter()
-                        .map(|(amps, phases)| amps * *phases as f64 * VOLTS)
-                        .sum();
-                    (sum <= watts).then(|| at.duration_since(self.at))
-                })
-            },
-        )
+        eventually(Duration::from_secs(5), &format!("setpoints that keep {watts} W"), || {
+            let mut arrivals: Vec<(Instant, usize, f64)> = Vec::new();
+            for (i, evse) in evses.iter().enumerate() {
+                arrivals.extend(evse.log().entries().into_iter().filter(|e| e.at >= self.at).filter_map(
+                    |e| match e.what {
+                        Event::Profile(p) => Some((e.at, i, p.limit)),
+                        _ => None,
+                    },
+                ));
+            }
+            arrivals.sort_by_key(|(at, ..)| *at);
+            let mut loads = self.loads.clone();
+            arrivals.into_iter().find_map(|(at, i, limit)| {
+                loads[i].0 = limit;
+                let sum: f64 = loads.iter().map(|(amps, phases)| amps * *phases as f64 * VOLTS).sum();
+                (sum <= watts).then(|| at.duration_since(self.at))
+            })
+        })
         .await
         .context("the limit did not reach the charge points")
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ladewart_lab::{
     clock::eventually,
     connection::{L123, L231},
-    evse::{Evse, Event, Settings},
+    evse::{Event, Evse, Settings},
     meter::Fault,
     site::{CAR, EvsePlan, Lab, Plan, SOON},
 };
@@ -29,7 +29,18 @@ async fn malformed_and_giant_frames_harm_only_their_sender() -> anyhow::Result<(
     lab.ready().await?;
     let yard = lab.charge("yard", CAR, "BEN").await?;
     let carport = &lab.evses[0];
-    for bad in ["", "{", "[,{}]", "{}", "[]", "[2]", "[2,\"1\"]", "[7,\"1\",{}]", "[2,3,4,5]", "[3,\"nobody-asked\",{}]"] {
+    for bad in [
+        "",
+        "{",
+        "[,{}]",
+        "{}",
+        "[]",
+        "[2]",
+        "[2,\"1\"]",
+        "[7,\"1\",{}]",
+        "[2,3,4,5]",
+        "[3,\"nobody-asked\",{}]",
+    ] {
         carport.send_raw(bad);
     }
     lab.shows("the malformed frame", |s| {
@@ -93,7 +104,8 @@ async fn a_meter_that_fails_in_any_way_leads_to_failsafe_and_back() -> anyhow::R
     lab.ready().await?;
     let evse = lab.charge("carport", CAR, "ADA").await?;
     for fault in [Fault::Exception, Fault::Short, Fault::Silent, Fault::NotANumber] {
-        eventually(SOON, "the car is at full power", || (evse.state().watts > 11_000.0).then_some(())).await?;
+        eventually(SOON, "the car is at full power", || (evse.state().watts > 11_000.0).then_some(()))
+            .await?;
         lab.meter.fault(fault);
         let problem = lab
             .shows("the lost meter", |s| {
@@ -122,7 +134,8 @@ async fn a_meter_that_is_dead_at_the_start_stops_nobody() -> anyhow::Result<()> 
     // Bound and never listened on: refused at once.
     let dead = tokio::net::TcpSocket::new_v4()?;
     dead.bind(([127, 0, 0, 1], 0).into())?;
-    let config = lab.configuration().replace(&lab.meter.address().to_string(), &dead.local_addr()?.to_string());
+    let config =
+        lab.configuration().replace(&lab.meter.address().to_string(), &dead.local_addr()?.to_string());
     lab.write("ladewartd.toml", &config)?;
     lab.start_daemon().await?;
     lab.ready().await?;
@@ -150,7 +163,8 @@ async fn an_evse_that_refuses_setpoints_is_shown_and_counted() -> anyhow::Result
     eventually(SOON, "the other one gives way", || (lab.evses[1].state().watts < 1.0).then_some(())).await?;
     lab.connection.house([2.0; 3]);
     carport.refuse_profiles(false);
-    eventually(SOON, "both are led again", || (lab.connection.charging_watts() > 22_000.0).then_some(())).await?;
+    eventually(SOON, "both are led again", || (lab.connection.charging_watts() > 22_000.0).then_some(()))
+        .await?;
     lab.shows("that it is right again", |s| {
         s.evses.iter().find(|e| e.id == "carport").filter(|e| e.problem.is_empty()).map(|_| ())
     })

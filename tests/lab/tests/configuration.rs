@@ -41,7 +41,8 @@ async fn each_mistake_is_named_with_file_line_and_field() -> anyhow::Result<()> 
         let good = lab.configuration();
         assert!(good.contains(old), "the configuration has no {old}");
         let line = good[..good.find(old).unwrap_or(0)].lines().count().max(1);
-        let line = line + new.lines().count() - 1 + usize::from(good[..good.find(old).unwrap_or(0)].ends_with('\n'));
+        let line =
+            line + new.lines().count() - 1 + usize::from(good[..good.find(old).unwrap_or(0)].ends_with('\n'));
         let file = lab.write("wrong.toml", &good.replacen(old, new, 1))?;
         let (code, output) = Daemon::refused(&file).await?;
         assert_eq!(code, Some(64), "{new}: {output}");

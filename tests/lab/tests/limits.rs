@@ -12,10 +12,7 @@ use tonic::Code;
 
 fn two() -> Plan {
     Plan {
-        evses: vec![
-            EvsePlan::new("carport", L123, 32),
-            EvsePlan::new("yard", L231, 32),
-        ],
+        evses: vec![EvsePlan::new("carport", L123, 32), EvsePlan::new("yard", L231, 32)],
         ..Plan::default()
     }
 }
@@ -36,42 +33,16 @@ async fn a_limit_holds_from_acknowledgement_to_clearing() -> anyhow::Result<()> 
     both_charge(&lab).await?;
     lab.limit("dso", 10_000).await?;
     let limit = lab.stage("dso", LimitStage::Effective).await?;
-    let times = [
-        &limit.received_at,
-        &limit.accepted_at,
-        &limit.applied_at,
-        &limit.effective_at,
-    ];
-    let times: Vec<_> = times
-        .iter()
-        .map(|t| t.as_ref().map(|t| (t.seconds, t.nanos)))
-        .collect();
-    assert!(
-        times.iter().all(Option::is_some) && times.is_sorted(),
-        "{times:?}"
-    );
-    assert!(
-        limit.measured_watts.is_some_and(|w| (1..=10_000).contains(&w)),
-        "{limit:?}"
-    );
+    let times = [&limit.received_at, &limit.accepted_at, &limit.applied_at, &limit.effective_at];
+    let times: Vec<_> = times.iter().map(|t| t.as_ref().map(|t| (t.seconds, t.nanos))).collect();
+    assert!(times.iter().all(Option::is_some) && times.is_sorted(), "{times:?}");
+    assert!(limit.measured_watts.is_some_and(|w| (1..=10_000).contains(&w)), "{limit:?}");
     assert!(lab.connection.charging_watts() > 8_000.0, "the limit is used");
 
-    let again = SetLimitRequest {
-        id: "dso".into(),
-        watts: 10_000,
-        reason: "lab".into(),
-        ..Default::default()
-    };
-    assert_eq!(
-        lab.operator.set_limit(again).await?.change(),
-        Change::None,
-        "the same again changes nothing"
-    );
-    let smaller = SetLimitRequest {
-        id: "dso".into(),
-        watts: 5_000,
-        ..Default::default()
-    };
+    let again =
+        SetLimitRequest { id: "dso".into(), watts: 10_000, reason: "lab".into(), ..Default::default() };
+    assert_eq!(lab.operator.set_limit(again).await?.change(), Change::None, "the same again changes nothing");
+    let smaller = SetLimitRequest { id: "dso".into(), watts: 5_000, ..Default::default() };
     assert_eq!(lab.operator.set_limit(smaller).await?.change(), Change::Replaced);
     lab.observer.limit(Some(5_000));
     eventually(SOON, "one car charges, one waits", || {
@@ -96,19 +67,14 @@ async fn zero_watts_pause_the_cars_and_keep_their_transactions() -> anyhow::Resu
     both_charge(&lab).await?;
     lab.limit("dso", 0).await?;
     eventually(SOON, "both cars pause", || {
-        lab.evses
-            .iter()
-            .all(|e| e.state().status == "SuspendedEVSE")
-            .then_some(())
+        lab.evses.iter().all(|e| e.state().status == "SuspendedEVSE").then_some(())
     })
     .await?;
     lab.stage("dso", LimitStage::Effective).await?;
     assert!(lab.evses.iter().all(|e| e.state().transaction.is_some()));
     lab.clear("dso").await?;
-    eventually(SOON, "both cars go on", || {
-        (lab.connection.charging_watts() > 22_000.0).then_some(())
-    })
-    .await?;
+    eventually(SOON, "both cars go on", || (lab.connection.charging_watts() > 22_000.0).then_some(()))
+        .await?;
     assert_eq!(lab.settle().await?.len(), 2);
     lab.finish().await?;
     Ok(())
@@ -118,10 +84,7 @@ async fn zero_watts_pause_the_cars_and_keep_their_transactions() -> anyhow::Resu
 async fn a_limit_begins_and_expires_by_itself() -> anyhow::Result<()> {
     let lab = Lab::start(two()).await?;
     both_charge(&lab).await?;
-    let (from, until) = (
-        wall() + SignedDuration::from_secs(2),
-        wall() + SignedDuration::from_secs(6),
-    );
+    let (from, until) = (wall() + SignedDuration::from_secs(2), wall() + SignedDuration::from_secs(6));
     let request = SetLimitRequest {
         id: "window".into(),
         watts: 9_000,
@@ -131,10 +94,8 @@ async fn a_limit_begins_and_expires_by_itself() -> anyhow::Result<()> {
     };
     lab.operator.set_limit(request).await?;
     assert!(lab.connection.charging_watts() > 22_000.0, "not yet");
-    eventually(SOON, "the limit begins", || {
-        (lab.connection.charging_watts() <= 9_000.0).then_some(())
-    })
-    .await?;
+    eventually(SOON, "the limit begins", || (lab.connection.charging_watts() <= 9_000.0).then_some(()))
+        .await?;
     assert!(wall() >= from && wall() < until, "within its time");
     lab.stage("window", LimitStage::Expired).await?;
     assert!(wall() >= until);
@@ -149,50 +110,15 @@ async fn a_limit_begins_and_expires_by_itself() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_limit_is_refused_by_field_and_changes_nothing() -> anyhow::Result<()> {
     let lab = Lab::start(Plan::default()).await?;
-    let good = || SetLimitRequest {
-        id: "dso".into(),
-        watts: 10_000,
-        ..Default::default()
-    };
+    let good = || SetLimitRequest { id: "dso".into(), watts: 10_000, ..Default::default() };
     let (early, late) = (stamp(wall()), stamp(wall() + SignedDuration::from_secs(60)));
     let cases = [
         ("watts", SetLimitRequest { watts: -1, ..good() }),
-        (
-            "node",
-            SetLimitRequest {
-                node: "attic".into(),
-                ..good()
-            },
-        ),
-        (
-            "valid_until",
-            SetLimitRequest {
-                valid_from: Some(late),
-                valid_until: Some(early),
-                ..good()
-            },
-        ),
-        (
-            "id",
-            SetLimitRequest {
-                id: "no spaces".into(),
-                ..good()
-            },
-        ),
-        (
-            "id",
-            SetLimitRequest {
-                id: "x".repeat(65),
-                ..good()
-            },
-        ),
-        (
-            "reason",
-            SetLimitRequest {
-                reason: "x".repeat(201),
-                ..good()
-            },
-        ),
+        ("node", SetLimitRequest { node: "attic".into(), ..good() }),
+        ("valid_until", SetLimitRequest { valid_from: Some(late), valid_until: Some(early), ..good() }),
+        ("id", SetLimitRequest { id: "no spaces".into(), ..good() }),
+        ("id", SetLimitRequest { id: "x".repeat(65), ..good() }),
+        ("reason", SetLimitRequest { reason: "x".repeat(201), ..good() }),
     ];
     for (field, request) in cases {
         let shown = format!("{request:?}");
@@ -220,20 +146,11 @@ id = "heat-pump"
 line = { file = "k1" }
 function = "unlimited"
 "#;
-    let mut lab = Lab::prepare(Plan {
-        extra: extra.to_owned(),
-        ..two()
-    })
-    .await?;
+    let mut lab = Lab::prepare(Plan { extra: extra.to_owned(), ..two() }).await?;
     lab.write("w4", "0")?;
     lab.start_daemon().await?;
     both_charge(&lab).await?;
-    let relay = || {
-        std::fs::read_to_string(lab.path("k1"))
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
+    let relay = || std::fs::read_to_string(lab.path("k1")).unwrap_or_default().trim().to_owned();
     eventually(SOON, "the relay is energised", || (relay() == "1").then_some(())).await?;
     lab.write("w4", "1")?;
     eventually(SOON, "the cars follow the contact", || {
@@ -242,11 +159,7 @@ function = "unlimited"
     .await?;
     lab.observer.limit(Some(10_000));
     eventually(SOON, "the relay falls", || (relay() == "0").then_some(())).await?;
-    let issuer = lab
-        .shows("the contact's limit", |s| {
-            s.limits.first().map(|l| l.issuer.clone())
-        })
-        .await?;
+    let issuer = lab.shows("the contact's limit", |s| s.limits.first().map(|l| l.issuer.clone())).await?;
     assert_eq!(issuer, "contact:w4");
     lab.observer.limit(None);
     lab.write("w4", "0")?;
@@ -254,10 +167,7 @@ function = "unlimited"
         (lab.connection.charging_watts() > 22_000.0).then_some(())
     })
     .await?;
-    eventually(SOON, "the relay is energised again", || {
-        (relay() == "1").then_some(())
-    })
-    .await?;
+    eventually(SOON, "the relay is energised again", || (relay() == "1").then_some(())).await?;
     std::fs::remove_file(lab.path("w4"))?;
     eventually(SOON, "an unreadable contact limits", || {
         (lab.connection.charging_watts() <= 10_000.0).then_some(())

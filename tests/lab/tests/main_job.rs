@@ -28,25 +28,8 @@ async fn three_cars_share_the_fuse_and_the_bill_equals_their_registers() -> anyh
     let lab = Lab::start(three()).await?;
     lab.ready().await?;
     lab.charge("carport", CAR, "ADA").await?;
-    lab.charge(
-        "yard",
-        Car {
-            max_amps: 32.0,
-            ..CAR
-        },
-        "BEN",
-    )
-    .await?;
-    lab.charge(
-        "gate",
-        Car {
-            phases: 1,
-            max_amps: 32.0,
-            ..CAR
-        },
-        "CEM",
-    )
-    .await?;
+    lab.charge("yard", Car { max_amps: 32.0, ..CAR }, "BEN").await?;
+    lab.charge("gate", Car { phases: 1, max_amps: 32.0, ..CAR }, "CEM").await?;
     // 48 A are left for the cars on each phase; the one-phase car at the gate is on L3.
     eventually(SOON, "the room is used and kept", || {
         let amps = lab.connection.currents();
@@ -76,46 +59,22 @@ async fn the_backend_starts_and_stops_charges_and_reads_the_configuration() -> a
     lab.ready().await?;
     let evse = &lab.evses[0];
     evse.plug(CAR);
-    eventually(SOON, "the car is seen", || {
-        (evse.state().status == "Preparing").then_some(())
-    })
-    .await?;
+    eventually(SOON, "the car is seen", || (evse.state().status == "Preparing").then_some(())).await?;
     let accepted = json!({ "status": "Accepted" });
     let start = json!({ "connectorId": 1, "idTag": "REMOTE" });
-    assert_eq!(
-        lab.backend
-            .call("carport", "RemoteStartTransaction", start)
-            .await?,
-        accepted
-    );
+    assert_eq!(lab.backend.call("carport", "RemoteStartTransaction", start).await?, accepted);
     let id = eventually(SOON, "the remote start charges", || {
-        evse.state()
-            .transaction
-            .flatten()
-            .filter(|_| evse.state().watts > 1000.0)
+        evse.state().transaction.flatten().filter(|_| evse.state().watts > 1000.0)
     })
     .await?;
     let configuration = lab.backend.call("carport", "GetConfiguration", json!({})).await?;
-    assert!(
-        configuration["configurationKey"]
-            .as_array()
-            .is_some_and(|keys| !keys.is_empty())
-    );
-    let unknown = lab
-        .backend
-        .call("carport", "GetDiagnostics", json!({ "location": "ftp://x" }))
-        .await;
-    assert!(
-        unknown.unwrap_err().to_string().contains("NotImplemented"),
-        "errors pass through unchanged"
-    );
+    assert!(configuration["configurationKey"].as_array().is_some_and(|keys| !keys.is_empty()));
+    let unknown = lab.backend.call("carport", "GetDiagnostics", json!({ "location": "ftp://x" })).await;
+    assert!(unknown.unwrap_err().to_string().contains("NotImplemented"), "errors pass through unchanged");
     let backend_id = lab.backend.transactions()[0].id;
     assert_eq!(id, backend_id, "with the uplink up, both sides know one id");
     let stop = json!({ "transactionId": backend_id });
-    assert_eq!(
-        lab.backend.call("carport", "RemoteStopTransaction", stop).await?,
-        accepted
-    );
+    assert_eq!(lab.backend.call("carport", "RemoteStopTransaction", stop).await?, accepted);
     eventually(SOON, "the remote stop is billed", || {
         (lab.backend.transactions()[0].meter_stops.len() == 1).then_some(())
     })
@@ -128,18 +87,12 @@ async fn the_backend_starts_and_stops_charges_and_reads_the_configuration() -> a
 /// Own setpoints never leak: the backend sees no answer to anything it did not ask.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_backend_sees_only_what_concerns_it() -> anyhow::Result<()> {
-    let lab = Lab::start(Plan {
-        lease: 2,
-        ..Plan::default()
-    })
-    .await?;
+    let lab = Lab::start(Plan { lease: 2, ..Plan::default() }).await?;
     lab.ready().await?;
     let evse = lab.charge("carport", CAR, "ADA").await?;
     let renewals = |n| {
         eventually(SOON, "setpoints are renewed", move || {
-            let profiles = evse
-                .log()
-                .count(|e| matches!(e, ladewart_lab::evse::Event::Profile(_)));
+            let profiles = evse.log().count(|e| matches!(e, ladewart_lab::evse::Event::Profile(_)));
             (profiles >= n).then_some(())
         })
     };
@@ -155,11 +108,7 @@ async fn the_backend_sees_only_what_concerns_it() -> anyhow::Result<()> {
         };
         assert!(!foreign, "the backend got {event:?} although it asked nothing");
     }
-    assert_eq!(
-        evse.log()
-            .count(|e| matches!(e, ladewart_lab::evse::Event::Stray(_))),
-        0
-    );
+    assert_eq!(evse.log().count(|e| matches!(e, ladewart_lab::evse::Event::Stray(_))), 0);
     lab.settle().await?;
     lab.finish().await?;
     Ok(())
@@ -168,20 +117,13 @@ async fn the_backend_sees_only_what_concerns_it() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_hands_over_byte_by_byte_changes_nothing() -> anyhow::Result<()> {
     let lab = Lab::prepare(Plan::default()).await?;
-    lab.gateway.faults(gateway::Faults {
-        trickle: true,
-        ..Default::default()
-    });
+    lab.gateway.faults(gateway::Faults { trickle: true, ..Default::default() });
     let mut lab = lab;
     lab.start_daemon().await?;
     lab.ready().await?;
     lab.charge("carport", CAR, "ADA").await?;
     let told = eventually(Duration::from_secs(30), "meter values pass", || {
-        lab.backend
-            .transactions()
-            .first()
-            .map(|t| t.meter_values)
-            .filter(|n| *n >= 2)
+        lab.backend.transactions().first().map(|t| t.meter_values).filter(|n| *n >= 2)
     });
     told.await?;
     lab.settle().await?;

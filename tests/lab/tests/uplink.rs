@@ -16,10 +16,7 @@ use ladewart_proto::v1::UplinkState;
 
 fn two() -> Plan {
     Plan {
-        evses: vec![
-            EvsePlan::new("carport", L123, 32),
-            EvsePlan::new("yard", L231, 32),
-        ],
+        evses: vec![EvsePlan::new("carport", L123, 32), EvsePlan::new("yard", L231, 32)],
         meter_interval: Duration::from_millis(300),
         ..Plan::default()
     }
@@ -31,15 +28,9 @@ fn assert_no_message_twice(lab: &Lab) {
     for entry in lab.backend.log().entries() {
         let (identity, event) = entry.what;
         if let backend::Event::Received(Frame::Call { id, action, payload }) = event
-            && matches!(
-                action.as_str(),
-                "StartTransaction" | "StopTransaction" | "MeterValues"
-            )
+            && matches!(action.as_str(), "StartTransaction" | "StopTransaction" | "MeterValues")
         {
-            assert!(
-                seen.insert((identity, id, payload.to_string())),
-                "{action} arrived twice: {payload}"
-            );
+            assert!(seen.insert((identity, id, payload.to_string())), "{action} arrived twice: {payload}");
         }
     }
 }
@@ -57,24 +48,16 @@ async fn a_cut_loses_no_transaction_and_tells_none_twice() -> anyhow::Result<()>
     // A charge that began before ends, one begins and goes on, one begins and ends: all while the uplink is down.
     lab.charge("yard", CAR, "BEN").await?;
     carport.unplug();
-    eventually(SOON, "ADA's charge ends", || {
-        carport.state().transaction.is_none().then_some(())
-    })
-    .await?;
+    eventually(SOON, "ADA's charge ends", || carport.state().transaction.is_none().then_some(())).await?;
     lab.charge("carport", CAR, "CEM").await?;
     carport.unplug();
-    eventually(SOON, "everything is answered on the site", || {
-        (carport.state().waiting == 0).then_some(())
-    })
-    .await?;
+    eventually(SOON, "everything is answered on the site", || (carport.state().waiting == 0).then_some(()))
+        .await?;
     lab.charge("carport", CAR, "DEA").await?;
     assert!(carport.state().connected, "the EVSEs noticed nothing");
     let down = lab.operator.uplink().await?;
     assert_eq!(down.state(), UplinkState::Down, "{down:?}");
-    lab.shows("waiting messages", |s| {
-        s.evses.iter().all(|e| e.queued_messages > 0).then_some(())
-    })
-    .await?;
+    lab.shows("waiting messages", |s| s.evses.iter().all(|e| e.queued_messages > 0).then_some(())).await?;
     let billed_before = lab.backend.transactions().len();
     assert_eq!(billed_before, 1);
 
@@ -103,10 +86,7 @@ async fn a_cut_loses_no_transaction_and_tells_none_twice() -> anyhow::Result<()>
             _ => None,
         })
         .collect();
-    assert_eq!(
-        order,
-        ["start ADA", "stop", "start CEM", "stop", "start DEA", "stop"]
-    );
+    assert_eq!(order, ["start ADA", "stop", "start CEM", "stop", "start DEA", "stop"]);
     lab.finish().await?;
     Ok(())
 }
@@ -151,20 +131,11 @@ async fn a_backend_that_answers_with_errors_or_closes_gets_everything_in_the_end
         (lab.backend.transactions().len() == 1).then_some(())
     })
     .await?;
-    lab.backend.faults(backend::Faults {
-        close_after: Some(2),
-        ..backend::Faults::default()
-    });
+    lab.backend.faults(backend::Faults { close_after: Some(2), ..backend::Faults::default() });
     lab.charge("yard", CAR, "BEN").await?;
-    eventually(SOON, "BEN is billed", || {
-        (lab.backend.transactions().len() == 2).then_some(())
-    })
-    .await?;
+    eventually(SOON, "BEN is billed", || (lab.backend.transactions().len() == 2).then_some(())).await?;
     // Silence: the EVSEs are answered, the backend gets it later.
-    lab.backend.faults(backend::Faults {
-        silent: true,
-        ..backend::Faults::default()
-    });
+    lab.backend.faults(backend::Faults { silent: true, ..backend::Faults::default() });
     lab.evses[0].unplug();
     eventually(SOON, "ADA's end is answered on the site", || {
         (lab.evses[0].state().transaction.is_none() && lab.evses[0].state().waiting == 0).then_some(())
@@ -175,11 +146,7 @@ async fn a_backend_that_answers_with_errors_or_closes_gets_everything_in_the_end
         evse.unplug();
     }
     eventually(Duration::from_secs(40), "both ends are billed", || {
-        lab.backend
-            .transactions()
-            .iter()
-            .all(|t| !t.meter_stops.is_empty())
-            .then_some(())
+        lab.backend.transactions().iter().all(|t| !t.meter_stops.is_empty()).then_some(())
     })
     .await?;
     assert_eq!(lab.backend.transactions().len(), 2);
@@ -190,22 +157,14 @@ async fn a_backend_that_answers_with_errors_or_closes_gets_everything_in_the_end
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_of_the_gateway_is_shown_and_the_site_goes_on() -> anyhow::Result<()> {
     let mut lab = Lab::prepare(Plan::default()).await?;
-    lab.gateway.faults(Faults {
-        reply: Some(Refusal::NotAllowed),
-        ..Faults::default()
-    });
+    lab.gateway.faults(Faults { reply: Some(Refusal::NotAllowed), ..Faults::default() });
     lab.start_daemon().await?;
     let uplink = lab
-        .shows("the refusal", |s| {
-            s.uplink.clone().filter(|u| u.last_proxy_reply.starts_with("02"))
-        })
+        .shows("the refusal", |s| s.uplink.clone().filter(|u| u.last_proxy_reply.starts_with("02")))
         .await?;
     assert_eq!(uplink.state(), UplinkState::Down);
     assert!(!uplink.last_error.is_empty());
-    lab.gateway.faults(Faults {
-        close_after_success: true,
-        ..Faults::default()
-    });
+    lab.gateway.faults(Faults { close_after_success: true, ..Faults::default() });
     lab.shows("success that was none", |s| {
         s.uplink
             .as_ref()
@@ -225,20 +184,12 @@ async fn a_refusal_of_the_gateway_is_shown_and_the_site_goes_on() -> anyhow::Res
 async fn a_gateway_with_another_certificate_is_refused_and_shown() -> anyhow::Result<()> {
     let mut lab = Lab::prepare(Plan::default()).await?;
     let other = Authority::new("other")?.issue("smgw.local")?;
-    let wrong = lab
-        .configuration()
-        .replace(&lab.keys.gateway.fingerprint(), &other.fingerprint());
+    let wrong = lab.configuration().replace(&lab.keys.gateway.fingerprint(), &other.fingerprint());
     lab.write("ladewartd.toml", &wrong)?;
     lab.start_daemon().await?;
-    let uplink = lab
-        .shows("the wrong certificate", |s| {
-            s.uplink.clone().filter(|u| !u.last_error.is_empty())
-        })
-        .await?;
-    assert!(
-        uplink.last_error.contains(&lab.keys.gateway.fingerprint()[..8]),
-        "names what came: {uplink:?}"
-    );
+    let uplink =
+        lab.shows("the wrong certificate", |s| s.uplink.clone().filter(|u| !u.last_error.is_empty())).await?;
+    assert!(uplink.last_error.contains(&lab.keys.gateway.fingerprint()[..8]), "names what came: {uplink:?}");
     assert_eq!(uplink.state(), UplinkState::Down);
     assert_eq!(lab.gateway.open(), 0, "nothing passes to a stranger");
     lab.finish().await?;
@@ -252,11 +203,7 @@ async fn a_gateway_that_does_not_know_us_is_shown_with_its_alert() -> anyhow::Re
     lab.write("cls.pem", &stranger.certificate_pem)?;
     lab.write("cls.key", &stranger.key_pem)?;
     lab.start_daemon().await?;
-    let uplink = lab
-        .shows("the alert", |s| {
-            s.uplink.clone().filter(|u| !u.last_alert.is_empty())
-        })
-        .await?;
+    let uplink = lab.shows("the alert", |s| s.uplink.clone().filter(|u| !u.last_alert.is_empty())).await?;
     assert_eq!(uplink.state(), UplinkState::Down);
     lab.finish().await?;
     Ok(())

@@ -44,15 +44,8 @@ pub(crate) async fn run(fast: bool) -> anyhow::Result<()> {
         ..Plan::default()
     })
     .await?;
-    let story = Story {
-        lab,
-        screen: &screen,
-        pause: if fast {
-            Duration::ZERO
-        } else {
-            Duration::from_secs(4)
-        },
-    };
+    let story =
+        Story { lab, screen: &screen, pause: if fast { Duration::ZERO } else { Duration::from_secs(4) } };
     let told = tokio::select! {
         told = story.tell() => told,
         broken = screen.draw(&story.lab) => broken.map(|_| ()),
@@ -65,14 +58,9 @@ pub(crate) async fn run(fast: bool) -> anyhow::Result<()> {
     let entries = story.lab.finish().await?;
     screen.step("Summary")?;
     screen.fact("limits kept at every instant; no message lost, none twice")?;
-    screen.fact(&format!(
-        "longest time above the fuse while cars followed: {:.1} s",
-        overload.as_secs_f32()
-    ))?;
-    screen.fact(&format!(
-        "{entries} journal entries; {:.0} s",
-        began.elapsed().as_secs_f32()
-    ))?;
+    screen
+        .fact(&format!("longest time above the fuse while cars followed: {:.1} s", overload.as_secs_f32()))?;
+    screen.fact(&format!("{entries} journal entries; {:.0} s", began.elapsed().as_secs_f32()))?;
     screen.line("journal verified")
 }
 
@@ -84,9 +72,7 @@ struct Story<'a> {
 
 impl Story<'_> {
     fn evse(&self, id: &str) -> anyhow::Result<&Evse> {
-        self.lab
-            .evse(id)
-            .with_context(|| format!("there is no EVSE {id}"))
+        self.lab.evse(id).with_context(|| format!("there is no EVSE {id}"))
     }
 
     /// Time to look.
@@ -95,12 +81,8 @@ impl Story<'_> {
     }
 
     fn setpoints(&self) -> String {
-        let all: Vec<_> = self
-            .lab
-            .evses
-            .iter()
-            .map(|e| format!("{} {:.0} A", e.identity(), e.state().limit))
-            .collect();
+        let all: Vec<_> =
+            self.lab.evses.iter().map(|e| format!("{} {:.0} A", e.identity(), e.state().limit)).collect();
         all.join(", ")
     }
 
@@ -119,32 +101,23 @@ impl Story<'_> {
     async fn connected(&self) -> anyhow::Result<()> {
         let lab = &self.lab;
         for evse in &lab.evses {
-            eventually(
-                SOON,
-                &format!("{} is accepted by the backend", evse.identity()),
-                || (evse.state().booted && lab.backend.connected(evse.identity())).then_some(()),
-            )
+            eventually(SOON, &format!("{} is accepted by the backend", evse.identity()), || {
+                (evse.state().booted && lab.backend.connected(evse.identity())).then_some(())
+            })
             .await?;
         }
         let uplink = lab.operator.uplink().await?;
-        self.screen
-            .fact(&format!("gateway {}: {}", uplink.gateway, uplink.tls_session))?;
-        self.screen
-            .fact("each EVSE has its own connection to the backend, through both TLS legs")?;
+        self.screen.fact(&format!("gateway {}: {}", uplink.gateway, uplink.tls_session))?;
+        self.screen.fact("each EVSE has its own connection to the backend, through both TLS legs")?;
         self.linger().await;
         Ok(())
     }
 
     async fn cars(&self) -> anyhow::Result<()> {
-        self.screen
-            .step("Three cars start; one of them charges on one phase")?;
+        self.screen.step("Three cars start; one of them charges on one phase")?;
         for (id, phases, max_amps) in [("carport", 3, 16.0), ("yard", 3, 32.0), ("gate", 1, 20.0)] {
             let evse = self.evse(id)?;
-            evse.plug(Car {
-                phases,
-                max_amps,
-                room_wh: 60_000.0,
-            });
+            evse.plug(Car { phases, max_amps, room_wh: 60_000.0 });
             eventually(SOON, &format!("{id} sees the car"), || {
                 (evse.state().status == "Preparing").then_some(())
             })
@@ -182,8 +155,7 @@ impl Story<'_> {
         })
         .await?;
         let time = started.elapsed().as_secs_f32();
-        self.screen
-            .fact(&format!("setpoints after {time:.1} s: {}", self.setpoints()))?;
+        self.screen.fact(&format!("setpoints after {time:.1} s: {}", self.setpoints()))?;
         self.linger().await;
         self.screen.step("The house load falls to 3 A")?;
         lab.connection.house([3.0; 3]);
@@ -198,8 +170,7 @@ impl Story<'_> {
 
     async fn limited(&self) -> anyhow::Result<()> {
         let lab = &self.lab;
-        self.screen
-            .step("The grid operator limits the controllable devices to 10 kW")?;
+        self.screen.step("The grid operator limits the controllable devices to 10 kW")?;
         let before = Before::now(&lab.evses);
         let limit = lab.limit("dso-1", LIMIT).await?;
         let acknowledged = before.elapsed();
@@ -209,17 +180,11 @@ impl Story<'_> {
             wire.as_secs_f64() * 1000.0,
             acknowledged.as_secs_f64() * 1000.0
         ))?;
-        ensure!(
-            limit.watts == LIMIT,
-            "the limit was answered as {} W",
-            limit.watts
-        );
+        ensure!(limit.watts == LIMIT, "the limit was answered as {} W", limit.watts);
         let limit = lab.stage("dso-1", LimitStage::Effective).await?;
         let received = instant(limit.received_at.as_ref()).context("the limit has no time of receipt")?;
         let after = |at: Option<&prost_types::Timestamp>| {
-            instant(at).map_or("?".to_owned(), |t| {
-                format!("+{} ms", t.duration_since(received).as_millis())
-            })
+            instant(at).map_or("?".to_owned(), |t| format!("+{} ms", t.duration_since(received).as_millis()))
         };
         self.screen.fact(&format!(
             "received, accepted {}, applied {}, effective {} at {} W measured",
@@ -254,36 +219,18 @@ impl Story<'_> {
         })
         .await?;
         carport.unplug();
-        eventually(SOON, "carport is free", || {
-            (carport.state().status == "Available").then_some(())
-        })
-        .await?;
-        carport.plug(Car {
-            phases: 3,
-            max_amps: 16.0,
-            room_wh: 60_000.0,
-        });
+        eventually(SOON, "carport is free", || (carport.state().status == "Available").then_some(())).await?;
+        carport.plug(Car { phases: 3, max_amps: 16.0, room_wh: 60_000.0 });
         eventually(SOON, "carport sees the next car", || {
             (carport.state().status == "Preparing").then_some(())
         })
         .await?;
         carport.present("CARD-visitor");
         let provisional = eventually(SOON, "the next car charges", || {
-            carport
-                .state()
-                .transaction
-                .flatten()
-                .filter(|_| carport.state().watts > 1000.0)
+            carport.state().transaction.flatten().filter(|_| carport.state().watts > 1000.0)
         })
         .await?;
-        let waiting: u64 = lab
-            .operator
-            .site()
-            .await?
-            .evses
-            .iter()
-            .map(|e| e.queued_messages)
-            .sum();
+        let waiting: u64 = lab.operator.site().await?.evses.iter().map(|e| e.queued_messages).sum();
         ensure!(waiting > 0, "nothing waits for the backend");
         self.screen.fact(&format!(
             "one car finished, another began under provisional id {provisional}; {waiting} messages wait"
@@ -299,21 +246,12 @@ impl Story<'_> {
         lab.gateway.restore();
         eventually(Duration::from_secs(30), "the queued transactions arrive", || {
             let bill = lab.backend.transactions();
-            let done = bill
-                .iter()
-                .any(|t| t.tag == "CARD-carport" && t.meter_stops.len() == 1);
+            let done = bill.iter().any(|t| t.tag == "CARD-carport" && t.meter_stops.len() == 1);
             (done && bill.iter().any(|t| t.tag == "CARD-visitor")).then_some(())
         })
         .await?;
         let deadline = Instant::now() + SOON;
-        while lab
-            .operator
-            .site()
-            .await?
-            .evses
-            .iter()
-            .any(|e| e.queued_messages > 2)
-        {
+        while lab.operator.site().await?.evses.iter().any(|e| e.queued_messages > 2) {
             ensure!(Instant::now() < deadline, "the queue does not empty");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -340,8 +278,7 @@ impl Story<'_> {
 
     async fn bill(&self) -> anyhow::Result<()> {
         let lab = &self.lab;
-        self.screen
-            .step("The cars leave; the backend's bill is compared with the EVSEs' registers")?;
+        self.screen.step("The cars leave; the backend's bill is compared with the EVSEs' registers")?;
         for line in lab.settle().await? {
             self.screen.fact(&line)?;
         }
@@ -349,27 +286,16 @@ impl Story<'_> {
     }
 
     async fn evidence(&self) -> anyhow::Result<()> {
-        self.screen
-            .step("The journal is exported and its hash chain recomputed")?;
+        self.screen.step("The journal is exported and its hash chain recomputed")?;
         let entries = self.lab.operator.journal().await?;
         let head = journal::verify(&entries)?;
         let verdict = self.lab.operator.verify().await?;
-        ensure!(
-            verdict.intact,
-            "the daemon finds its journal broken at {}",
-            verdict.broken_at
-        );
-        for stage in [
-            "limit.accepted",
-            "limit.applied",
-            "limit.effective",
-            "limit.cleared",
-        ] {
+        ensure!(verdict.intact, "the daemon finds its journal broken at {}", verdict.broken_at);
+        for stage in ["limit.accepted", "limit.applied", "limit.effective", "limit.cleared"] {
             let found = entries.iter().any(|e| e.kind == stage && e.subject == "dso-1");
             ensure!(found, "the journal holds no {stage} of dso-1");
         }
-        self.screen
-            .fact(&format!("{} entries, head {}…", entries.len(), &head[..16]))?;
+        self.screen.fact(&format!("{} entries, head {}…", entries.len(), &head[..16]))?;
         Ok(())
     }
 }

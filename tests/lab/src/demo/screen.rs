@@ -27,20 +27,12 @@ pub(crate) struct Screen {
 
 impl Screen {
     pub(crate) fn new() -> Self {
-        Self {
-            terminal: io::stdout().is_terminal(),
-            began: Instant::now(),
-            drawn: Mutex::default(),
-        }
+        Self { terminal: io::stdout().is_terminal(), began: Instant::now(), drawn: Mutex::default() }
     }
 
     /// A heading of the story.
     pub(crate) fn step(&self, text: &str) -> anyhow::Result<()> {
-        let line = if self.terminal {
-            format!("{BOLD}{text}{PLAIN}")
-        } else {
-            text.to_owned()
-        };
+        let line = if self.terminal { format!("{BOLD}{text}{PLAIN}") } else { text.to_owned() };
         self.line(&format!("\n{:6.1} s  {line}", self.began.elapsed().as_secs_f32()))
     }
 
@@ -119,9 +111,7 @@ fn picture(lab: &Lab, site: Option<&Site>) -> Vec<String> {
         .map(|(i, amps)| format!("L{} {} {amps:4.1} A", i + 1, bar(*amps, fuse)))
         .collect();
     lines.push(format!("  {}  of {fuse} A", phases.join("  ")));
-    let limit = site
-        .and_then(|s| s.nodes.first())
-        .and_then(|n| n.power_limit_watts);
+    let limit = site.and_then(|s| s.nodes.first()).and_then(|n| n.power_limit_watts);
     let limit = limit.map_or("none".to_owned(), |w| format!("{:.1} kW", w as f64 / 1000.0));
     let uplink = site.and_then(|s| s.uplink.as_ref());
     let uplink = match uplink.map(|u| (u.state(), u.backend_connections)) {
@@ -130,21 +120,13 @@ fn picture(lab: &Lab, site: Option<&Site>) -> Vec<String> {
         _ => "—".to_owned(),
     };
     let cars = lab.connection.charging_watts() / 1000.0;
-    lines.push(format!(
-        "  cars {cars:5.2} kW   grid limit {limit}   uplink {uplink}"
-    ));
+    lines.push(format!("  cars {cars:5.2} kW   grid limit {limit}   uplink {uplink}"));
     for evse in &lab.evses {
         let state = evse.state();
         let view = site.and_then(|s| s.evses.iter().find(|e| e.identity == evse.identity()));
         let queued = view.map_or(0, |e| e.queued_messages);
-        let reason = view
-            .and_then(|e| e.setpoint.as_ref())
-            .map_or("", |s| s.reason.as_str());
-        let queued = if queued > 0 {
-            format!("  {queued} wait")
-        } else {
-            String::new()
-        };
+        let reason = view.and_then(|e| e.setpoint.as_ref()).map_or("", |s| s.reason.as_str());
+        let queued = if queued > 0 { format!("  {queued} wait") } else { String::new() };
         let text = format!(
             "  {:<8} {:<13} {:4.1} of {:4.1} A {:5.2} kW{queued}  {reason}",
             evse.identity(),
@@ -159,8 +141,6 @@ fn picture(lab: &Lab, site: Option<&Site>) -> Vec<String> {
 }
 
 fn bar(amps: f64, fuse: f64) -> String {
-    let full = (0..10)
-        .filter(|i| f64::from(*i) < (amps / fuse * 10.0).round())
-        .count();
+    let full = (0..10).filter(|i| f64::from(*i) < (amps / fuse * 10.0).round()).count();
     format!("{}{}", "█".repeat(full), "░".repeat(10 - full))
 }

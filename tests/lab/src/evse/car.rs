@@ -37,13 +37,7 @@ impl Power {
     /// An EVSE with `phases` terminals; its register starts at `register_wh`.
     #[must_use]
     pub fn new(phases: usize, register_wh: f64) -> Self {
-        Self {
-            car: None,
-            closed: false,
-            amps: 0.0,
-            register_wh,
-            phases,
-        }
+        Self { car: None, closed: false, amps: 0.0, register_wh, phases }
     }
 
     /// Plugs a car in, or out with `None`, which cuts the current.
@@ -140,11 +134,7 @@ mod tests {
     #[test]
     fn a_car_follows_the_offer_and_never_exceeds_it_for_long() {
         let mut power = Power::new(3, 1000.0);
-        power.plug(Some(Car {
-            phases: 3,
-            max_amps: 16.0,
-            room_wh: 50_000.0,
-        }));
+        power.plug(Some(Car { phases: 3, max_amps: 16.0, room_wh: 50_000.0 }));
         run(&mut power, 50, 32.0);
         assert_eq!(power.currents(), [0.0; 3], "the contactor is open");
         power.close(true);
@@ -159,21 +149,13 @@ mod tests {
     #[test]
     fn a_one_phase_car_uses_the_first_terminal_and_a_full_one_nothing() {
         let mut power = Power::new(3, 0.0);
-        power.plug(Some(Car {
-            phases: 1,
-            max_amps: 32.0,
-            room_wh: 10.0,
-        }));
+        power.plug(Some(Car { phases: 1, max_amps: 32.0, room_wh: 10.0 }));
         power.close(true);
         run(&mut power, 10, 10.0);
         assert_eq!(power.currents(), [10.0, 0.0, 0.0]);
         run(&mut power, 1000, 10.0);
         assert!(power.full());
         assert_eq!(power.currents(), [0.0; 3]);
-        assert!(
-            (10.0..11.0).contains(&power.register_wh()),
-            "{}",
-            power.register_wh()
-        );
+        assert!((10.0..11.0).contains(&power.register_wh()), "{}", power.register_wh());
     }
 }

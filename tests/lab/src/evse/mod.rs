@@ -185,13 +185,7 @@ impl Evse {
         let identity = settings.identity.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(run(settings, station, incoming, publish, log.clone()));
-        Self {
-            identity,
-            commands,
-            state,
-            log,
-            _tasks: tasks,
-        }
+        Self { identity, commands, state, log, _tasks: tasks }
     }
 
     /// OCPP identity.
@@ -400,12 +394,8 @@ async fn dial(settings: Settings, when: Instant) -> anyhow::Result<Socket> {
         stream.set_nodelay(true)?;
         let mut request =
             format!("ws://{}/ocpp/{}", settings.server, settings.identity).into_client_request()?;
-        request
-            .headers_mut()
-            .insert("sec-websocket-protocol", HeaderValue::from_static("ocpp1.6"));
+        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("ocpp1.6"));
         anyhow::Ok(tokio_tungstenite::client_async(request, stream).await?.0)
     };
-    tokio::time::timeout(Duration::from_secs(30), attempt)
-        .await
-        .context("no answer within 30 s")?
+    tokio::time::timeout(Duration::from_secs(30), attempt).await.context("no answer within 30 s")?
 }

@@ -66,19 +66,9 @@ impl Profiles {
         };
         let time = |value: &Value| value.as_str().and_then(|t| t.parse::<Timestamp>().ok());
         let mut periods = Vec::new();
-        for period in schedule["chargingSchedulePeriod"]
-            .as_array()
-            .into_iter()
-            .flatten()
-        {
-            let start = period["startPeriod"]
-                .as_i64()
-                .filter(|s| *s >= 0)
-                .ok_or("startPeriod is missing")?;
-            let limit = period["limit"]
-                .as_f64()
-                .filter(|l| *l >= 0.0)
-                .ok_or("limit is missing")?;
+        for period in schedule["chargingSchedulePeriod"].as_array().into_iter().flatten() {
+            let start = period["startPeriod"].as_i64().filter(|s| *s >= 0).ok_or("startPeriod is missing")?;
+            let limit = period["limit"].as_f64().filter(|l| *l >= 0.0).ok_or("limit is missing")?;
             periods.push((SignedDuration::from_secs(start), limit * factor));
         }
         if periods.first().is_none_or(|(start, _)| !start.is_zero()) {
@@ -88,14 +78,10 @@ impl Profiles {
             return Err("the periods are not in order");
         }
         let begins = time(&schedule["startSchedule"]).unwrap_or(now);
-        let duration = schedule["duration"]
-            .as_i64()
-            .map(|s| begins + SignedDuration::from_secs(s));
+        let duration = schedule["duration"].as_i64().map(|s| begins + SignedDuration::from_secs(s));
         let ends = [duration, time(&body["validTo"])].into_iter().flatten().min();
         let profile = Profile {
-            id: body["chargingProfileId"]
-                .as_i64()
-                .ok_or("chargingProfileId is missing")?,
+            id: body["chargingProfileId"].as_i64().ok_or("chargingProfileId is missing")?,
             purpose,
             stack: body["stackLevel"].as_i64().ok_or("stackLevel is missing")?,
             transaction: transaction.or(running).filter(|_| purpose == Purpose::Tx),
@@ -111,8 +97,7 @@ impl Profiles {
                 .last()
                 .map_or(SignedDuration::ZERO, |p| (begins + p.0).duration_since(now)),
         };
-        self.installed
-            .retain(|p| p.id != profile.id && (p.purpose, p.stack) != (purpose, profile.stack));
+        self.installed.retain(|p| p.id != profile.id && (p.purpose, p.stack) != (purpose, profile.stack));
         self.installed.push(profile);
         Ok(installed)
     }
@@ -151,13 +136,8 @@ impl Profiles {
                 .max_by_key(|(stack, _)| *stack)
                 .map(|(_, limit)| limit)
         };
-        let session = running
-            .and_then(|_| of(Purpose::Tx))
-            .or_else(|| of(Purpose::TxDefault));
-        [of(Purpose::Max), session]
-            .into_iter()
-            .flatten()
-            .min_by(f64::total_cmp)
+        let session = running.and_then(|_| of(Purpose::Tx)).or_else(|| of(Purpose::TxDefault));
+        [of(Purpose::Max), session].into_iter().flatten().min_by(f64::total_cmp)
     }
 }
 
@@ -178,11 +158,7 @@ impl Profile {
             return None;
         }
         let passed = now.duration_since(self.begins);
-        self.periods
-            .iter()
-            .rev()
-            .find(|(start, _)| *start <= passed)
-            .map(|(_, limit)| *limit)
+        self.periods.iter().rev().find(|(start, _)| *start <= passed).map(|(_, limit)| *limit)
     }
 }
 
@@ -209,22 +185,9 @@ mod tests {
     fn a_lease_falls_to_its_failsafe_value() {
         let mut profiles = Profiles::default();
         assert_eq!(profiles.limit(None, at(0)), None);
-        let installed = profiles
-            .set(
-                &profile(1, "ChargePointMaxProfile", 0, 16.0, 6.0),
-                None,
-                3,
-                at(10),
-            )
-            .unwrap();
-        assert_eq!(
-            installed,
-            Installed {
-                limit: 16.0,
-                failsafe: 6.0,
-                lease: SignedDuration::from_secs(20)
-            }
-        );
+        let installed =
+            profiles.set(&profile(1, "ChargePointMaxProfile", 0, 16.0, 6.0), None, 3, at(10)).unwrap();
+        assert_eq!(installed, Installed { limit: 16.0, failsafe: 6.0, lease: SignedDuration::from_secs(20) });
         assert_eq!(profiles.limit(None, at(29)), Some(16.0));
         assert_eq!(profiles.limit(None, at(30)), Some(6.0));
         assert_eq!(profiles.limit(None, at(90_000)), Some(6.0));
@@ -233,16 +196,10 @@ mod tests {
     #[test]
     fn the_smallest_purpose_wins_and_the_highest_level_within_one() {
         let mut profiles = Profiles::default();
-        profiles
-            .set(&profile(1, "ChargePointMaxProfile", 0, 16.0, 6.0), None, 3, at(0))
-            .unwrap();
-        profiles
-            .set(&profile(2, "ChargePointMaxProfile", 5, 20.0, 6.0), None, 3, at(0))
-            .unwrap();
+        profiles.set(&profile(1, "ChargePointMaxProfile", 0, 16.0, 6.0), None, 3, at(0)).unwrap();
+        profiles.set(&profile(2, "ChargePointMaxProfile", 5, 20.0, 6.0), None, 3, at(0)).unwrap();
         assert_eq!(profiles.limit(None, at(1)), Some(20.0));
-        profiles
-            .set(&profile(3, "TxDefaultProfile", 0, 10.0, 10.0), None, 3, at(0))
-            .unwrap();
+        profiles.set(&profile(3, "TxDefaultProfile", 0, 10.0, 10.0), None, 3, at(0)).unwrap();
         assert_eq!(profiles.limit(Some(7), at(1)), Some(10.0));
         assert!(profiles.clear(&json!({ "chargingProfilePurpose": "TxDefaultProfile" })));
         assert!(!profiles.clear(&json!({ "id": 3 })));
@@ -255,11 +212,7 @@ mod tests {
         let mut wrong = profile(1, "ChargePointMaxProfile", 0, 16.0, 6.0);
         wrong["connectorId"] = json!(1);
         assert!(profiles.set(&wrong, None, 3, at(0)).is_err());
-        assert!(
-            profiles
-                .set(&profile(1, "TxProfile", 0, 16.0, 6.0), None, 3, at(0))
-                .is_err()
-        );
+        assert!(profiles.set(&profile(1, "TxProfile", 0, 16.0, 6.0), None, 3, at(0)).is_err());
         let mut wrong = profile(1, "ChargePointMaxProfile", 0, 16.0, 6.0);
         wrong["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"] = json!([]);
         assert!(profiles.set(&wrong, None, 3, at(0)).is_err());

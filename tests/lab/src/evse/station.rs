@@ -175,9 +175,7 @@ impl Station {
 
     fn limit(&self, now: Moment) -> f64 {
         let own = self.settings.max_amps;
-        self.profiles
-            .limit(self.transaction_id(), now.wall)
-            .map_or(own, |limit| limit.min(own))
+        self.profiles.limit(self.transaction_id(), now.wall).map_or(own, |limit| limit.min(own))
     }
 
     fn transaction_id(&self) -> Option<i64> {
@@ -186,8 +184,7 @@ impl Station {
 
     pub(super) fn tick(&mut self, now: Moment) {
         let offer = self.limit(now);
-        self.power
-            .pass(now.mono.duration_since(self.last_tick), self.settings.pace, offer);
+        self.power.pass(now.mono.duration_since(self.last_tick), self.settings.pace, offer);
         self.last_tick = now.mono;
         self.refresh(now);
         if self.session.is_some() && now.mono >= self.meter_due {
@@ -240,10 +237,7 @@ impl Station {
             return None;
         }
         let mut message = self.queue.pop_front()?;
-        if let Some(local) = message
-            .of
-            .filter(|_| message.payload.get("transactionId").is_none())
-        {
+        if let Some(local) = message.of.filter(|_| message.payload.get("transactionId").is_none()) {
             // §4.8 and errata 3.18: -1 when the start was never answered.
             let id = self.sessions.get(local).and_then(|s| s.id).unwrap_or(-1);
             message.payload["transactionId"] = json!(id);
@@ -270,11 +264,7 @@ impl Station {
                 }
                 let frame = match answer {
                     Ok(payload) => Frame::Result { id, payload },
-                    Err(code) => Frame::Error {
-                        id,
-                        code: code.to_owned(),
-                        description: String::new(),
-                    },
+                    Err(code) => Frame::Error { id, code: code.to_owned(), description: String::new() },
                 };
                 self.answers.push_back(frame.write());
             }
@@ -341,10 +331,7 @@ impl Station {
                     return status(false);
                 }
                 let running = self.transaction_id();
-                match self
-                    .profiles
-                    .set(payload, running, self.settings.phases, now.wall)
-                {
+                match self.profiles.set(payload, running, self.settings.phases, now.wall) {
                     Ok(installed) => {
                         self.events.push(Event::Profile(installed));
                         status(true)
@@ -397,10 +384,7 @@ impl Station {
                 "unknownKey": [],
             })),
             "ChangeConfiguration" => {
-                match (
-                    payload["key"].as_str(),
-                    payload["value"].as_str().and_then(|v| v.parse().ok()),
-                ) {
+                match (payload["key"].as_str(), payload["value"].as_str().and_then(|v| v.parse().ok())) {
                     (Some("MeterValueSampleInterval"), Some(seconds)) if seconds > 0 => {
                         self.settings.meter_interval = Duration::from_secs(seconds);
                         status(true)
@@ -494,10 +478,8 @@ impl Station {
             json!({ "value": format!("{:.1}", self.power.watts()), "unit": "W", "measurand": "Power.Active.Import" }),
         ];
         for (i, amps) in currents.iter().enumerate().take(self.settings.phases) {
-            sampled.push(
-                json!({ "value": format!("{amps:.2}"), "unit": "A", "measurand": "Current.Import",
-                                 "phase": format!("L{}", i + 1) }),
-            );
+            sampled.push(json!({ "value": format!("{amps:.2}"), "unit": "A", "measurand": "Current.Import",
+                                 "phase": format!("L{}", i + 1) }));
         }
         let values = json!({
             "connectorId": 1, "meterValue": [{ "timestamp": now.wall.to_string(), "sampledValue": sampled }],
@@ -509,13 +491,7 @@ impl Station {
     fn send(&mut self, action: &'static str, payload: Value, of: Option<usize>) {
         let id = format!("{}-{}", self.settings.identity, self.next_id);
         self.next_id += 1;
-        self.queue.push_back(Outgoing {
-            id,
-            action,
-            payload,
-            of,
-            attempts: 0,
-        });
+        self.queue.push_back(Outgoing { id, action, payload, of, attempts: 0 });
     }
 }
 
