@@ -17,4 +17,5 @@ pub mod operator;
 pub mod pki;
 pub mod process;
 pub mod site;
+mod steps;
 pub mod wire;

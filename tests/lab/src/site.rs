@@ -14,12 +14,11 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use ladewart_proto::v1::{Limit, LimitStage, Site};
-use tokio::{net::TcpSocket, time::Instant};
+use ladewart_proto::v1::Limit;
+use tokio::net::TcpSocket;
 
 use crate::{
     backend::Backend,
-    clock::eventually,
     connection::{Connection, L123, Wiring},
     evse::{Evse, Settings, car::Car},
     gateway::{Gateway, Profile, Route},
@@ -35,6 +34,12 @@ use crate::{
 pub const EMT: &str = "emt.example";
 /// The backend's port as the gateway's profile has it.
 pub const EMT_PORT: u16 = 9000;
+
+/// Time for anything that should happen at once, on a loaded machine.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// A car as most are: three phases, 16 A, half empty.
+pub const CAR: Car = Car { phases: 3, max_amps: 16.0, room_wh: 500_000.0 };
 
 /// A charge point of the site.
 #[derive(Debug, Clone)]
@@ -350,17 +355,6 @@ meter = "grid"
         self.observer.limit(None);
         self.operator.clear(id).await
     }
-
-    /// The end of every story and test: the site was safe all along, the evidence is whole, the daemon ends in
-    /// order. Gives the number of journal entries.
-    pub async fn finish(mut self) -> anyhow::Result<u64> {
-        let violations = self.observer.violations();
-        ensure!(violations.is_empty(), "the site was not safe:\n{}", violations.join("\n"));
-        let verdict = self.operator.verify().await?;
-        ensure!(verdict.intact, "the journal is broken at {}: {}", verdict.broken_at, verdict.problem);
-        self.stop_daemon().await?;
-        Ok(verdict.entries)
-    }
 }
 
 /// A port that stays ours without being listened on: the socket is bound, so the system gives the port to nobody
@@ -370,132 +364,4 @@ fn reserve_port() -> anyhow::Result<(SocketAddr, TcpSocket)> {
     socket.set_reuseaddr(true)?;
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     Ok((socket.local_addr()?, socket))
-}
-
-impl Lab {
-    /// Compares the backend's bill with the charge points' own transactions: each is there once, with one stop, and
-    /// with the same registers. Gives one line per transaction. Errors: the first difference.
-    pub fn compare_bill(&self) -> anyhow::Result<Vec<String>> {
-        let mut bill = self.backend.transactions();
-        let mut lines = Vec::new();
-        for evse in &self.evses {
-            for session in evse.state().sessions {
-                let fits = |t: &crate::backend::Transaction| {
-                    t.identity == evse.identity() && t.tag == session.tag && t.started == session.started
-                };
-                let at = bill.iter().position(fits);
-                let at = at.with_context(|| format!("the transaction of {} is not billed", session.tag))?;
-                let t = bill.remove(at);
-                ensure!(t.starts == 1, "transaction {} began {} times", t.id, t.starts);
-                let stops: Vec<i64> = session.meter_stop.into_iter().collect();
-                ensure!(
-                    (t.meter_start, &t.meter_stops) == (session.meter_start, &stops),
-                    "transaction {} is billed from {} to {:?} Wh, the EVSE counted {} to {stops:?} Wh",
-                    t.id,
-                    t.meter_start,
-                    t.meter_stops,
-                    session.meter_start
-                );
-                let energy = session.meter_stop.map_or(0, |stop| stop - session.meter_start);
-                let known = match session.id {
-                    Some(id) if id == t.id => String::new(),
-                    Some(id) => format!(" (the EVSE knows it as {id})"),
-                    None => " (the EVSE knows no id)".to_owned(),
-                };
-                lines.push(format!("{}: transaction {}{known}, {energy} Wh on both sides", t.identity, t.id));
-            }
-        }
-        ensure!(bill.is_empty(), "the backend bills transactions that no EVSE knows: {bill:?}");
-        Ok(lines)
-    }
-}
-
-/// Time for anything that should happen at once, on a loaded machine.
-pub const SOON: Duration = Duration::from_secs(20);
-
-/// A car as most are: three phases, 16 A, half empty.
-pub const CAR: Car = Car { phases: 3, max_amps: 16.0, room_wh: 500_000.0 };
-
-impl Lab {
-    /// Waits until each charge point is accepted and connected to the backend.
-    pub async fn ready(&self) -> anyhow::Result<()> {
-        for evse in &self.evses {
-            let id = evse.identity();
-            eventually(SOON, &format!("{id} is accepted and connected to the backend"), || {
-                (evse.state().booted && self.backend.connected(id)).then_some(())
-            })
-            .await
-            .with_context(|| format!("the daemon says\n{}", crate::process::tail(&self.log)))?;
-        }
-        Ok(())
-    }
-
-    /// A car arrives, a card is shown, the car charges.
-    pub async fn charge(&self, id: &str, car: Car, tag: &str) -> anyhow::Result<&Evse> {
-        let evse = self.evse(id).with_context(|| format!("there is no EVSE {id}"))?;
-        evse.plug(car);
-        eventually(SOON, &format!("{id} sees the car"), || evse.state().plugged.then_some(())).await?;
-        evse.present(tag);
-        eventually(SOON, &format!("the car at {id} charges"), || {
-            (evse.state().watts > 1000.0 && evse.state().transaction.flatten().is_some()).then_some(())
-        })
-        .await
-        .with_context(|| format!("the daemon says\n{}", crate::process::tail(&self.log)))?;
-        Ok(evse)
-    }
-
-    /// Ends every transaction and compares the bill once the backend has everything.
-    pub async fn settle(&self) -> anyhow::Result<Vec<String>> {
-        for evse in &self.evses {
-            evse.unplug();
-        }
-        let complete = || {
-            let open = self.evses.iter().any(|e| e.state().transaction.is_some() || e.state().waiting > 0);
-            let bill = self.backend.transactions();
-            let sessions: usize = self.evses.iter().map(|e| e.state().sessions.len()).sum();
-            (!open && bill.len() >= sessions && bill.iter().all(|t| !t.meter_stops.is_empty())).then_some(())
-        };
-        let arrived =
-            eventually(Duration::from_secs(30), "every transaction is closed at the backend", complete);
-        arrived.await.with_context(|| format!("the daemon says\n{}", crate::process::tail(&self.log)))?;
-        self.compare_bill()
-    }
-
-    /// Waits until the daemon's picture of the site shows something.
-    pub async fn shows<T>(&self, what: &str, mut look: impl FnMut(&Site) -> Option<T>) -> anyhow::Result<T> {
-        let end = Instant::now() + SOON;
-        loop {
-            let site = self.operator.site().await?;
-            if let Some(found) = look(&site) {
-                return Ok(found);
-            }
-            ensure!(Instant::now() < end, "the daemon does not show {what}; it shows {site:#?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Waits until a limit has reached a stage.
-    pub async fn stage(&self, id: &str, stage: LimitStage) -> anyhow::Result<Limit> {
-        let end = Instant::now() + SOON;
-        loop {
-            let limit =
-                self.operator.limit_record(id).await?.with_context(|| format!("there is no limit {id}"))?;
-            if limit.stage() == stage {
-                return Ok(limit);
-            }
-            ensure!(Instant::now() < end, "limit {id} did not become {stage:?}: {limit:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-impl Lab {
-    /// For stories in which an EVSE disobeys: what it draws too much is its own doing. Everything else is checked as
-    /// in [`Lab::finish`].
-    pub async fn stop_charging_and_ignore_overload(mut self) -> anyhow::Result<()> {
-        self.settle().await?;
-        let verdict = self.operator.verify().await?;
-        ensure!(verdict.intact, "the journal is broken at {}: {}", verdict.broken_at, verdict.problem);
-        self.stop_daemon().await
-    }
 }
