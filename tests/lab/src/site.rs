@@ -365,3 +365,22 @@ fn reserve_port() -> anyhow::Result<(SocketAddr, TcpSocket)> {
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     Ok((socket.local_addr()?, socket))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reserved_port_refuses_until_somebody_listens_again_and_again() -> anyhow::Result<()> {
+        let (address, _held) = reserve_port()?;
+        for _ in 0..3 {
+            assert!(TcpStream::connect(address).await.is_err());
+            let listener = TcpListener::bind(address).await?;
+            let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+            drop((client?, server?));
+        }
+        Ok(())
+    }
+}
