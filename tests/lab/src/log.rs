@@ -66,6 +66,14 @@ impl<T: Clone> Log<T> {
         lock(&self.entries).iter().cloned().collect()
     }
 
+    /// Entries not older than `at`, oldest first. Cheap when these are few.
+    #[must_use]
+    pub fn since(&self, at: Instant) -> Vec<Entry<T>> {
+        let entries = lock(&self.entries);
+        let from = entries.partition_point(|e| e.at < at);
+        entries.range(from..).cloned().collect()
+    }
+
     /// The first entry for which `pick` gives something.
     pub fn find<R>(&self, pick: impl FnMut(&Entry<T>) -> Option<R>) -> Option<R> {
         lock(&self.entries).iter().find_map(pick)

@@ -41,12 +41,10 @@ impl Before {
         eventually(Duration::from_secs(5), &format!("setpoints that keep {watts} W"), || {
             let mut arrivals: Vec<(Instant, usize, f64)> = Vec::new();
             for (i, evse) in evses.iter().enumerate() {
-                arrivals.extend(evse.log().entries().into_iter().filter(|e| e.at >= self.at).filter_map(
-                    |e| match e.what {
-                        Event::Profile(p) => Some((e.at, i, p.limit)),
-                        _ => None,
-                    },
-                ));
+                arrivals.extend(evse.log().since(self.at).into_iter().filter_map(|e| match e.what {
+                    Event::Profile(p) => Some((e.at, i, p.limit)),
+                    _ => None,
+                }));
             }
             arrivals.sort_by_key(|(at, ..)| *at);
             let mut loads = self.loads.clone();

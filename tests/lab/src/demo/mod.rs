@@ -108,6 +108,10 @@ impl Story<'_> {
         }
         let uplink = lab.operator.uplink().await?;
         self.screen.fact(&format!("gateway {}: {}", uplink.gateway, uplink.tls_session))?;
+        if self.screen.terminal() {
+            let socket = lab.socket();
+            self.screen.fact(&format!("look yourself: ladewartctl --socket {} watch", socket.display()))?;
+        }
         self.screen.fact("each EVSE has its own connection to the backend, through both TLS legs")?;
         self.linger().await;
         Ok(())

@@ -30,6 +30,11 @@ impl Screen {
         Self { terminal: io::stdout().is_terminal(), began: Instant::now(), drawn: Mutex::default() }
     }
 
+    /// Whether somebody looks on.
+    pub(crate) fn terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// A heading of the story.
     pub(crate) fn step(&self, text: &str) -> anyhow::Result<()> {
         let line = if self.terminal { format!("{BOLD}{text}{PLAIN}") } else { text.to_owned() };
