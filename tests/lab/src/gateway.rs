@@ -174,8 +174,8 @@ impl Gateway {
     /// Connections that stand through both legs.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.shared.log.count(|e| matches!(e, Event::Through(_)))
-            - self.shared.log.count(|e| *e == Event::Ended)
+        let through = self.shared.log.count(|e| matches!(e, Event::Through(_)));
+        through.saturating_sub(self.shared.log.count(|e| *e == Event::Ended))
     }
 }
 
