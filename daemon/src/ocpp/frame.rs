@@ -16,7 +16,6 @@ const MAX_ID: usize = 256;
 pub(crate) struct Id(String);
 
 impl Id {
-
     fn new(token: &str) -> Option<Self> {
         let first = token.as_bytes().first()?;
         let fits = token.len() <= MAX_ID && (*first == b'"' || *first == b'-' || first.is_ascii_digit());

@@ -104,7 +104,7 @@ impl Station {
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
         let (heard, inbox) = mpsc::channel(64);
         let mut running = Running {
-            route: Route::new(rules, saved, seed),
+            route: Route::new(self.clock.now().mono, rules, saved, seed),
             station: self,
             acks: FuturesOrdered::new(),
             links: JoinSet::new(),

@@ -171,7 +171,7 @@ pub(crate) struct Route {
 
 impl Route {
     /// Takes up where the last process ended.
-    pub(crate) fn new(rules: Rules, saved: Saved, seed: u64) -> Self {
+    pub(crate) fn new(now: Mono, rules: Rules, saved: Saved, seed: u64) -> Self {
         let boot = saved.boot.map(|frame| Boot { frame, not_before: Mono::default() });
         let mut route = Self {
             rules,
@@ -181,7 +181,8 @@ impl Route {
             acks: VecDeque::new(),
             connections: 0,
             south: None,
-            away_since: None,
+            // With something to deliver the backend is connected at once; the EVSE is on its way, too.
+            away_since: (!saved.messages.is_empty()).then_some(now),
             wish: Wish::default(),
             north: None,
             live: VecDeque::new(),
