@@ -82,7 +82,10 @@ pub enum CommandError {
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Set a limit.
-    SetLimit(LimitRequest, oneshot::Sender<Result<Synced<(Limit, Change)>, CommandError>>),
+    SetLimit(
+        LimitRequest,
+        oneshot::Sender<Result<Synced<(Limit, Change)>, CommandError>>,
+    ),
     /// End a limit.
     ClearLimit {
         id: LimitId,
@@ -133,15 +136,26 @@ impl Handle {
     /// Puts a limit in force at once; returns after the evidence is synced.
     pub async fn set_limit(&self, request: LimitRequest) -> Result<(Limit, Change), CommandError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::SetLimit(request, reply)).await.map_err(|_| CommandError::Stopping)?;
+        self.commands
+            .send(Command::SetLimit(request, reply))
+            .await
+            .map_err(|_| CommandError::Stopping)?;
         answer.await.map_err(|_| CommandError::Stopping)??.wait().await
     }
 
     /// Ends a limit; returns after the evidence is synced. Issuers end their own limits, `admin` every one.
     pub async fn clear_limit(&self, id: LimitId, issuer: String, role: Role) -> Result<Change, CommandError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::ClearLimit { id, issuer, role, reply };
-        self.commands.send(command).await.map_err(|_| CommandError::Stopping)?;
+        let command = Command::ClearLimit {
+            id,
+            issuer,
+            role,
+            reply,
+        };
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| CommandError::Stopping)?;
         answer.await.map_err(|_| CommandError::Stopping)??.wait().await
     }
 }

@@ -129,7 +129,13 @@ impl Store {
             .name("store".into())
             .spawn(move || write(&mut db, &queue))
             .map_err(|e| StoreError::Unavailable(e.to_string()))?;
-        Ok((Self { jobs, reader: Arc::new(Mutex::new(reader)) }, Writer(thread)))
+        Ok((
+            Self {
+                jobs,
+                reader: Arc::new(Mutex::new(reader)),
+            },
+            Writer(thread),
+        ))
     }
 
     /// Hands in a job at once; the receiver gets its result after the sync. Dropping the receiver does not undo
@@ -163,7 +169,9 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.submit(job).await.unwrap_or_else(|_| Err(StoreError::Unavailable("the writer is gone".into())))
+        self.submit(job)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("the writer is gone".into())))
     }
 
     /// Reads beside the writer, on a blocking thread.
@@ -188,7 +196,11 @@ const BATCH: usize = 256;
 fn write(db: &mut Connection, queue: &mpsc::Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         let mut replies = Vec::new();
-        let committed = commit(db, std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)), &mut replies);
+        let committed = commit(
+            db,
+            std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)),
+            &mut replies,
+        );
         if let Err(error) = &committed {
             tracing::error!(%error, "nothing was stored");
         }
@@ -229,7 +241,10 @@ fn commit(
 mod tests {
     use super::*;
 
-    const TABLE: Migration = Migration { name: "test-1", sql: "CREATE TABLE t (n INTEGER NOT NULL UNIQUE) STRICT;" };
+    const TABLE: Migration = Migration {
+        name: "test-1",
+        sql: "CREATE TABLE t (n INTEGER NOT NULL UNIQUE) STRICT;",
+    };
 
     #[tokio::test]
     async fn jobs_keep_their_order_and_fail_alone() {
@@ -245,14 +260,21 @@ mod tests {
         assert!(matches!(twice.await.unwrap(), Err(StoreError::Refused(_))));
         assert!(last.await.unwrap().is_ok());
         let all: Vec<i64> = store
-            .read(|db| db.prepare("SELECT n FROM t ORDER BY rowid")?.query_map([], |r| r.get(0))?.collect())
+            .read(|db| {
+                db.prepare("SELECT n FROM t ORDER BY rowid")?
+                    .query_map([], |r| r.get(0))?
+                    .collect()
+            })
             .await
             .unwrap();
         assert_eq!(all, [1, 2]);
         drop(store);
         writer.join();
         let (store, _writer) = Store::open(dir.path(), &[TABLE]).unwrap();
-        let n: i64 = store.read(|db| db.query_row("SELECT count(*) FROM t", [], |r| r.get(0))).await.unwrap();
+        let n: i64 = store
+            .read(|db| db.query_row("SELECT count(*) FROM t", [], |r| r.get(0)))
+            .await
+            .unwrap();
         assert_eq!(n, 2, "opening again applies no migration twice");
     }
 

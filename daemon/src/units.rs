@@ -202,7 +202,11 @@ impl Millivolts {
     #[must_use]
     pub fn power_ceil(self, current: Milliamps) -> Watts {
         let micro = i128::from(self.0) * i128::from(current.0);
-        let watts = if micro >= 0 { (micro + 999_999) / 1_000_000 } else { (micro - 999_999) / 1_000_000 };
+        let watts = if micro >= 0 {
+            (micro + 999_999) / 1_000_000
+        } else {
+            (micro - 999_999) / 1_000_000
+        };
         Watts(i64::try_from(watts).unwrap_or(i64::MAX))
     }
 }
@@ -275,7 +279,9 @@ pub struct Wiring {
 
 impl Wiring {
     /// Three phases without rotation.
-    pub const L123: Self = Self { terminals: [Some(Phase::L1), Some(Phase::L2), Some(Phase::L3)] };
+    pub const L123: Self = Self {
+        terminals: [Some(Phase::L1), Some(Phase::L2), Some(Phase::L3)],
+    };
 
     /// The phase behind a terminal, counted from 0 as the EVSE's own L1, L2, L3.
     #[must_use]
@@ -305,19 +311,29 @@ impl FromStr for Wiring {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let error =
-            || QuantityError { text: text.to_owned(), what: "a phase wiring without repetition", example: "L1 L2 L3" };
+        let error = || QuantityError {
+            text: text.to_owned(),
+            what: "a phase wiring without repetition",
+            example: "L1 L2 L3",
+        };
         let mut terminals = [None; 3];
         let mut count = 0;
         for word in text.split([' ', ',']).filter(|w| !w.is_empty()) {
-            let phase = Phase::ALL.into_iter().find(|p| p.to_string() == word).ok_or_else(error)?;
+            let phase = Phase::ALL
+                .into_iter()
+                .find(|p| p.to_string() == word)
+                .ok_or_else(error)?;
             if count == 3 || terminals.contains(&Some(phase)) {
                 return Err(error());
             }
             terminals[count] = Some(phase);
             count += 1;
         }
-        if count == 0 { Err(error()) } else { Ok(Self { terminals }) }
+        if count == 0 {
+            Err(error())
+        } else {
+            Ok(Self { terminals })
+        }
     }
 }
 
@@ -330,7 +346,9 @@ impl fmt::Display for Wiring {
 
 impl<'de> Deserialize<'de> for Wiring {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -344,7 +362,18 @@ mod tests {
         assert_eq!("0.5A".parse(), Ok(Milliamps(500)));
         assert_eq!("10.5 kW".parse(), Ok(Watts(10_500)));
         assert_eq!("-3 W".parse(), Ok(Watts(-3)));
-        for bad in ["63", "A", "63 kW", "6.0005 A", "1e3 A", ".5 A", "", "9999999999999999999 A", "- 5 A", "1.-2 A"] {
+        for bad in [
+            "63",
+            "A",
+            "63 kW",
+            "6.0005 A",
+            "1e3 A",
+            ".5 A",
+            "",
+            "9999999999999999999 A",
+            "- 5 A",
+            "1.-2 A",
+        ] {
             assert!(bad.parse::<Milliamps>().is_err(), "{bad}");
         }
         let error = "63 kW".parse::<Milliamps>().unwrap_err().to_string();

@@ -3,8 +3,8 @@
 use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    Api, Backend, BackendTls, Config, ConfigError, Contact, Control, Evse, Gateway, Line, Meter, Mode, Node, Ocpp,
-    Relay, RelayFunction, Source, Trust, Uplink, raw,
+    Api, Backend, BackendTls, Config, ConfigError, Contact, Control, Evse, Gateway, Line, Meter, Mode, Node,
+    Ocpp, Relay, RelayFunction, Source, Trust, Uplink, raw,
 };
 use crate::{
     ids::{Identity, NodeId},
@@ -15,7 +15,9 @@ use crate::{
 pub fn load(file: &Path) -> Result<(Config, Source), ConfigError> {
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
-        Err(e) => return Err(Source::new(file.to_owned(), String::new()).whole(format!("cannot be read: {e}"))),
+        Err(e) => {
+            return Err(Source::new(file.to_owned(), String::new()).whole(format!("cannot be read: {e}")));
+        }
     };
     let source = Source::new(file.to_owned(), text);
     let document: raw::Document = toml::from_str(source.text()).map_err(|e| source.parse_error(&e))?;
@@ -44,15 +46,25 @@ impl Check<'_> {
         let backend = doc.backend.map(|b| self.backend(b)).transpose()?;
         let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
         if backend.is_some() && uplink.is_none() {
-            return self.fail("backend", "needs a table [uplink]; without a gateway write mode = \"direct\"");
+            return self.fail(
+                "backend",
+                "needs a table [uplink]; without a gateway write mode = \"direct\"",
+            );
         }
         if doc.site.name.trim().is_empty() {
-            return self.fail("site.name", "is empty; name the site for the people who read its evidence");
+            return self.fail(
+                "site.name",
+                "is empty; name the site for the people who read its evidence",
+            );
         }
         Ok(Config {
             name: doc.site.name,
             api: Api {
-                socket: at_home(doc.api.socket.unwrap_or_else(|| "/run/ladewart/ladewartd.sock".into())),
+                socket: at_home(
+                    doc.api
+                        .socket
+                        .unwrap_or_else(|| "/run/ladewart/ladewartd.sock".into()),
+                ),
                 users: doc.api.user.into_iter().map(|u| (u.uid, u.role)).collect(),
             },
             data_dir: at_home(doc.site.data.unwrap_or_else(|| "/var/lib/ladewart".into())),
@@ -79,7 +91,10 @@ impl Check<'_> {
     ) -> Checked<Duration> {
         let value = given.map_or(default, |s| s.0);
         if value < least || value > most {
-            return self.fail(field, format!("{value:?} is out of range; use {least:?} to {most:?}"));
+            return self.fail(
+                field,
+                format!("{value:?} is out of range; use {least:?} to {most:?}"),
+            );
         }
         Ok(value)
     }
@@ -89,10 +104,15 @@ impl Check<'_> {
         let s = Duration::from_secs;
         let max_frame = raw.max_frame.unwrap_or(1 << 20);
         if !(65_536..=16 << 20).contains(&max_frame) {
-            return self.fail("ocpp.max_frame", format!("{max_frame} is out of range; use 65536 to 16777216 bytes"));
+            return self.fail(
+                "ocpp.max_frame",
+                format!("{max_frame} is out of range; use 65536 to 16777216 bytes"),
+            );
         }
         Ok(Ocpp {
-            listen: raw.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8887))),
+            listen: raw
+                .listen
+                .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8887))),
             ping_interval: self.duration("ocpp.ping_interval", raw.ping_interval, s(30), ms(100), s(3600))?,
             call_timeout: self.duration("ocpp.call_timeout", raw.call_timeout, s(10), ms(100), s(120))?,
             accept_unknown_offline: raw.accept_unknown_offline.unwrap_or(false),
@@ -122,7 +142,10 @@ impl Check<'_> {
         let backoff_min = self.duration("uplink.backoff_min", raw.backoff_min, s(1), s(1), s(60))?;
         let backoff_max = self.duration("uplink.backoff_max", raw.backoff_max, s(300), s(1), s(3600))?;
         if backoff_max < backoff_min {
-            return self.fail("uplink.backoff_max", "must not be shorter than uplink.backoff_min");
+            return self.fail(
+                "uplink.backoff_max",
+                "must not be shorter than uplink.backoff_min",
+            );
         }
         let step_timeout = self.duration("uplink.step_timeout", raw.step_timeout, s(10), s(1), s(120))?;
         let mode = match raw.mode {
@@ -135,7 +158,10 @@ impl Check<'_> {
                     ("trust", raw.trust.is_some()),
                 ] {
                     if given {
-                        return self.fail(&format!("uplink.{name}"), "has no meaning with mode = \"direct\"; remove it");
+                        return self.fail(
+                            &format!("uplink.{name}"),
+                            "has no meaning with mode = \"direct\"; remove it",
+                        );
                     }
                 }
                 Mode::Direct
@@ -143,7 +169,11 @@ impl Check<'_> {
             raw::Mode::Socks5 => {
                 let address = self.required("uplink.gateway", raw.gateway, "\"192.0.2.1:8443\"")?;
                 self.host_port("uplink.gateway", &address)?;
-                let trust = self.required("uplink.trust", raw.trust, "{ pin = \"…\" } or { ca = \"gateway-ca.pem\" }")?;
+                let trust = self.required(
+                    "uplink.trust",
+                    raw.trust,
+                    "{ pin = \"…\" } or { ca = \"gateway-ca.pem\" }",
+                )?;
                 Mode::Socks5(Gateway {
                     address,
                     interface: raw.interface,
@@ -151,12 +181,20 @@ impl Check<'_> {
                         "uplink.certificate",
                         &self.required("uplink.certificate", raw.certificate, "\"cls.pem\"")?,
                     )?,
-                    key: self.file("uplink.key", &self.required("uplink.key", raw.key, "\"cls.key\"")?)?,
+                    key: self.file(
+                        "uplink.key",
+                        &self.required("uplink.key", raw.key, "\"cls.key\"")?,
+                    )?,
                     trust: self.trust("uplink.trust", trust)?,
                 })
             }
         };
-        Ok(Uplink { mode, backoff_min, backoff_max, step_timeout })
+        Ok(Uplink {
+            mode,
+            backoff_min,
+            backoff_max,
+            step_timeout,
+        })
     }
 
     fn required<T>(&self, field: &str, given: Option<T>, example: &str) -> Checked<T> {
@@ -181,13 +219,19 @@ impl Check<'_> {
 
     fn host_port(&self, field: &str, text: &str) -> Checked<(String, u16)> {
         let parsed = text.rsplit_once(':').and_then(|(host, port)| {
-            let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+            let host = host
+                .strip_prefix('[')
+                .and_then(|h| h.strip_suffix(']'))
+                .unwrap_or(host);
             let port = port.parse::<u16>().ok().filter(|p| *p != 0)?;
             (!host.is_empty()).then(|| (host.to_owned(), port))
         });
         match parsed {
             Some(pair) => Ok(pair),
-            None => self.fail(field, format!("{text:?} is not host:port; write it like \"192.0.2.1:8443\"")),
+            None => self.fail(
+                field,
+                format!("{text:?} is not host:port; write it like \"192.0.2.1:8443\""),
+            ),
         }
     }
 
@@ -206,9 +250,16 @@ impl Check<'_> {
                         Err(_) => return self.fail(&format!("{field}.pin"), PIN),
                     }
                 }
-                if fits { Ok(Trust::Pin(bytes)) } else { self.fail(&format!("{field}.pin"), PIN) }
+                if fits {
+                    Ok(Trust::Pin(bytes))
+                } else {
+                    self.fail(&format!("{field}.pin"), PIN)
+                }
             }
-            (None, Some(ca)) => Ok(Trust::Ca { file: self.file(&format!("{field}.ca"), &ca)?, name: raw.name }),
+            (None, Some(ca)) => Ok(Trust::Ca {
+                file: self.file(&format!("{field}.ca"), &ca)?,
+                name: raw.name,
+            }),
             _ => self.fail(field, "give either pin = \"…\" or ca = \"file.pem\""),
         }
     }
@@ -225,36 +276,60 @@ impl Check<'_> {
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         if authority.contains('@') || path.contains(['?', '#', ' ']) {
-            return self.fail("backend.url", "must not hold a user, a query or a fragment; the identity is appended");
+            return self.fail(
+                "backend.url",
+                "must not hold a user, a query or a fragment; the identity is appended",
+            );
         }
-        let authority = if authority.rsplit_once(':').is_some_and(|(_, p)| p.bytes().all(|b| b.is_ascii_digit())) {
+        let authority = if authority
+            .rsplit_once(':')
+            .is_some_and(|(_, p)| p.bytes().all(|b| b.is_ascii_digit()))
+        {
             authority.to_owned()
         } else {
             format!("{authority}:{}", if secure { 443 } else { 80 })
         };
         let (host, port) = self.host_port("backend.url", &authority)?;
-        let path = if path.is_empty() { "/".to_owned() } else { format!("/{}/", path.trim_matches('/')) };
+        let path = if path.is_empty() {
+            "/".to_owned()
+        } else {
+            format!("/{}/", path.trim_matches('/'))
+        };
         let tls = if secure {
             let ca = self.required("backend.ca", raw.ca, "\"backend-ca.pem\"")?;
             let identity = match (raw.certificate, raw.key) {
-                (Some(c), Some(k)) => Some((self.file("backend.certificate", &c)?, self.file("backend.key", &k)?)),
+                (Some(c), Some(k)) => Some((
+                    self.file("backend.certificate", &c)?,
+                    self.file("backend.key", &k)?,
+                )),
                 (None, None) => None,
                 _ => return self.fail("backend", "give certificate and key together"),
             };
-            Some(BackendTls { ca: self.file("backend.ca", &ca)?, identity })
+            Some(BackendTls {
+                ca: self.file("backend.ca", &ca)?,
+                identity,
+            })
         } else {
-            for (name, given) in
-                [("ca", raw.ca.is_some()), ("certificate", raw.certificate.is_some()), ("key", raw.key.is_some())]
-            {
+            for (name, given) in [
+                ("ca", raw.ca.is_some()),
+                ("certificate", raw.certificate.is_some()),
+                ("key", raw.key.is_some()),
+            ] {
                 if given {
-                    return self.fail(&format!("backend.{name}"), "has no meaning with ws://; remove it or use wss://");
+                    return self.fail(
+                        &format!("backend.{name}"),
+                        "has no meaning with ws://; remove it or use wss://",
+                    );
                 }
             }
             None
         };
         let attempts = raw.attempts.unwrap_or(3);
         if !(1..=100).contains(&attempts) {
-            return self.fail("backend.attempts", format!("{attempts} is out of range; use 1 to 100"));
+            return self.fail(
+                "backend.attempts",
+                format!("{attempts} is out of range; use 1 to 100"),
+            );
         }
         Ok(Backend {
             tls,
@@ -264,7 +339,13 @@ impl Check<'_> {
             ping_interval: self.duration("backend.ping_interval", raw.ping_interval, s(60), s(1), s(540))?,
             call_timeout: self.duration("backend.call_timeout", raw.call_timeout, s(30), s(1), s(300))?,
             attempts,
-            retry_interval: self.duration("backend.retry_interval", raw.retry_interval, s(60), s(1), s(3600))?,
+            retry_interval: self.duration(
+                "backend.retry_interval",
+                raw.retry_interval,
+                s(60),
+                s(1),
+                s(3600),
+            )?,
         })
     }
 
@@ -297,7 +378,10 @@ impl Check<'_> {
 
     fn nodes(&self, raw: Vec<raw::Node>, meters: &[Meter]) -> Checked<Vec<Node>> {
         if raw.is_empty() {
-            return self.fail("node", "is missing; add [[node]] with the fuse of the grid connection");
+            return self.fail(
+                "node",
+                "is missing; add [[node]] with the fuse of the grid connection",
+            );
         }
         let mut nodes: Vec<Node> = Vec::with_capacity(raw.len());
         for (i, n) in raw.into_iter().enumerate() {
@@ -306,21 +390,32 @@ impl Check<'_> {
                 return self.fail(&at("id"), format!("\"{}\" names another node already", n.id));
             }
             if !(Milliamps::amps(6)..=Milliamps::amps(3000)).contains(&n.fuse) {
-                return self.fail(&at("fuse"), format!("{} is out of range; use 6 A to 3000 A", n.fuse));
+                return self.fail(
+                    &at("fuse"),
+                    format!("{} is out of range; use 6 A to 3000 A", n.fuse),
+                );
             }
             let parent = match (&n.parent, i) {
                 (None, 0) => None,
                 (None, _) => {
                     return self.fail(
                         &at("parent"),
-                        format!("is missing; only the first node is the grid connection, add parent = \"{}\"", nodes[0].id),
+                        format!(
+                            "is missing; only the first node is the grid connection, add parent = \"{}\"",
+                            nodes[0].id
+                        ),
                     );
                 }
-                (Some(_), 0) => return self.fail(&at("parent"), "the first node is the grid connection; remove it"),
+                (Some(_), 0) => {
+                    return self.fail(&at("parent"), "the first node is the grid connection; remove it");
+                }
                 (Some(name), _) => match nodes.iter().position(|other| other.id == *name) {
                     Some(index) => Some(index),
                     None => {
-                        return self.fail(&at("parent"), format!("no node \"{name}\" stands above; parents come first"));
+                        return self.fail(
+                            &at("parent"),
+                            format!("no node \"{name}\" stands above; parents come first"),
+                        );
                     }
                 },
             };
@@ -328,10 +423,20 @@ impl Check<'_> {
                 None => None,
                 Some(name) => match meters.iter().position(|m| m.id == name) {
                     Some(index) => Some(index),
-                    None => return self.fail(&at("meter"), format!("there is no [[meter]] with id = \"{name}\"")),
+                    None => {
+                        return self.fail(
+                            &at("meter"),
+                            format!("there is no [[meter]] with id = \"{name}\""),
+                        );
+                    }
                 },
             };
-            nodes.push(Node { id: n.id, parent, fuse: n.fuse, meter });
+            nodes.push(Node {
+                id: n.id,
+                parent,
+                fuse: n.fuse,
+                meter,
+            });
         }
         Ok(nodes)
     }
@@ -342,7 +447,10 @@ impl Check<'_> {
             Some(index) => Ok(index),
             None => {
                 let known: Vec<_> = nodes.iter().map(|n| n.id.as_str()).collect();
-                self.fail(field, format!("there is no node \"{name}\"; there are {}", known.join(", ")))
+                self.fail(
+                    field,
+                    format!("there is no node \"{name}\"; there are {}", known.join(", ")),
+                )
             }
         }
     }
@@ -358,23 +466,35 @@ impl Check<'_> {
             if let Some(other) = evses.iter().find(|other| other.identity == identity) {
                 return self.fail(
                     &at("identity"),
-                    format!("\"{identity}\" is the identity of EVSE \"{}\" already; each needs its own", other.id),
+                    format!(
+                        "\"{identity}\" is the identity of EVSE \"{}\" already; each needs its own",
+                        other.id
+                    ),
                 );
             }
             let min = e.min.unwrap_or(Milliamps::amps(6));
             let step = e.step.unwrap_or(Milliamps::amps(1));
             let failsafe = e.failsafe.unwrap_or(Milliamps::amps(6));
             if !(Milliamps::amps(6)..=Milliamps::amps(80)).contains(&min) {
-                return self.fail(&at("min"), format!("{min} is out of range; IEC 61851-1 begins at 6 A"));
+                return self.fail(
+                    &at("min"),
+                    format!("{min} is out of range; IEC 61851-1 begins at 6 A"),
+                );
             }
             if !(min..=Milliamps::amps(500)).contains(&e.max) {
-                return self.fail(&at("max"), format!("{} is out of range; use {min} to 500 A per phase", e.max));
+                return self.fail(
+                    &at("max"),
+                    format!("{} is out of range; use {min} to 500 A per phase", e.max),
+                );
             }
             if !(Milliamps(100)..=Milliamps::amps(6)).contains(&step) {
                 return self.fail(&at("step"), format!("{step} is out of range; use 0.1 A to 6 A"));
             }
             if failsafe != Milliamps::ZERO && !(min..=e.max).contains(&failsafe) {
-                return self.fail(&at("failsafe"), format!("{failsafe} is neither 0 A nor within {min} to {}", e.max));
+                return self.fail(
+                    &at("failsafe"),
+                    format!("{failsafe} is neither 0 A nor within {min} to {}", e.max),
+                );
             }
             evses.push(Evse {
                 id: e.id,
@@ -404,12 +524,18 @@ impl Check<'_> {
                 }
             };
             for phase in crate::units::Phase::ALL {
-                let sum: Milliamps =
-                    evses.iter().filter(|e| behind(e.node) && e.wiring.uses(phase)).map(|e| e.failsafe).sum();
+                let sum: Milliamps = evses
+                    .iter()
+                    .filter(|e| behind(e.node) && e.wiring.uses(phase))
+                    .map(|e| e.failsafe)
+                    .sum();
                 if sum > node.fuse {
                     return self.fail(
                         &format!("node[{n}].fuse"),
-                        format!("the EVSEs' failsafe values add up to {sum} on {phase}, more than {}", node.fuse),
+                        format!(
+                            "the EVSEs' failsafe values add up to {sum} on {phase}, more than {}",
+                            node.fuse
+                        ),
                     );
                 }
             }
@@ -421,7 +547,10 @@ impl Check<'_> {
         match (raw.chip, raw.offset, raw.file) {
             (Some(chip), Some(offset), None) => Ok(Line::Gpio { chip, offset }),
             (None, None, Some(file)) => Ok(Line::File(self.source.directory().join(file))),
-            _ => self.fail(field, "write { chip = \"/dev/gpiochip0\", offset = 4 }, or { file = \"…\" } on a simulated site"),
+            _ => self.fail(
+                field,
+                "write { chip = \"/dev/gpiochip0\", offset = 4 }, or { file = \"…\" } on a simulated site",
+            ),
         }
     }
 
@@ -433,7 +562,10 @@ impl Check<'_> {
                 return self.fail(&at("id"), format!("\"{}\" names another contact already", c.id));
             }
             if c.limit < Watts::ZERO {
-                return self.fail(&at("limit"), format!("{} is negative; a limit is 0 W or more", c.limit));
+                return self.fail(
+                    &at("limit"),
+                    format!("{} is negative; a limit is 0 W or more", c.limit),
+                );
             }
             contacts.push(Contact {
                 id: c.id,
@@ -463,17 +595,26 @@ impl Check<'_> {
             let function = match (r.function, r.evse) {
                 (raw::Function::Unlimited, None) => RelayFunction::Unlimited,
                 (raw::Function::Unlimited, Some(_)) => {
-                    return self.fail(&at("evse"), "has no meaning with function = \"unlimited\"; remove it");
+                    return self.fail(
+                        &at("evse"),
+                        "has no meaning with function = \"unlimited\"; remove it",
+                    );
                 }
                 (raw::Function::Release, None) => {
                     return self.fail(&at("evse"), "is missing; name the EVSE that this relay releases");
                 }
                 (raw::Function::Release, Some(name)) => match evses.iter().position(|e| e.id == name) {
                     Some(index) => RelayFunction::Release(index),
-                    None => return self.fail(&at("evse"), format!("there is no [[evse]] with id = \"{name}\"")),
+                    None => {
+                        return self.fail(&at("evse"), format!("there is no [[evse]] with id = \"{name}\""));
+                    }
                 },
             };
-            relays.push(Relay { id: r.id, line: self.line(&at("line"), r.line)?, function });
+            relays.push(Relay {
+                id: r.id,
+                line: self.line(&at("line"), r.line)?,
+                function,
+            });
         }
         Ok(relays)
     }

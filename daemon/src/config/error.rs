@@ -58,13 +58,23 @@ impl Source {
     #[must_use]
     pub fn problem(&self, field: &str, problem: impl fmt::Display) -> ConfigError {
         let line = self.span_of(field).map_or(0, |span| self.line(span.start));
-        ConfigError { file: self.file.clone(), line, field: field.to_owned(), problem: problem.to_string() }
+        ConfigError {
+            file: self.file.clone(),
+            line,
+            field: field.to_owned(),
+            problem: problem.to_string(),
+        }
     }
 
     /// An error without a place in the document.
     #[must_use]
     pub fn whole(&self, problem: impl fmt::Display) -> ConfigError {
-        ConfigError { file: self.file.clone(), line: 0, field: String::new(), problem: problem.to_string() }
+        ConfigError {
+            file: self.file.clone(),
+            line: 0,
+            field: String::new(),
+            problem: problem.to_string(),
+        }
     }
 
     /// The parser's error, with the field found by its place.
@@ -72,11 +82,22 @@ impl Source {
         let start = error.span().map(|s| s.start);
         let field = start.and_then(|at| self.field_at(at)).unwrap_or_default();
         let line = start.map_or(0, |at| self.line(at));
-        ConfigError { file: self.file.clone(), line, field, problem: error.message().trim().to_owned() }
+        ConfigError {
+            file: self.file.clone(),
+            line,
+            field,
+            problem: error.message().trim().to_owned(),
+        }
     }
 
     fn line(&self, at: usize) -> usize {
-        self.text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count() + 1
+        self.text
+            .as_bytes()
+            .iter()
+            .take(at)
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1
     }
 
     /// The place of a field, or of the nearest enclosing field that is written down.
@@ -137,7 +158,9 @@ impl Source {
                 DeValue::Table(table) => table
                     .iter()
                     .any(|(k, v)| k.span().contains(&at) || v.span().contains(&at) || holds(v.get_ref(), at)),
-                DeValue::Array(items) => items.iter().any(|v| v.span().contains(&at) || holds(v.get_ref(), at)),
+                DeValue::Array(items) => items
+                    .iter()
+                    .any(|v| v.span().contains(&at) || holds(v.get_ref(), at)),
                 _ => false,
             }
         }

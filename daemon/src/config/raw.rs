@@ -24,8 +24,11 @@ impl<'de> Deserialize<'de> for Span {
                 f.write_str("a duration like \"30 s\"")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
-                let wrong =
-                    || E::custom(format!("{text:?} is not a duration; write it like \"30 s\" (ms, s, min, h)"));
+                let wrong = || {
+                    E::custom(format!(
+                        "{text:?} is not a duration; write it like \"30 s\" (ms, s, min, h)"
+                    ))
+                };
                 let text = text.trim();
                 let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
                 let number: u64 = text[..split].parse().map_err(|_| wrong())?;
@@ -36,7 +39,10 @@ impl<'de> Deserialize<'de> for Span {
                     "h" => 3_600_000,
                     _ => return Err(wrong()),
                 };
-                number.checked_mul(unit).map(|ms| Span(Duration::from_millis(ms))).ok_or_else(wrong)
+                number
+                    .checked_mul(unit)
+                    .map(|ms| Span(Duration::from_millis(ms)))
+                    .ok_or_else(wrong)
             }
         }
         deserializer.deserialize_str(Text)
