@@ -137,7 +137,9 @@ impl Source {
                 DeValue::Table(table) => table
                     .iter()
                     .any(|(k, v)| k.span().contains(&at) || v.span().contains(&at) || holds(v.get_ref(), at)),
-                DeValue::Array(items) => items.iter().any(|v| v.span().contains(&at) || holds(v.get_ref(), at)),
+                DeValue::Array(items) => {
+                    items.iter().any(|v| v.span().contains(&at) || holds(v.get_ref(), at))
+                }
                 _ => false,
             }
         }

@@ -33,21 +33,14 @@ enum State {
     /// `level` counts.
     Holds { level: bool },
     /// `level` may become true; `before` is what counts until then.
-    Pending {
-        level: bool,
-        since: Mono,
-        before: Option<bool>,
-    },
+    Pending { level: bool, since: Mono, before: Option<bool> },
 }
 
 impl Debounce {
     /// A level counts after `period`.
     #[must_use]
     pub const fn new(period: Duration) -> Self {
-        Self {
-            period,
-            state: State::New,
-        }
+        Self { period, state: State::New }
     }
 
     /// The line was `closed` at `at`. Returns a level that counts from now on: the very first one, or one that had
@@ -60,20 +53,12 @@ impl Debounce {
                 return Some(closed);
             }
             State::Holds { level } if level == closed => self.state,
-            State::Holds { level } => State::Pending {
-                level: closed,
-                since: at,
-                before: Some(level),
-            },
+            State::Holds { level } => State::Pending { level: closed, since: at, before: Some(level) },
             State::Pending { level, .. } if level == closed => self.state,
-            State::Pending {
-                before: Some(level), ..
-            } => State::Holds { level },
-            State::Unknown | State::Pending { before: None, .. } => State::Pending {
-                level: closed,
-                since: at,
-                before: None,
-            },
+            State::Pending { before: Some(level), .. } => State::Holds { level },
+            State::Unknown | State::Pending { before: None, .. } => {
+                State::Pending { level: closed, since: at, before: None }
+            }
         };
         due
     }

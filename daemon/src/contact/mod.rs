@@ -100,12 +100,7 @@ impl<B: Board> Task<B> {
             _ => tracing::info!(contact = %self.config.id, ?level, "changed"),
         }
         self.told = Some(level.clone());
-        if self
-            .events
-            .send(Event::Contact(self.config.id.clone(), level))
-            .await
-            .is_err()
-        {
+        if self.events.send(Event::Contact(self.config.id.clone(), level)).await.is_err() {
             // The site is gone: the daemon is going down, and `stop` follows.
             std::future::pending::<()>().await;
         }
@@ -156,17 +151,11 @@ mod tests {
             };
             let mut tasks = JoinSet::new();
             tasks.spawn(task.watch());
-            Self {
-                events,
-                _tasks: tasks,
-            }
+            Self { events, _tasks: tasks }
         }
 
         async fn level(&mut self) -> Level {
-            match timeout(DEADLINE, self.events.recv())
-                .await
-                .expect("no event in time")
-            {
+            match timeout(DEADLINE, self.events.recv()).await.expect("no event in time") {
                 Some(Event::Contact(id, level)) if id.as_str() == "w4" => level,
                 other => panic!("{other:?}"),
             }
@@ -174,10 +163,7 @@ mod tests {
     }
 
     fn line() -> Line {
-        Line::Gpio {
-            chip: PathBuf::from("/dev/gpiochip0"),
-            offset: 4,
-        }
+        Line::Gpio { chip: PathBuf::from("/dev/gpiochip0"), offset: 4 }
     }
 
     #[tokio::test]
@@ -207,10 +193,7 @@ mod tests {
         board.drive(&line(), true, None);
         assert_eq!(contact.level().await, Level::Closed);
         // Had a bounce shown, an open state would come before this.
-        let gone = LineError::Failed {
-            what: "line 4".into(),
-            why: "gone".into(),
-        };
+        let gone = LineError::Failed { what: "line 4".into(), why: "gone".into() };
         board.fail_use(&line(), Some(gone.clone()));
         assert_eq!(contact.level().await, Level::Unreadable(gone.to_string()));
     }
@@ -218,21 +201,15 @@ mod tests {
     #[tokio::test]
     async fn an_unreadable_line_is_told_once_with_its_reason_and_followed_again_later() {
         let board = ChaosBoard::new();
-        let busy = LineError::Busy {
-            chip: PathBuf::from("/dev/gpiochip0"),
-            offset: 4,
-            by: "\"gpiomon\"".into(),
-        };
+        let busy =
+            LineError::Busy { chip: PathBuf::from("/dev/gpiochip0"), offset: 4, by: "\"gpiomon\"".into() };
         board.fail_open(&line(), Some(busy.clone()));
         let mut contact = Contact::start(board.clone(), &line(), Duration::from_millis(20));
         assert_eq!(contact.level().await, Level::Unreadable(busy.to_string()));
         board.fail_open(&line(), None);
         assert_eq!(contact.level().await, Level::Open);
 
-        let gone = LineError::Failed {
-            what: "line 4".into(),
-            why: "gone".into(),
-        };
+        let gone = LineError::Failed { what: "line 4".into(), why: "gone".into() };
         board.fail_use(&line(), Some(gone.clone()));
         assert_eq!(contact.level().await, Level::Unreadable(gone.to_string()));
         board.drive(&line(), true, None);
@@ -259,10 +236,6 @@ mod tests {
         std::fs::write(&path, "1\n").unwrap();
         assert_eq!(level().await, Level::Closed);
         stop.cancel();
-        timeout(DEADLINE, tasks.join_next())
-            .await
-            .expect("stops")
-            .unwrap()
-            .unwrap();
+        timeout(DEADLINE, tasks.join_next()).await.expect("stops").unwrap().unwrap();
     }
 }

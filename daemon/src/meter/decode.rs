@@ -86,11 +86,7 @@ pub fn decode(
         let answer = registers.get(i).map_or(&[][..], Vec::as_slice);
         if answer.len() != usize::from(block.count) {
             let (start, wanted) = (block.start, block.count);
-            return Err(DecodeError::Length {
-                start,
-                wanted,
-                got: answer.len(),
-            });
+            return Err(DecodeError::Length { start, wanted, got: answer.len() });
         }
         for field in &block.fields {
             values.push((field.quantity, value(definition, block, field, answer)?));
@@ -111,11 +107,8 @@ pub fn decode(
         sum += power;
     }
     let power = optional(Quantity::Power).map_or(sum, |total| total * turn);
-    let (import, export) = if inverted {
-        (Quantity::Export, Quantity::Import)
-    } else {
-        (Quantity::Import, Quantity::Export)
-    };
+    let (import, export) =
+        if inverted { (Quantity::Export, Quantity::Import) } else { (Quantity::Import, Quantity::Export) };
     Ok(Reading {
         at,
         currents,
@@ -134,27 +127,16 @@ fn value(definition: &Definition, block: &Block, field: &Field, answer: &[u16]) 
     let bits = field.form.bits(raw, field.order);
     let number = field.form.number(bits);
     if field.invalid == Some(bits) || !number.is_finite() {
-        let shown = if number.is_finite() {
-            format!("0x{bits:0w$X}", w = raw.len() * 4)
-        } else {
-            number.to_string()
-        };
-        return Err(DecodeError::NotAvailable {
-            quantity,
-            register,
-            shown,
-        });
+        let shown =
+            if number.is_finite() { format!("0x{bits:0w$X}", w = raw.len() * 4) } else { number.to_string() };
+        return Err(DecodeError::NotAvailable { quantity, register, shown });
     }
     let value = number * field.factor;
     match definition.window(quantity.kind()) {
         Some(window) if window.holds(value) => Ok(value),
-        Some(window) => Err(DecodeError::Implausible {
-            quantity,
-            register,
-            value,
-            min: window.min,
-            max: window.max,
-        }),
+        Some(window) => {
+            Err(DecodeError::Implausible { quantity, register, value, min: window.min, max: window.max })
+        }
         None => Err(DecodeError::Missing(quantity)),
     }
 }
@@ -164,10 +146,7 @@ fn thousandths(value: f64) -> i64 {
 }
 
 /// The nearest whole number. Windows keep values far within range (`definition`).
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "finite and within 10^15 by the definition's windows"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "finite and within 10^15 by the definition's windows")]
 fn whole(value: f64) -> i64 {
     value.round() as i64
 }
@@ -198,9 +177,7 @@ mod tests {
 
     fn image() -> Vec<u16> {
         let hex: String = IMAGE.split_whitespace().collect();
-        (0..hex.len() / 4)
-            .map(|i| u16::from_str_radix(&hex[4 * i..4 * i + 4], 16).unwrap())
-            .collect()
+        (0..hex.len() / 4).map(|i| u16::from_str_radix(&hex[4 * i..4 * i + 4], 16).unwrap()).collect()
     }
 
     fn put(registers: &mut [u16], at: usize, value: f32) {
@@ -228,10 +205,7 @@ mod tests {
     #[test]
     fn a_meter_mounted_the_other_way_round_is_turned() {
         let reading = decode(&sdm630(), &[image()], true, Now::default()).unwrap();
-        assert_eq!(
-            reading.currents,
-            PerPhase([Milliamps(-10_100), Milliamps(6000), Milliamps(-1000)])
-        );
+        assert_eq!(reading.currents, PerPhase([Milliamps(-10_100), Milliamps(6000), Milliamps(-1000)]));
         assert_eq!(reading.voltages.0[0], Millivolts(231_000));
         assert_eq!(reading.power, Watts(-1228));
         assert_eq!(reading.import, Some(WattHours(123_456)));
@@ -283,40 +257,22 @@ mod tests {
         let refused = |at: usize, value: f32| {
             let mut registers = image();
             put(&mut registers, at, value);
-            decode(&sdm630(), &[registers], false, Now::default())
-                .unwrap_err()
-                .to_string()
+            decode(&sdm630(), &[registers], false, Now::default()).unwrap_err().to_string()
         };
-        assert_eq!(
-            refused(0x00, f32::NAN),
-            "voltage-l1 (register 0x0000) is not available: NaN"
-        );
-        assert_eq!(
-            refused(0x08, f32::INFINITY),
-            "current-l2 (register 0x0008) is not available: inf"
-        );
-        assert_eq!(
-            refused(0x04, 400.0),
-            "voltage-l3 (register 0x0004) is 400 V, outside 0 to 300"
-        );
+        assert_eq!(refused(0x00, f32::NAN), "voltage-l1 (register 0x0000) is not available: NaN");
+        assert_eq!(refused(0x08, f32::INFINITY), "current-l2 (register 0x0008) is not available: inf");
+        assert_eq!(refused(0x04, 400.0), "voltage-l3 (register 0x0004) is 400 V, outside 0 to 300");
         assert_eq!(
             refused(0x34, -5.0e6),
             "power (register 0x0034) is -5000000 W, outside -4200000 to 4200000"
         );
-        assert_eq!(
-            refused(0x48, -1.0),
-            "import (register 0x0048) is -1000 Wh, outside 0 to 100000000000"
-        );
+        assert_eq!(refused(0x48, -1.0), "import (register 0x0048) is -1000 Wh, outside 0 to 100000000000");
 
         let mut short = image();
         short.pop();
-        let error = decode(&sdm630(), &[short], false, Now::default())
-            .unwrap_err()
-            .to_string();
+        let error = decode(&sdm630(), &[short], false, Now::default()).unwrap_err().to_string();
         assert_eq!(error, "short answer: 75 of 76 registers from 0x0000");
-        let error = decode(&sdm630(), &[], false, Now::default())
-            .unwrap_err()
-            .to_string();
+        let error = decode(&sdm630(), &[], false, Now::default()).unwrap_err().to_string();
         assert_eq!(error, "short answer: 0 of 76 registers from 0x0000");
     }
 
@@ -402,10 +358,7 @@ mod tests {
                 Form::I64 => (raw.round() as i64).to_be_bytes().to_vec(),
                 Form::F64 => raw.to_be_bytes().to_vec(),
             };
-            let mut words: Vec<_> = bytes
-                .chunks(2)
-                .map(|b| u16::from_be_bytes([b[0], b[1]]))
-                .collect();
+            let mut words: Vec<_> = bytes.chunks(2).map(|b| u16::from_be_bytes([b[0], b[1]])).collect();
             if field.order == crate::device::quantity::WordOrder::LowFirst {
                 words.reverse();
             }

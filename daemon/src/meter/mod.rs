@@ -54,15 +54,7 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
 ) {
-    let task = Task {
-        config,
-        definition,
-        events,
-        clock,
-        pace: PACE,
-        link: Link::default(),
-        told: None,
-    };
+    let task = Task { config, definition, events, clock, pace: PACE, link: Link::default(), told: None };
     stop.run_until_cancelled(task.poll()).await;
 }
 
@@ -123,12 +115,7 @@ impl Task {
             }
             registers.push(modbus::read(context, block, self.config.unit, self.pace.answer).await?);
         }
-        Ok(decode(
-            &self.definition,
-            &registers,
-            self.config.inverted,
-            self.clock.now(),
-        )?)
+        Ok(decode(&self.definition, &registers, self.config.inverted, self.clock.now())?)
     }
 
     async fn good(&mut self, reading: Reading) {
@@ -144,8 +131,7 @@ impl Task {
         if self.told.as_ref() != Some(&cause) {
             tracing::warn!(meter = %self.config.id, %error, "no reading");
             self.told = Some(cause);
-            self.tell(Event::MeterProblem(self.config.id.clone(), error.to_string()))
-                .await;
+            self.tell(Event::MeterProblem(self.config.id.clone(), error.to_string())).await;
         }
         if error.spoils_connection() {
             sleep(backoff(self.pace, self.link.failures, fastrand::f64())).await;
@@ -163,10 +149,7 @@ impl Task {
 
 /// The wait after `failures` failures in a row: doubled each time, between half and all of it (`random` 0 to 1).
 fn backoff(pace: Pace, failures: u32, random: f64) -> Duration {
-    let full = pace
-        .wait_min
-        .saturating_mul(2_u32.saturating_pow(failures.min(16)))
-        .min(pace.wait_max);
+    let full = pace.wait_min.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(pace.wait_max);
     full.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
 }
 

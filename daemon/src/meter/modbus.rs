@@ -29,12 +29,7 @@ pub(super) enum ReadError {
     Timeout { within: Duration, start: u16, unit: u8 },
     /// The device says no.
     #[error("{what} (exception {code}) for registers from 0x{start:04X} of unit {unit}")]
-    Exception {
-        what: &'static str,
-        code: u8,
-        start: u16,
-        unit: u8,
-    },
+    Exception { what: &'static str, code: u8, start: u16, unit: u8 },
     /// What came back is not the answer to what was asked.
     #[error("not an answer to registers from 0x{start:04X} of unit {unit}: {why}")]
     Foreign { start: u16, unit: u8, why: String },
@@ -91,14 +86,8 @@ pub(super) async fn connect(address: &str, unit: u8, within: Duration) -> Result
             stream.set_nodelay(true).map_err(ReadError::Broken)?;
             Ok(tcp::attach_slave(stream, Slave(unit)))
         }
-        Ok(Err(source)) => Err(ReadError::Connect {
-            address: address.to_owned(),
-            source,
-        }),
-        Err(_) => Err(ReadError::ConnectTimeout {
-            address: address.to_owned(),
-            within,
-        }),
+        Ok(Err(source)) => Err(ReadError::Connect { address: address.to_owned(), source }),
+        Err(_) => Err(ReadError::ConnectTimeout { address: address.to_owned(), within }),
     }
 }
 
@@ -123,40 +112,22 @@ pub(super) async fn read(
             if registers.len() == usize::from(block.count) {
                 Ok(registers)
             } else {
-                Err(DecodeError::Length {
-                    start,
-                    wanted: block.count,
-                    got: registers.len(),
-                }
-                .into())
+                Err(DecodeError::Length { start, wanted: block.count, got: registers.len() }.into())
             }
         }
-        Ok(Ok(_)) => Err(ReadError::Foreign {
-            start,
-            unit,
-            why: "another function's answer".to_owned(),
-        }),
+        Ok(Ok(_)) => Err(ReadError::Foreign { start, unit, why: "another function's answer".to_owned() }),
         Ok(Err(exception)) => {
             let (what, code) = (meaning(exception), u8::from(exception));
-            Err(ReadError::Exception {
-                what,
-                code,
-                start,
-                unit,
-            })
+            Err(ReadError::Exception { what, code, start, unit })
         }
         Err(tokio_modbus::Error::Transport(error)) => Err(match error.kind() {
             // Frames that cannot be parsed arrive as I/O errors of these kinds.
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => ReadError::Foreign {
-                start,
-                unit,
-                why: error.to_string(),
-            },
-            io::ErrorKind::UnexpectedEof => ReadError::Foreign {
-                start,
-                unit,
-                why: "the frame ends before its registers".to_owned(),
-            },
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                ReadError::Foreign { start, unit, why: error.to_string() }
+            }
+            io::ErrorKind::UnexpectedEof => {
+                ReadError::Foreign { start, unit, why: "the frame ends before its registers".to_owned() }
+            }
             // At the end of the stream the crate gives whatever error the thread met last, or none.
             io::ErrorKind::WouldBlock => ReadError::Closed,
             _ if error.raw_os_error() == Some(0) => ReadError::Closed,

@@ -54,11 +54,7 @@ struct Meter {
 
 impl Meter {
     fn start(address: &str) -> Self {
-        let pace = Pace {
-            answer: Duration::from_millis(400),
-            wait_max: Duration::from_millis(100),
-            ..PACE
-        };
+        let pace = Pace { answer: Duration::from_millis(400), wait_max: Duration::from_millis(100), ..PACE };
         let (events_in, events) = mpsc::channel(64);
         let stop = CancellationToken::new();
         let task = Task {
@@ -86,10 +82,7 @@ impl Meter {
     }
 
     async fn next(&mut self) -> Event {
-        timeout(DEADLINE, self.events.recv())
-            .await
-            .expect("no event in time")
-            .expect("the task ended")
+        timeout(DEADLINE, self.events.recv()).await.expect("no event in time").expect("the task ended")
     }
 
     async fn problem(&mut self) -> String {
@@ -151,12 +144,7 @@ impl Script {
                 });
             }
         });
-        Self {
-            address,
-            requests,
-            first_request,
-            _tasks: tasks,
-        }
+        Self { address, requests, first_request, _tasks: tasks }
     }
 
     async fn requests(&self, at_least: usize) {
@@ -250,11 +238,7 @@ async fn an_answer_that_comes_too_late_never_counts() {
     while script.requests.load(Ordering::SeqCst) < 12 || readings < 6 {
         match meter.next().await {
             Event::Reading(_, reading) => {
-                assert_eq!(
-                    reading.currents.0,
-                    [Milliamps(10_000); 3],
-                    "a stale answer was believed"
-                );
+                assert_eq!(reading.currents.0, [Milliamps(10_000); 3], "a stale answer was believed");
                 readings += 1;
             }
             Event::MeterProblem(_, text) => problems.push(text),
@@ -263,10 +247,7 @@ async fn an_answer_that_comes_too_late_never_counts() {
     }
     assert_eq!(problems.len(), 2, "{problems:?}");
     for problem in problems {
-        assert_eq!(
-            problem,
-            "no answer within 400ms to registers from 0x0000 of unit 7"
-        );
+        assert_eq!(problem, "no answer within 400ms to registers from 0x0000 of unit 7");
     }
 }
 
@@ -285,40 +266,23 @@ async fn every_fault_is_named_and_the_next_good_answer_is_read() {
             Act::Exception(11),
             "no device answers behind the Modbus gateway (exception 11) for registers from 0x0000 of unit 7",
         ),
-        (
-            Act::Registers(image(10.0)[..70].to_vec()),
-            "short answer: 70 of 76 registers from 0x0000",
-        ),
+        (Act::Registers(image(10.0)[..70].to_vec()), "short answer: 70 of 76 registers from 0x0000"),
         (
             Act::CutFrame,
             "not an answer to registers from 0x0000 of unit 7: the frame ends before its registers",
         ),
         (Act::Foreign, "not an answer to registers from 0x0000 of unit 7: "),
-        (
-            Act::Registers(nan),
-            "current-l1 (register 0x0006) is not available: NaN",
-        ),
-        (
-            Act::Registers(wild),
-            "voltage-l1 (register 0x0000) is 10000 V, outside 0 to 300",
-        ),
+        (Act::Registers(nan), "current-l1 (register 0x0006) is not available: NaN"),
+        (Act::Registers(wild), "voltage-l1 (register 0x0000) is 10000 V, outside 0 to 300"),
         (Act::Close, "the other side closed the connection"),
     ] {
-        let script = Script::start(vec![
-            Act::Registers(image(10.0)),
-            act.clone(),
-            Act::Registers(image(10.0)),
-        ])
-        .await;
+        let script =
+            Script::start(vec![Act::Registers(image(10.0)), act.clone(), Act::Registers(image(10.0))]).await;
         let mut meter = Meter::start(&script.address.to_string());
         meter.reading().await;
         let problem = meter.problem().await;
         assert!(problem.starts_with(expected), "{act:?}: {problem}");
-        assert_eq!(
-            meter.reading().await.currents.0,
-            [Milliamps(10_000); 3],
-            "{act:?}"
-        );
+        assert_eq!(meter.reading().await.currents.0, [Milliamps(10_000); 3], "{act:?}");
     }
 }
 
@@ -343,10 +307,7 @@ async fn a_meter_that_is_dead_at_the_start_is_read_once_it_lives_and_stops_at_on
     drop(listener);
     let mut meter = Meter::start(&address.to_string());
     let problem = meter.problem().await;
-    assert!(
-        problem.starts_with(&format!("no connection to {address}: ")),
-        "{problem}"
-    );
+    assert!(problem.starts_with(&format!("no connection to {address}: ")), "{problem}");
 
     // An independent server body: the crate's own.
     let listener = TcpListener::bind(address).await.unwrap();
@@ -361,11 +322,7 @@ async fn a_meter_that_is_dead_at_the_start_is_read_once_it_lives_and_stops_at_on
     assert!(second.at.mono > first.at.mono, "each reading has its own time");
 
     meter.stop.cancel();
-    timeout(DEADLINE, meter.tasks.join_next())
-        .await
-        .expect("stops")
-        .unwrap()
-        .unwrap();
+    timeout(DEADLINE, meter.tasks.join_next()).await.expect("stops").unwrap().unwrap();
 }
 
 /// An SDM630 on tokio-modbus's server.

@@ -38,14 +38,7 @@ pub async fn run(
     _clock: Clock,
     stop: CancellationToken,
 ) {
-    let task = Task {
-        config,
-        board: System,
-        wanted,
-        events,
-        told: None,
-        look: LOOK,
-    };
+    let task = Task { config, board: System, wanted, events, told: None, look: LOOK };
     stop.run_until_cancelled(task.drive()).await;
 }
 
@@ -97,11 +90,7 @@ impl<B: Board> Task<B> {
         if self.told.as_ref() == Some(&state) {
             return;
         }
-        if self
-            .events
-            .try_send(Event::Relay(self.config.id.clone(), state.clone()))
-            .is_err()
-        {
+        if self.events.try_send(Event::Relay(self.config.id.clone(), state.clone())).is_err() {
             return;
         }
         match &state {
@@ -128,18 +117,11 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(20);
 
     fn line() -> Line {
-        Line::Gpio {
-            chip: PathBuf::from("/dev/gpiochip0"),
-            offset: 17,
-        }
+        Line::Gpio { chip: PathBuf::from("/dev/gpiochip0"), offset: 17 }
     }
 
     fn config(line: Line) -> config::Relay {
-        config::Relay {
-            id: RelayId::new("k1"),
-            line,
-            function: RelayFunction::Unlimited,
-        }
+        config::Relay { id: RelayId::new("k1"), line, function: RelayFunction::Unlimited }
     }
 
     struct Relay {
@@ -164,10 +146,7 @@ mod tests {
         }
 
         async fn state(&mut self) -> Result<bool, String> {
-            match timeout(DEADLINE, self.events.recv())
-                .await
-                .expect("no event in time")
-            {
+            match timeout(DEADLINE, self.events.recv()).await.expect("no event in time") {
                 Some(Event::Relay(id, state)) if id.as_str() == "k1" => state,
                 other => panic!("{other:?}"),
             }
@@ -226,10 +205,7 @@ mod tests {
         assert_eq!(relay.state().await, Ok(false));
         board.stick(&line(), true);
         wanted.send_replace(true);
-        assert_eq!(
-            relay.state().await,
-            Err("does not follow: ordered energised, is de-energised".into())
-        );
+        assert_eq!(relay.state().await, Err("does not follow: ordered energised, is de-energised".into()));
         let orders = board.orders(&line()).len();
         until(|| board.orders(&line()).len() > orders + 2).await;
         board.stick(&line(), false);
@@ -237,29 +213,20 @@ mod tests {
         // Welded: stays closed when released.
         board.stick(&line(), true);
         wanted.send_replace(false);
-        assert_eq!(
-            relay.state().await,
-            Err("does not follow: ordered de-energised, is energised".into())
-        );
+        assert_eq!(relay.state().await, Err("does not follow: ordered de-energised, is energised".into()));
     }
 
     #[tokio::test]
     async fn a_line_that_cannot_be_had_is_told_in_words_and_tried_again() {
         let (board, wanted) = (ChaosBoard::new(), watch::Sender::new(true));
-        let busy = LineError::Busy {
-            chip: PathBuf::from("/dev/gpiochip0"),
-            offset: 17,
-            by: "\"gpioset\"".into(),
-        };
+        let busy =
+            LineError::Busy { chip: PathBuf::from("/dev/gpiochip0"), offset: 17, by: "\"gpioset\"".into() };
         board.fail_open(&line(), Some(busy.clone()));
         let mut relay = Relay::start(&board, &wanted, 8);
         assert_eq!(relay.state().await, Err(busy.to_string()));
         board.fail_open(&line(), None);
         assert_eq!(relay.state().await, Ok(true));
-        let gone = LineError::Failed {
-            what: "line 17".into(),
-            why: "gone".into(),
-        };
+        let gone = LineError::Failed { what: "line 17".into(), why: "gone".into() };
         board.fail_use(&line(), Some(gone.clone()));
         assert_eq!(relay.state().await, Err(gone.to_string()));
         board.fail_use(&line(), None);
@@ -285,11 +252,7 @@ mod tests {
         assert_eq!(told, Some(Event::Relay(RelayId::new("k1"), Ok(true))));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
         stop.cancel();
-        timeout(DEADLINE, tasks.join_next())
-            .await
-            .expect("stops")
-            .unwrap()
-            .unwrap();
+        timeout(DEADLINE, tasks.join_next()).await.expect("stops").unwrap().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "0\n");
         drop(wanted);
     }

@@ -17,11 +17,7 @@ const MOST_REGISTERS: u16 = 125;
 
 pub(super) fn definition(source: &Source) -> Result<Definition, ConfigError> {
     let raw: RawDefinition = toml::from_str(source.text()).map_err(|e| source.parse_error(&e))?;
-    Check {
-        source,
-        order: raw.word_order.unwrap_or_default(),
-    }
-    .definition(raw)
+    Check { source, order: raw.word_order.unwrap_or_default() }.definition(raw)
 }
 
 #[derive(Deserialize)]
@@ -107,31 +103,20 @@ impl Check<'_> {
     fn definition(&self, raw: RawDefinition) -> Checked<Definition> {
         let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if raw.name.is_empty() || raw.name.len() > MAX_NAME || !raw.name.chars().all(named) {
-            let problem = format!(
-                "{:?} is not a device name; use 1 to {MAX_NAME} of a-z 0-9 -",
-                raw.name
-            );
+            let problem = format!("{:?} is not a device name; use 1 to {MAX_NAME} of a-z 0-9 -", raw.name);
             return self.fail("name", problem);
         }
         if raw.about.trim().is_empty() {
-            return self.fail(
-                "about",
-                "is empty; name make and model for the people who read it",
-            );
+            return self.fail("about", "is empty; name make and model for the people who read it");
         }
         let most = raw.limits.max_registers.unwrap_or(MOST_REGISTERS);
         if !(1..=MOST_REGISTERS).contains(&most) {
-            return self.fail(
-                "limits.max_registers",
-                format!("{most} is out of range; use 1 to {MOST_REGISTERS}"),
-            );
+            return self
+                .fail("limits.max_registers", format!("{most} is out of range; use 1 to {MOST_REGISTERS}"));
         }
         let delay = raw.limits.frame_delay_ms.unwrap_or(0);
         if delay > 1000 {
-            return self.fail(
-                "limits.frame_delay_ms",
-                format!("{delay} is out of range; use 0 to 1000"),
-            );
+            return self.fail("limits.frame_delay_ms", format!("{delay} is out of range; use 0 to 1000"));
         }
         let windows = self.windows(&raw.plausible)?;
         let probe = self.probe(&raw.probe)?;
@@ -165,10 +150,7 @@ impl Check<'_> {
             // Beyond this a value in milli-units no longer fits a whole number without loss.
             let bound = 1.0e12;
             if !(window.min < window.max && window.min >= -bound && window.max <= bound) {
-                let problem = format!(
-                    "{} to {} is not a window; min is below max",
-                    window.min, window.max
-                );
+                let problem = format!("{} to {} is not a window; min is below max", window.min, window.max);
                 return self.fail(&format!("plausible.{}", kind.name()), problem);
             }
             windows.push((kind, window));
@@ -180,23 +162,15 @@ impl Check<'_> {
         match code {
             3 => Ok(Function::Holding),
             4 => Ok(Function::Input),
-            _ => self.fail(
-                field,
-                format!("{code} does not read registers; use 3 (holding) or 4 (input)"),
-            ),
+            _ => self.fail(field, format!("{code} does not read registers; use 3 (holding) or 4 (input)")),
         }
     }
 
     fn probe(&self, raw: &RawProbe) -> Checked<Probe> {
-        let window = Window {
-            min: raw.min,
-            max: raw.max,
-        };
+        let window = Window { min: raw.min, max: raw.max };
         if !(window.min <= window.max && window.min.is_finite() && window.max.is_finite()) {
-            return self.fail(
-                "probe",
-                format!("{} to {} is not a range; min is at most max", raw.min, raw.max),
-            );
+            return self
+                .fail("probe", format!("{} to {} is not a range; min is at most max", raw.min, raw.max));
         }
         if raw.register.checked_add(raw.form.registers() - 1).is_none() {
             return self.fail(
@@ -215,32 +189,22 @@ impl Check<'_> {
 
     fn blocks(&self, raw: Vec<RawBlock>, most: u16) -> Checked<Vec<Block>> {
         if raw.is_empty() {
-            return self.fail(
-                "block",
-                "is missing; add [[block]] with function, start, count and field",
-            );
+            return self.fail("block", "is missing; add [[block]] with function, start, count and field");
         }
         let mut blocks: Vec<Block> = Vec::with_capacity(raw.len());
         for (i, b) in raw.into_iter().enumerate() {
             let at = |name: &str| format!("block[{i}].{name}");
             let function = self.function(&at("function"), b.function)?;
             if !(1..=most).contains(&b.count) {
-                let problem = format!(
-                    "{} is out of range; this device gives 1 to {most} in one request",
-                    b.count
-                );
+                let problem =
+                    format!("{} is out of range; this device gives 1 to {most} in one request", b.count);
                 return self.fail(&at("count"), problem);
             }
             if b.start.checked_add(b.count - 1).is_none() {
                 let problem = format!("{} registers from 0x{:04X} go beyond 0xFFFF", b.count, b.start);
                 return self.fail(&at("count"), problem);
             }
-            let mut block = Block {
-                function,
-                start: b.start,
-                count: b.count,
-                fields: Vec::new(),
-            };
+            let mut block = Block { function, start: b.start, count: b.count, fields: Vec::new() };
             for (j, other) in blocks.iter().enumerate() {
                 let (a, b) = (block.registers(), other.registers());
                 if other.function == function && a.start() <= b.end() && b.start() <= a.end() {
@@ -289,10 +253,8 @@ impl Check<'_> {
             return self.fail(&format!("{at}.register"), problem);
         }
         let ends = |f: &Field| f.register + (f.form.registers() - 1);
-        if let Some(other) = block
-            .fields
-            .iter()
-            .find(|o| o.register <= last.unwrap_or(u16::MAX) && raw.register <= ends(o))
+        if let Some(other) =
+            block.fields.iter().find(|o| o.register <= last.unwrap_or(u16::MAX) && raw.register <= ends(o))
         {
             let problem = format!("0x{:04X} is part of {} already", raw.register, other.quantity);
             return self.fail(&format!("{at}.register"), problem);
@@ -309,15 +271,11 @@ impl Check<'_> {
         }
         let scale = raw.scale.unwrap_or(1.0);
         if !scale.is_normal() {
-            return self.fail(
-                &format!("{at}.scale"),
-                format!("{scale} is not a scale; write a number like 0.1"),
-            );
+            return self
+                .fail(&format!("{at}.scale"), format!("{scale} is not a scale; write a number like 0.1"));
         }
-        let invalid = raw
-            .invalid
-            .as_deref()
-            .map(|text| self.pattern(&format!("{at}.invalid"), text, raw.form));
+        let invalid =
+            raw.invalid.as_deref().map(|text| self.pattern(&format!("{at}.invalid"), text, raw.form));
         Ok(Field {
             quantity: raw.quantity,
             register: raw.register,
@@ -341,23 +299,13 @@ impl Check<'_> {
 
     /// What a site's meter must give.
     fn meter(&self, definition: &Definition) -> Checked<()> {
-        let block_of = |q: Quantity| {
-            definition
-                .blocks
-                .iter()
-                .position(|b| b.fields.iter().any(|f| f.quantity == q))
-        };
+        let block_of =
+            |q: Quantity| definition.blocks.iter().position(|b| b.fields.iter().any(|f| f.quantity == q));
         for phase in Phase::ALL {
-            for quantity in [
-                Quantity::voltage(phase),
-                Quantity::current(phase),
-                Quantity::power(phase),
-            ] {
+            for quantity in [Quantity::voltage(phase), Quantity::current(phase), Quantity::power(phase)] {
                 if block_of(quantity).is_none() {
-                    return self.fail(
-                        "block",
-                        format!("{quantity} is missing; a meter needs it for every phase"),
-                    );
+                    return self
+                        .fail("block", format!("{quantity} is missing; a meter needs it for every phase"));
                 }
             }
         }

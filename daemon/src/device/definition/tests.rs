@@ -6,11 +6,7 @@ use super::*;
 use crate::device::catalog::BUILT_IN;
 
 fn sdm630() -> &'static str {
-    BUILT_IN
-        .iter()
-        .find(|(name, _)| *name == "eastron-sdm630")
-        .unwrap()
-        .1
+    BUILT_IN.iter().find(|(name, _)| *name == "eastron-sdm630").unwrap().1
 }
 
 fn parse(text: &str) -> Result<Definition, ConfigError> {
@@ -42,12 +38,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
         "\"voltage-l1\"",
         "unknown variant `f16`",
     ),
-    (
-        "quantity = \"voltage-l2\"",
-        "quantity = \"volts\"",
-        "volts",
-        "unknown variant `volts`",
-    ),
+    ("quantity = \"voltage-l2\"", "quantity = \"volts\"", "volts", "unknown variant `volts`"),
     (
         "0x0048, type",
         "0x004B, type",
@@ -66,12 +57,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
         "0x0001, type",
         "block[0].field[1].register: 0x0001 is part of voltage-l1 already",
     ),
-    (
-        "\"voltage-l2\"",
-        "\"voltage-l1\"",
-        "0x0002",
-        "block[0].field[1].quantity: voltage-l1 is there already",
-    ),
+    ("\"voltage-l2\"", "\"voltage-l1\"", "0x0002", "block[0].field[1].quantity: voltage-l1 is there already"),
     (
         "unit = \"Hz\"",
         "unit = \"V\"",
@@ -84,24 +70,14 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
         "\"frequency\"",
         "block[0].field[10].scale: 0 is not a scale",
     ),
-    (
-        "unit = \"Hz\"",
-        "unit = \"Hz\", invalid = \"FF\"",
-        "\"frequency\"",
-        "write 8 hexadecimal digits",
-    ),
+    ("unit = \"Hz\"", "unit = \"Hz\", invalid = \"FF\"", "\"frequency\"", "write 8 hexadecimal digits"),
     (
         "count = 76",
         "count = 81",
         "count = 81",
         "block[0].count: 81 is out of range; this device gives 1 to 80",
     ),
-    (
-        "count = 76",
-        "count = 0",
-        "count = 0",
-        "block[0].count: 0 is out of range",
-    ),
+    ("count = 76", "count = 0", "count = 0", "block[0].count: 0 is out of range"),
     (
         "function = 4\nstart",
         "function = 6\nstart",
@@ -141,10 +117,7 @@ fn errors_name_file_line_field_and_the_remedy() {
         let changed = sdm630().replacen(from, to, 1);
         let line = changed.lines().position(|l| l.contains(place)).unwrap() + 1;
         assert!(error.contains(says), "{error}\n  lacks {says}");
-        assert!(
-            error.starts_with(&format!("mine.toml:{line}:")),
-            "{error}\n  is at line {line}"
-        );
+        assert!(error.starts_with(&format!("mine.toml:{line}:")), "{error}\n  is at line {line}");
     }
 }
 
@@ -167,16 +140,10 @@ fn overlapping_blocks_and_torn_readings_are_refused() {
         1,
     );
     let error = parse(&apart).unwrap_err().to_string();
-    assert!(
-        error.contains("power-l3 is missing; a meter needs it for every phase"),
-        "{error}"
-    );
+    assert!(error.contains("power-l3 is missing; a meter needs it for every phase"), "{error}");
     let apart = format!(
         "{apart}\n[[block]]\nfunction = 3\nstart = 0x0010\ncount = 2\nfield = [{{ quantity = \"power-l3\", register = 0x0010, type = \"f32\", unit = \"W\" }}]\n"
     );
     let error = parse(&apart).unwrap_err().to_string();
-    assert!(
-        error.contains("power-l3 is not in the block of current-l1"),
-        "{error}"
-    );
+    assert!(error.contains("power-l3 is not in the block of current-l1"), "{error}");
 }

@@ -77,9 +77,7 @@ impl ChaosBoard {
 
     fn wire(&self, line: &Line) -> watch::Sender<State> {
         let mut lines = self.lock();
-        let new = || Wire {
-            state: watch::Sender::new(State::default()),
-        };
+        let new = || Wire { state: watch::Sender::new(State::default()) };
         lines.entry(format!("{line:?}")).or_insert_with(new).state.clone()
     }
 
@@ -109,14 +107,7 @@ impl Board for ChaosBoard {
     fn input(&mut self, line: &Line, _bounce: Duration, clock: Clock) -> Result<ChaosInput, LineError> {
         let state = self.wire(line).subscribe();
         let refused = state.borrow().opening.clone();
-        refused.map_or(
-            Ok(ChaosInput {
-                state,
-                clock,
-                looked: false,
-            }),
-            Err,
-        )
+        refused.map_or(Ok(ChaosInput { state, clock, looked: false }), Err)
     }
 
     fn output(&mut self, line: &Line) -> Result<ChaosOutput, LineError> {
@@ -134,19 +125,13 @@ impl Board for ChaosBoard {
 impl DigitalInput for ChaosInput {
     async fn next(&mut self) -> Result<Sample, LineError> {
         if self.looked && self.state.changed().await.is_err() {
-            return Err(LineError::Absent {
-                what: "the line".into(),
-                why: "the board is gone".into(),
-            });
+            return Err(LineError::Absent { what: "the line".into(), why: "the board is gone".into() });
         }
         self.looked = true;
         let state = self.state.borrow_and_update();
         match &state.using {
             Some(error) => Err(error.clone()),
-            None => Ok(Sample {
-                closed: state.level,
-                at: state.at.unwrap_or_else(|| self.clock.now().mono),
-            }),
+            None => Ok(Sample { closed: state.level, at: state.at.unwrap_or_else(|| self.clock.now().mono) }),
         }
     }
 }

@@ -34,28 +34,15 @@ impl Input {
     /// Requests the line with both edges; the kernel filters pulses shorter than `bounce`.
     pub fn open(chip: &Path, offset: u32, bounce: Duration, clock: Clock) -> Result<Self, LineError> {
         let mut builder = Request::builder();
-        builder
-            .on_chip(chip)
-            .with_consumer(CONSUMER)
-            .with_line(offset)
-            .as_input();
+        builder.on_chip(chip).with_consumer(CONSUMER).with_line(offset).as_input();
         builder.with_edge_detection(EdgeDetection::BothEdges);
         if !bounce.is_zero() {
             builder.with_debounce_period(bounce);
         }
-        let request = builder
-            .request()
-            .map_err(|e| explain(chip, offset, "request", &e))?;
+        let request = builder.request().map_err(|e| explain(chip, offset, "request", &e))?;
         let name = format!("line {offset} of {}", chip.display());
         let (edges, time) = (Edges::default(), KernelTime::default());
-        Ok(Self {
-            request: AsyncRequest::new(request),
-            name,
-            clock,
-            looked: false,
-            edges,
-            time,
-        })
+        Ok(Self { request: AsyncRequest::new(request), name, clock, looked: false, edges, time })
     }
 
     fn level(&self) -> Result<bool, LineError> {
@@ -66,10 +53,7 @@ impl Input {
     }
 
     fn failed(&self, verb: &str, error: &gpiocdev::Error) -> LineError {
-        LineError::Failed {
-            what: format!("{} cannot be {verb}", self.name),
-            why: error.to_string(),
-        }
+        LineError::Failed { what: format!("{} cannot be {verb}", self.name), why: error.to_string() }
     }
 }
 
@@ -77,29 +61,16 @@ impl DigitalInput for Input {
     async fn next(&mut self) -> Result<Sample, LineError> {
         if !self.looked {
             self.looked = true;
-            return Ok(Sample {
-                closed: self.level()?,
-                at: self.clock.now().mono,
-            });
+            return Ok(Sample { closed: self.level()?, at: self.clock.now().mono });
         }
-        let edge = self
-            .request
-            .read_edge_event()
-            .await
-            .map_err(|e| self.failed("watched", &e))?;
+        let edge = self.request.read_edge_event().await.map_err(|e| self.failed("watched", &e))?;
         let arrived = self.clock.now().mono;
         if self.edges.lost(edge.line_seqno) {
             tracing::warn!(line = %self.name, "edges were lost; the level is read instead");
-            return Ok(Sample {
-                closed: self.level()?,
-                at: arrived,
-            });
+            return Ok(Sample { closed: self.level()?, at: arrived });
         }
         let at = self.time.place(Duration::from_nanos(edge.timestamp_ns), arrived);
-        Ok(Sample {
-            closed: edge.kind == EdgeKind::Rising,
-            at,
-        })
+        Ok(Sample { closed: edge.kind == EdgeKind::Rising, at })
     }
 }
 
@@ -148,30 +119,19 @@ impl Output {
     /// Requests the line, inactive.
     pub fn open(chip: &Path, offset: u32) -> Result<Self, LineError> {
         let mut builder = Request::builder();
-        builder
-            .on_chip(chip)
-            .with_consumer(CONSUMER)
-            .with_line(offset)
-            .as_output(Value::Inactive);
-        let request = builder
-            .request()
-            .map_err(|e| explain(chip, offset, "request", &e))?;
-        Ok(Self {
-            request,
-            name: format!("line {offset} of {}", chip.display()),
-        })
+        builder.on_chip(chip).with_consumer(CONSUMER).with_line(offset).as_output(Value::Inactive);
+        let request = builder.request().map_err(|e| explain(chip, offset, "request", &e))?;
+        Ok(Self { request, name: format!("line {offset} of {}", chip.display()) })
     }
 }
 
 impl DigitalOutput for Output {
     fn set(&mut self, energised: bool) -> Result<(), LineError> {
         let value = if energised { Value::Active } else { Value::Inactive };
-        self.request
-            .set_lone_value(value)
-            .map_err(|error| LineError::Failed {
-                what: format!("{} cannot be switched", self.name),
-                why: error.to_string(),
-            })
+        self.request.set_lone_value(value).map_err(|error| LineError::Failed {
+            what: format!("{} cannot be switched", self.name),
+            why: error.to_string(),
+        })
     }
 
     fn read_back(&mut self) -> Result<Option<bool>, LineError> {
@@ -198,33 +158,23 @@ fn explain(chip: &Path, offset: u32, verb: &str, error: &gpiocdev::Error) -> Lin
         Some(Errno::EBUSY) => {
             let info = Chip::from_path(chip).and_then(|c| c.line_info(offset));
             let by = info.ok().map(|i| i.consumer).filter(|c| !c.is_empty());
-            let by = by.map_or_else(
-                || "another program or the kernel".to_owned(),
-                |c| format!("{c:?}"),
-            );
-            LineError::Busy {
-                chip: chip.to_owned(),
-                offset,
-                by,
-            }
+            let by = by.map_or_else(|| "another program or the kernel".to_owned(), |c| format!("{c:?}"));
+            LineError::Busy { chip: chip.to_owned(), offset, by }
         }
-        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => LineError::Absent {
-            what: chip.display().to_string(),
-            why: error.to_string(),
-        },
-        Some(Errno::EINVAL) => LineError::Absent {
-            what: format!("line {offset} of {}", chip.display()),
-            why: error.to_string(),
-        },
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
+            LineError::Absent { what: chip.display().to_string(), why: error.to_string() }
+        }
+        Some(Errno::EINVAL) => {
+            LineError::Absent { what: format!("line {offset} of {}", chip.display()), why: error.to_string() }
+        }
         Some(Errno::EACCES | Errno::EPERM) => LineError::Failed {
             what: format!("no permission to {verb} line {offset} of {}", chip.display()),
             why: format!("{error}; the daemon's user must be in the group of the chip's device file"),
         },
         _ => match error {
-            gpiocdev::Error::GpioChip(..) => LineError::Absent {
-                what: chip.display().to_string(),
-                why: error.to_string(),
-            },
+            gpiocdev::Error::GpioChip(..) => {
+                LineError::Absent { what: chip.display().to_string(), why: error.to_string() }
+            }
             _ => LineError::Failed {
                 what: format!("line {offset} of {} cannot be had", chip.display()),
                 why: error.to_string(),
@@ -278,15 +228,9 @@ mod tests {
         for path in ["/dev/gpiochip99", "/dev/null"] {
             let error = open(path);
             assert!(matches!(error, LineError::Absent { .. }), "{error:?}");
-            assert!(
-                error.to_string().starts_with(&format!("{path} is not there: ")),
-                "{error}"
-            );
+            assert!(error.to_string().starts_with(&format!("{path} is not there: ")), "{error}");
         }
-        assert!(matches!(
-            Output::open(Path::new("/dev/null"), 0),
-            Err(LineError::Absent { .. })
-        ));
+        assert!(matches!(Output::open(Path::new("/dev/null"), 0), Err(LineError::Absent { .. })));
     }
 
     #[test]

@@ -30,11 +30,7 @@ impl Input {
     /// Does not look yet.
     #[must_use]
     pub fn open(path: &Path, clock: Clock) -> Self {
-        Self {
-            path: path.to_owned(),
-            clock,
-            looked: false,
-        }
+        Self { path: path.to_owned(), clock, looked: false }
     }
 }
 
@@ -46,18 +42,12 @@ impl DigitalInput for Input {
         self.looked = true;
         for _ in 1..EMPTY_LOOKS {
             if let Some(closed) = look(&self.path)? {
-                return Ok(Sample {
-                    closed,
-                    at: self.clock.now().mono,
-                });
+                return Ok(Sample { closed, at: self.clock.now().mono });
             }
             tokio::time::sleep(POLL).await;
         }
         match look(&self.path)? {
-            Some(closed) => Ok(Sample {
-                closed,
-                at: self.clock.now().mono,
-            }),
+            Some(closed) => Ok(Sample { closed, at: self.clock.now().mono }),
             None => Err(LineError::Failed {
                 what: self.path.display().to_string(),
                 why: "is empty; write 0 or 1".into(),
@@ -76,25 +66,16 @@ fn look(path: &Path) -> Result<Option<bool>, LineError> {
         other => {
             let shown: String = other.chars().take(20).collect();
             let why = format!("holds {shown:?}; write 0 or 1");
-            Err(LineError::Failed {
-                what: path.display().to_string(),
-                why,
-            })
+            Err(LineError::Failed { what: path.display().to_string(), why })
         }
     }
 }
 
 fn failed(verb: &str, path: &Path, error: &io::Error) -> LineError {
     if error.kind() == io::ErrorKind::NotFound {
-        LineError::Absent {
-            what: path.display().to_string(),
-            why: error.to_string(),
-        }
+        LineError::Absent { what: path.display().to_string(), why: error.to_string() }
     } else {
-        LineError::Failed {
-            what: format!("{} cannot be {verb}", path.display()),
-            why: error.to_string(),
-        }
+        LineError::Failed { what: format!("{} cannot be {verb}", path.display()), why: error.to_string() }
     }
 }
 
@@ -107,9 +88,7 @@ pub struct Output {
 impl Output {
     /// Writes `0`.
     pub fn open(path: &Path) -> Result<Self, LineError> {
-        let mut output = Self {
-            path: path.to_owned(),
-        };
+        let mut output = Self { path: path.to_owned() };
         output.set(false)?;
         Ok(output)
     }
@@ -161,10 +140,7 @@ mod tests {
         let clock = Clock::system();
         let error = Input::open(&path, clock).next().await.unwrap_err();
         assert!(matches!(error, LineError::Absent { .. }), "{error}");
-        for (text, says) in [
-            ("on", "w4: holds \"on\"; write 0 or 1"),
-            ("", "w4: is empty; write 0 or 1"),
-        ] {
+        for (text, says) in [("on", "w4: holds \"on\"; write 0 or 1"), ("", "w4: is empty; write 0 or 1")] {
             fs::write(&path, text).unwrap();
             let error = Input::open(&path, clock).next().await.unwrap_err().to_string();
             assert!(error.ends_with(says), "{error}");
