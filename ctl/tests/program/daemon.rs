@@ -127,11 +127,13 @@ impl SiteService for Services {
         &self,
         _: Request<v1::WatchSiteRequest>,
     ) -> Result<Response<Self::WatchSiteStream>, Status> {
-        let changes = WatchStream::new(self.0.clone()).map(|state| match state.stopping {
-            true => Err(Status::unavailable("the daemon is stopping")),
-            false => Ok(v1::WatchSiteResponse {
+        let changes = WatchStream::new(self.0.clone()).map(|state| {
+            if state.stopping {
+                return Err(Status::unavailable("the daemon is stopping"));
+            }
+            Ok(v1::WatchSiteResponse {
                 site: Some(site(state.milliamps)),
-            }),
+            })
         });
         // More than a pipe holds, so that a reader that went away is noticed.
         let pictures = changes.map(|change| tokio_stream::iter(vec![change; 500]));

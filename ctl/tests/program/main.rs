@@ -182,7 +182,7 @@ async fn a_socket_that_one_may_not_open_ends_with_4() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("private.sock");
     let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
-    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o000)).unwrap();
     if tokio::net::UnixStream::connect(&socket).await.is_ok() {
         // Root may open everything, and then there is nothing to see here.
         return;
