@@ -6,7 +6,8 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=ladewart");
-    let mut files: Vec<_> = fs::read_dir("ladewart/v1")?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+    let mut files: Vec<_> =
+        fs::read_dir("ladewart/v1")?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     files.retain(|f| f.extension().is_some_and(|e| e == "proto"));
     files.sort();
     let set = protox::compile(&files, ["."])?;

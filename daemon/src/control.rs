@@ -1,147 +1,286 @@
 //! The loop: event or tick → site → policy → plan → difference → actuate → journal. Owns the site.
+//!
+//! In: [`Event`]s and commands by queues, the tick. Out: setpoints and relay states by `watch`, pictures by `watch`,
+//! journal entries. Invariant: setpoints leave before anything is written; a command is acknowledged only after its
+//! journal entry is synced. The loop itself never waits for the storage.
 
-use std::sync::Arc;
+mod acts;
+mod handle;
 
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use serde_json::json;
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::handle::Command;
+#[cfg(test)]
+pub(crate) use self::handle::Synced;
+pub use self::handle::{CommandError, Handle};
 use crate::{
-    config::Role,
-    grid::{Limit, Record},
-    ids::{LimitId, NodeId},
-    site::{Event, View},
-    store::StoreError,
-    time::Wall,
-    units::Watts,
+    clock::Clock,
+    config::{Config, RelayFunction},
+    evse,
+    grid::{Book, Record, Stage},
+    ids::LimitId,
+    journal::{Entry, Journal},
+    plan::{self, Plan, Setpoint, kept},
+    policy,
+    site::{Event, Note, Site, View},
+    store::{Store, StoreError},
+    time::{Now, Wall},
+    units::Milliamps,
 };
 
 /// Where rooms that hear something put it.
 pub type Events = mpsc::Sender<Event>;
 
-/// A wish for a limit, as a caller says it.
-#[derive(Debug, Clone)]
-pub struct LimitRequest {
-    /// Name; chosen by the site if absent.
-    pub id: Option<LimitId>,
-    /// The authenticated caller.
-    pub issuer: String,
-    /// The caller's role.
-    pub role: Role,
-    /// Node; the grid connection if absent.
-    pub node: Option<NodeId>,
-    /// Power.
-    pub watts: Watts,
-    /// In force from; now if absent.
-    pub valid_from: Option<Wall>,
-    /// In force until; open if absent.
-    pub valid_until: Option<Wall>,
-    /// For the record.
-    pub reason: String,
+/// The pace at which time alone is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Most events taken in before the next plan.
+const BATCH: usize = 256;
+/// How many events may wait; then those who hear them wait.
+const QUEUE: usize = 1024;
+
+/// What the loop needs.
+pub struct Parts {
+    /// The site's configuration.
+    pub config: Arc<Config>,
+    /// Limits that were in force before the start.
+    pub limits: Vec<Record>,
+    /// The database.
+    pub store: Store,
+    /// The evidence.
+    pub journal: Journal,
+    /// The clock.
+    pub clock: Clock,
+    /// One per EVSE.
+    pub setpoints: Vec<watch::Sender<Option<Setpoint>>>,
+    /// One per relay: energised or not.
+    pub relays: Vec<watch::Sender<bool>>,
+    /// Called after each tick's plan: the watchdog lives on fresh plans only.
+    pub alive: Box<dyn FnMut() + Send>,
 }
 
-/// What a command changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It was there already.
-    None,
-    /// New.
-    Created,
-    /// Another one under this id is superseded.
-    Replaced,
-    /// Gone.
-    Removed,
+/// The owner of the site.
+pub struct Control {
+    parts: Parts,
+    site: Site,
+    plan: Plan,
+    sequences: Vec<u64>,
+    contact_limits: Vec<bool>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Receiver<Event>,
+    view: watch::Sender<Arc<View>>,
+    limits: broadcast::Sender<Record>,
+    acks: FuturesUnordered<BoxFuture<'static, Ack>>,
+    /// Limits whose evidence is on its way to the disk.
+    storing: Vec<(LimitId, Wall)>,
 }
 
-/// Why a command was not carried out.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum CommandError {
-    /// A field is wrong.
-    #[error("{field}: {problem}")]
-    Invalid {
-        /// Its name in the request.
-        field: &'static str,
-        /// What is wrong and what would be right.
-        problem: String,
-    },
-    /// The caller may not touch another issuer's limit.
-    #[error("limit \"{id}\" belongs to {owner}")]
-    NotYours {
-        /// The limit.
-        id: LimitId,
-        /// Its issuer.
-        owner: String,
-    },
-    /// It is in force, but the evidence is not stored.
-    #[error("in force, but not recorded: {0}")]
-    NotRecorded(#[from] StoreError),
-    /// The daemon is going down.
-    #[error("the daemon is stopping")]
-    Stopping,
+/// A limit's evidence reached the disk, or did not.
+struct Ack {
+    limit: Option<(LimitId, Wall)>,
+    result: Result<(), StoreError>,
+    reply: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
-/// Commands to the owner of the site.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Set a limit.
-    SetLimit(LimitRequest, oneshot::Sender<Result<Synced<(Limit, Change)>, CommandError>>),
-    /// End a limit.
-    ClearLimit {
-        id: LimitId,
-        issuer: String,
-        role: Role,
-        reply: oneshot::Sender<Result<Synced<Change>, CommandError>>,
-    },
-}
+impl Control {
+    /// Makes the loop, the way to it, and the queue into it.
+    #[must_use]
+    pub fn new(mut parts: Parts) -> (Self, Handle, Events) {
+        let now = parts.clock.now();
+        let site = Site::new(Arc::clone(&parts.config), Book::with(std::mem::take(&mut parts.limits)), now);
+        let plan = plan::plan(&site, &policy::budget(&site, now), now);
+        let (view, view_out) = watch::channel(Arc::new(site.view(&plan, now)));
+        let (commands_in, commands) = mpsc::channel(64);
+        let (events_in, events) = mpsc::channel(QUEUE);
+        let (limits, _) = broadcast::channel(256);
+        let handle = Handle { commands: commands_in, view: view_out, limits: limits.clone() };
+        let control = Self {
+            sequences: vec![0; parts.config.evses.len()],
+            contact_limits: vec![false; parts.config.contacts.len()],
+            parts,
+            site,
+            plan,
+            commands,
+            events,
+            view,
+            limits,
+            acks: FuturesUnordered::new(),
+            storing: Vec::new(),
+        };
+        (control, handle, events_in)
+    }
 
-/// A result that may be told once the journal is synced.
-#[derive(Debug)]
-pub(crate) struct Synced<T> {
-    pub(crate) value: T,
-    pub(crate) stored: oneshot::Receiver<Result<(), StoreError>>,
-}
-
-impl<T> Synced<T> {
-    async fn wait(self) -> Result<T, CommandError> {
-        match self.stored.await {
-            Ok(Ok(())) => Ok(self.value),
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(StoreError::Unavailable("the writer is gone".into()).into()),
+    /// Runs until asked to stop, or until everybody who could tell something is gone.
+    pub async fn run(mut self, stop: CancellationToken) {
+        // Contacts count as limited until they are read.
+        self.contacts(self.parts.clock.now());
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut ticked = false;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => break,
+                },
+                Some(ack) = self.acks.next() => self.acknowledged(ack),
+                event = self.events.recv() => match event {
+                    Some(event) => self.heard(event),
+                    None => break,
+                },
+                _ = tick.tick() => ticked = true,
+            }
+            let now = self.parts.clock.now();
+            if ticked {
+                let notes = self.site.tick(now);
+                self.write(notes, now);
+                self.store_again(now);
+            }
+            self.turn(now);
+            if ticked {
+                (self.parts.alive)();
+            }
         }
     }
-}
 
-/// The way to the site for everybody else. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) view: watch::Receiver<Arc<View>>,
-    pub(crate) limits: broadcast::Sender<Record>,
-}
-
-impl Handle {
-    /// The latest picture; changes are signalled.
-    #[must_use]
-    pub fn view(&self) -> watch::Receiver<Arc<View>> {
-        self.view.clone()
+    fn heard(&mut self, first: Event) {
+        let now = self.parts.clock.now();
+        let mut notes = self.site.apply(first, now);
+        for _ in 1..BATCH {
+            let Ok(event) = self.events.try_recv() else { break };
+            notes.extend(self.site.apply(event, now));
+        }
+        self.contacts(now);
+        // What was heard may lower a setpoint: that goes first.
+        self.turn(now);
+        self.write(notes, now);
     }
 
-    /// Each change of a limit's life from now on. A slow reader is told how many it missed.
-    #[must_use]
-    pub fn limits(&self) -> broadcast::Receiver<Record> {
-        self.limits.subscribe()
+    /// One decision: plan, send what changed, look at what is reached, show it.
+    fn turn(&mut self, now: Now) {
+        let expired = self.site.limits.expire(now.wall);
+        let budget = policy::budget(&self.site, now);
+        self.plan = plan::plan(&self.site, &budget, now);
+        self.site.granted(&self.plan, now.mono);
+        let changed = self.actuate(now);
+        if !changed.is_empty() {
+            let body = json!({ "setpoints": changed });
+            self.write(vec![Note::new("plan.changed", &self.parts.config.name, body)], now);
+        }
+        for record in &expired {
+            self.ended(record, "", now);
+        }
+        for reached in kept::reached(&self.site, now) {
+            let advanced = self.site.limits.advance(
+                &reached.id,
+                reached.received,
+                reached.stage,
+                reached.measured,
+                now.wall,
+            );
+            if let Some(record) = advanced {
+                self.told(&record, "", now);
+            }
+        }
+        self.view.send_replace(Arc::new(self.site.view(&self.plan, now)));
     }
 
-    /// Puts a limit in force at once; returns after the evidence is synced.
-    pub async fn set_limit(&self, request: LimitRequest) -> Result<(Limit, Change), CommandError> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::SetLimit(request, reply)).await.map_err(|_| CommandError::Stopping)?;
-        answer.await.map_err(|_| CommandError::Stopping)??.wait().await
+    /// Sends setpoints and relay states. Returns the EVSEs whose setpoint changed, for the journal.
+    fn actuate(&mut self, now: Now) -> BTreeMap<String, serde_json::Value> {
+        let mut changed = BTreeMap::new();
+        let config = Arc::clone(&self.parts.config);
+        for (e, grant) in self.plan.grants.iter().enumerate() {
+            let facts = &mut self.site.evses[e];
+            if facts.connected.is_none() {
+                // An old value must not greet the EVSE when it returns.
+                self.parts.setpoints[e].send_if_modified(|s| s.take().is_some());
+                continue;
+            }
+            let due = evse::due(facts, grant, config.control.lease, self.sequences[e], now.mono);
+            let Some(setpoint) = due else { continue };
+            self.sequences[e] = setpoint.sequence;
+            if facts
+                .leash
+                .newest()
+                .is_none_or(|s| s.limit != setpoint.limit || s.failsafe != setpoint.failsafe)
+            {
+                changed.insert(
+                    config.evses[e].id.to_string(),
+                    json!({
+                        "milliamps": setpoint.limit.0,
+                        "failsafe_milliamps": setpoint.failsafe.0,
+                        "reason": setpoint.reason,
+                    }),
+                );
+            }
+            facts.leash.sent(setpoint.clone(), now.mono, config.evses[e].max);
+            self.parts.setpoints[e].send_replace(Some(setpoint));
+        }
+        let limited = self.site.limits.in_force(now.wall).next().is_some();
+        for (relay, wanted) in config.relays.iter().zip(&self.parts.relays) {
+            let energised = match relay.function {
+                RelayFunction::Release(e) => self.plan.grants[e].limit > Milliamps::ZERO,
+                RelayFunction::Unlimited => !limited,
+            };
+            wanted.send_if_modified(|state| std::mem::replace(state, energised) != energised);
+        }
+        changed
     }
 
-    /// Ends a limit; returns after the evidence is synced. Issuers end their own limits, `admin` every one.
-    pub async fn clear_limit(&self, id: LimitId, issuer: String, role: Role) -> Result<Change, CommandError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::ClearLimit { id, issuer, role, reply };
-        self.commands.send(command).await.map_err(|_| CommandError::Stopping)?;
-        answer.await.map_err(|_| CommandError::Stopping)??.wait().await
+    fn write(&self, notes: Vec<Note>, now: Now) {
+        if notes.is_empty() {
+            return;
+        }
+        let entries = notes
+            .into_iter()
+            .map(|note| Entry {
+                at: now.wall,
+                kind: note.kind,
+                subject: note.subject,
+                actor: note.actor,
+                body: note.body,
+            })
+            .collect();
+        // The storage reports its own failures; control goes on without it.
+        drop(self.parts.journal.append(entries));
+    }
+
+    /// A limit reached a stage: journal and watchers.
+    fn told(&self, record: &Record, actor: &str, now: Now) {
+        self.write(vec![acts::note(record, record.stage, actor)], now);
+        // Nobody may be watching.
+        let _ = self.limits.send(record.clone());
+    }
+
+    fn ended(&self, record: &Record, actor: &str, now: Now) {
+        self.told(record, actor, now);
+        let id = record.limit.id.clone();
+        drop(self.parts.store.submit(move |db| crate::grid::forget(db, &id)));
+    }
+
+    fn acknowledged(&mut self, ack: Ack) {
+        if let Some((id, received)) = ack.limit {
+            self.storing.retain(|(i, r)| (i, r) != (&id, &received));
+            if ack.result.is_ok() {
+                let now = self.parts.clock.now();
+                if let Some(record) = self.site.limits.advance(&id, received, Stage::Accepted, None, now.wall)
+                {
+                    let _ = self.limits.send(record);
+                }
+            }
+        }
+        if let Some(reply) = ack.reply {
+            // The caller may have gone.
+            let _ = reply.send(ack.result);
+        }
     }
 }

@@ -188,7 +188,8 @@ const BATCH: usize = 256;
 fn write(db: &mut Connection, queue: &mpsc::Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         let mut replies = Vec::new();
-        let committed = commit(db, std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)), &mut replies);
+        let committed =
+            commit(db, std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)), &mut replies);
         if let Err(error) = &committed {
             tracing::error!(%error, "nothing was stored");
         }
@@ -229,7 +230,8 @@ fn commit(
 mod tests {
     use super::*;
 
-    const TABLE: Migration = Migration { name: "test-1", sql: "CREATE TABLE t (n INTEGER NOT NULL UNIQUE) STRICT;" };
+    const TABLE: Migration =
+        Migration { name: "test-1", sql: "CREATE TABLE t (n INTEGER NOT NULL UNIQUE) STRICT;" };
 
     #[tokio::test]
     async fn jobs_keep_their_order_and_fail_alone() {

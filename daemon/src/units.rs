@@ -305,8 +305,11 @@ impl FromStr for Wiring {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let error =
-            || QuantityError { text: text.to_owned(), what: "a phase wiring without repetition", example: "L1 L2 L3" };
+        let error = || QuantityError {
+            text: text.to_owned(),
+            what: "a phase wiring without repetition",
+            example: "L1 L2 L3",
+        };
         let mut terminals = [None; 3];
         let mut count = 0;
         for word in text.split([' ', ',']).filter(|w| !w.is_empty()) {
@@ -344,7 +347,9 @@ mod tests {
         assert_eq!("0.5A".parse(), Ok(Milliamps(500)));
         assert_eq!("10.5 kW".parse(), Ok(Watts(10_500)));
         assert_eq!("-3 W".parse(), Ok(Watts(-3)));
-        for bad in ["63", "A", "63 kW", "6.0005 A", "1e3 A", ".5 A", "", "9999999999999999999 A", "- 5 A", "1.-2 A"] {
+        for bad in
+            ["63", "A", "63 kW", "6.0005 A", "1e3 A", ".5 A", "", "9999999999999999999 A", "- 5 A", "1.-2 A"]
+        {
             assert!(bad.parse::<Milliamps>().is_err(), "{bad}");
         }
         let error = "63 kW".parse::<Milliamps>().unwrap_err().to_string();

@@ -55,11 +55,7 @@ impl Caller {
     /// The caller of a request that passed the gate.
     pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
         // Only a service that is served without the gate could get here.
-        request
-            .extensions()
-            .get::<Self>()
-            .cloned()
-            .ok_or_else(|| Status::internal("the caller is not known"))
+        request.extensions().get::<Self>().cloned().ok_or_else(|| Status::internal("the caller is not known"))
     }
 }
 
@@ -88,9 +84,7 @@ impl Gate {
             )));
         };
         let Some((_, roles)) = TABLE.iter().find(|(method, _)| *method == path) else {
-            return Err(Status::unimplemented(format!(
-                "{path} is not part of this interface"
-            )));
+            return Err(Status::unimplemented(format!("{path} is not part of this interface")));
         };
         if !roles.contains(&role) {
             let may: Vec<_> = roles.iter().map(|role| role.name()).collect();
@@ -100,10 +94,7 @@ impl Gate {
                 may.join(" or ")
             )));
         }
-        Ok(Caller {
-            issuer: format!("uid:{uid}"),
-            role,
-        })
+        Ok(Caller { issuer: format!("uid:{uid}"), role })
     }
 }
 
@@ -111,10 +102,7 @@ impl<S> Layer<S> for Gate {
     type Service = Gated<S>;
 
     fn layer(&self, inner: S) -> Gated<S> {
-        Gated {
-            gate: self.clone(),
-            inner,
-        }
+        Gated { gate: self.clone(), inner }
     }
 }
 
@@ -174,12 +162,7 @@ mod tests {
             for file in FileDescriptorSet::decode(set).unwrap().file {
                 for service in &file.service {
                     for method in &service.method {
-                        methods.insert(format!(
-                            "/{}.{}/{}",
-                            file.package(),
-                            service.name(),
-                            method.name()
-                        ));
+                        methods.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
                     }
                 }
             }
@@ -206,13 +189,7 @@ mod tests {
                 match judged {
                     Ok(caller) => {
                         assert!(roles.contains(role), "{path} {role:?}");
-                        assert_eq!(
-                            caller,
-                            Caller {
-                                issuer: format!("uid:{uid}"),
-                                role: *role
-                            }
-                        );
+                        assert_eq!(caller, Caller { issuer: format!("uid:{uid}"), role: *role });
                     }
                     Err(status) => {
                         assert!(!roles.contains(role), "{path} {role:?}");
@@ -230,24 +207,13 @@ mod tests {
     #[test]
     fn strangers_and_unknown_paths_are_refused() {
         let gate = Gate::new(&[(1000, Viewer)]);
-        let stranger = gate
-            .judge(Some(&Peer { uid: Some(4711) }), TABLE[0].0)
-            .unwrap_err();
+        let stranger = gate.judge(Some(&Peer { uid: Some(4711) }), TABLE[0].0).unwrap_err();
         assert_eq!(stranger.code(), Code::PermissionDenied);
         assert!(stranger.message().contains("4711"), "{}", stranger.message());
         for nobody in [None, Some(&Peer { uid: None })] {
-            assert_eq!(
-                gate.judge(nobody, TABLE[0].0).unwrap_err().code(),
-                Code::PermissionDenied
-            );
+            assert_eq!(gate.judge(nobody, TABLE[0].0).unwrap_err().code(), Code::PermissionDenied);
         }
-        for path in [
-            "/ladewart.v1.SiteService/Shutdown",
-            "/ladewart.v1.siteservice/GetSite",
-            "/",
-            "",
-            "*",
-        ] {
+        for path in ["/ladewart.v1.SiteService/Shutdown", "/ladewart.v1.siteservice/GetSite", "/", "", "*"] {
             let refused = gate.judge(Some(&Peer { uid: Some(0) }), path).unwrap_err();
             assert_eq!(refused.code(), Code::Unimplemented, "{path}");
         }
@@ -256,11 +222,7 @@ mod tests {
     #[test]
     fn root_and_the_own_user_are_admin_unless_the_configuration_says_otherwise() {
         let own = nix::unistd::geteuid().as_raw();
-        let judge = |gate: &Gate, uid| {
-            gate.judge(Some(&Peer { uid: Some(uid) }), TABLE[0].0)
-                .unwrap()
-                .role
-        };
+        let judge = |gate: &Gate, uid| gate.judge(Some(&Peer { uid: Some(uid) }), TABLE[0].0).unwrap().role;
         let gate = Gate::new(&[]);
         assert_eq!((judge(&gate, 0), judge(&gate, own)), (Admin, Admin));
         assert_eq!(judge(&Gate::new(&[(own, Viewer)]), own), Viewer);

@@ -20,13 +20,7 @@ pub(super) fn layer(
 ) -> MapResponseLayer<impl Fn(http::Response<Body>) -> http::Response<Body> + Clone> {
     MapResponseLayer::new(move |response: http::Response<Body>| {
         let stop = Box::pin(stop.clone().cancelled_owned());
-        response.map(|inner| {
-            Body::new(UntilStopped {
-                inner,
-                stop,
-                ended: false,
-            })
-        })
+        response.map(|inner| Body::new(UntilStopped { inner, stop, ended: false }))
     })
 }
 

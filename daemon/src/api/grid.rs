@@ -35,16 +35,12 @@ impl Service {
     async fn accepted(&self, limit: &Limit) -> v1::Limit {
         let find = |view: &View, least| {
             let mut newest_first = view.limits.iter().rev();
-            newest_first
-                .find(|record| record.limit == *limit && record.stage >= least)
-                .map(convert::limit)
+            newest_first.find(|record| record.limit == *limit && record.stage >= least).map(convert::limit)
         };
         let mut view = self.0.site.view();
         let shown = view.wait_for(|view| find(view, Stage::Accepted).is_some());
         // Whether it came or not is seen in what the picture holds then.
-        let _ = tokio::time::timeout(PICTURE, shown)
-            .await
-            .map(|shown| shown.map(drop));
+        let _ = tokio::time::timeout(PICTURE, shown).await.map(|shown| shown.map(drop));
         let view = self.0.view();
         find(&view, Stage::Accepted).unwrap_or_else(|| {
             let mut known = find(&view, Stage::Received).unwrap_or_else(|| convert::command_only(limit));
@@ -64,10 +60,7 @@ impl GridService for Service {
         let wish = convert::set_limit(request.into_inner(), caller, &self.0.view(), self.0.now().wall)?;
         let (limit, change) = self.0.site.set_limit(wish).await.map_err(convert::command)?;
         let record = self.accepted(&limit).await;
-        Ok(Response::new(SetLimitResponse {
-            limit: Some(record),
-            change: convert::change(change).into(),
-        }))
+        Ok(Response::new(SetLimitResponse { limit: Some(record), change: convert::change(change).into() }))
     }
 
     async fn clear_limit(
@@ -76,15 +69,8 @@ impl GridService for Service {
     ) -> Result<Response<ClearLimitResponse>, Status> {
         let Caller { issuer, role } = Caller::of(&request)?;
         let id = convert::limit_id(&request.into_inner().id)?;
-        let change = self
-            .0
-            .site
-            .clear_limit(id, issuer, role)
-            .await
-            .map_err(convert::command)?;
-        Ok(Response::new(ClearLimitResponse {
-            change: convert::change(change).into(),
-        }))
+        let change = self.0.site.clear_limit(id, issuer, role).await.map_err(convert::command)?;
+        Ok(Response::new(ClearLimitResponse { change: convert::change(change).into() }))
     }
 
     async fn list_limits(
@@ -93,13 +79,8 @@ impl GridService for Service {
     ) -> Result<Response<ListLimitsResponse>, Status> {
         let ended_too = request.into_inner().include_ended;
         let view = self.0.view();
-        let wanted = view
-            .limits
-            .iter()
-            .filter(|record| ended_too || record.ended.is_none());
-        Ok(Response::new(ListLimitsResponse {
-            limits: wanted.map(convert::limit).collect(),
-        }))
+        let wanted = view.limits.iter().filter(|record| ended_too || record.ended.is_none());
+        Ok(Response::new(ListLimitsResponse { limits: wanted.map(convert::limit).collect() }))
     }
 
     type WatchLimitsStream = Pin<Box<dyn Stream<Item = Result<WatchLimitsResponse, Status>> + Send>>;
@@ -113,12 +94,7 @@ impl GridService for Service {
         let view = self.0.site.view();
         let watch = stream::unfold(Watch::new(changes, view), |mut watch| async move {
             let record = watch.next().await?;
-            Some((
-                Ok(WatchLimitsResponse {
-                    limit: Some(convert::limit(&record)),
-                }),
-                watch,
-            ))
+            Some((Ok(WatchLimitsResponse { limit: Some(convert::limit(&record)) }), watch))
         });
         Ok(Response::new(Box::pin(watch)))
     }
@@ -129,14 +105,7 @@ type Key = (LimitId, NodeId, Watts, Wall, Option<Wall>, Wall);
 
 fn key(record: &Record) -> Key {
     let limit = &record.limit;
-    (
-        limit.id.clone(),
-        limit.node.clone(),
-        limit.watts,
-        limit.valid_from,
-        limit.valid_until,
-        record.received,
-    )
+    (limit.id.clone(), limit.node.clone(), limit.watts, limit.valid_from, limit.valid_until, record.received)
 }
 
 /// Tells each change once. The broadcast brings every stage to a reader that keeps up; the picture fills in what
@@ -151,23 +120,9 @@ struct Watch {
 impl Watch {
     fn new(changes: broadcast::Receiver<Record>, mut view: watch::Receiver<Arc<View>>) -> Self {
         let present = view.borrow_and_update().clone();
-        let told = present
-            .limits
-            .iter()
-            .map(|record| (key(record), record.stage))
-            .collect();
-        let ready = present
-            .limits
-            .iter()
-            .filter(|record| record.ended.is_none())
-            .cloned()
-            .collect();
-        Self {
-            changes: Some(changes),
-            view,
-            told,
-            ready,
-        }
+        let told = present.limits.iter().map(|record| (key(record), record.stage)).collect();
+        let ready = present.limits.iter().filter(|record| record.ended.is_none()).cloned().collect();
+        Self { changes: Some(changes), view, told, ready }
     }
 
     async fn next(&mut self) -> Option<Record> {

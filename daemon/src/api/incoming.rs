@@ -49,10 +49,7 @@ impl Place {
             return None;
         }
         *mine += 1;
-        Some(Self {
-            count: Arc::clone(count),
-            uid,
-        })
+        Some(Self { count: Arc::clone(count), uid })
     }
 }
 
@@ -92,11 +89,7 @@ pub(super) fn connections(listener: UnixListener) -> impl Stream<Item = io::Resu
             let uid = stream.peer_cred().ok().map(|peer| peer.uid());
             match Place::take(&count, uid) {
                 Some(place) => {
-                    let connection = Connection {
-                        stream,
-                        peer: Peer { uid },
-                        _place: place,
-                    };
+                    let connection = Connection { stream, peer: Peer { uid }, _place: place };
                     return Some((Ok(connection), (listener, count)));
                 }
                 None => tracing::warn!(

@@ -24,10 +24,7 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(context: Context) -> Self {
-        Self {
-            context,
-            verifying: Mutex::new(()),
-        }
+        Self { context, verifying: Mutex::new(()) }
     }
 }
 
@@ -67,11 +64,7 @@ impl JournalService for Service {
         &self,
         request: Request<ExportJournalRequest>,
     ) -> Result<Response<Self::ExportJournalStream>, Status> {
-        let ExportJournalRequest {
-            from_sequence,
-            to_sequence,
-            kind,
-        } = request.into_inner();
+        let ExportJournalRequest { from_sequence, to_sequence, kind } = request.into_inner();
         if to_sequence != 0 && to_sequence < from_sequence {
             let problem = format!("{to_sequence} lies before from_sequence, {from_sequence}");
             return Err(convert::invalid("to_sequence", problem));
@@ -86,14 +79,7 @@ impl JournalService for Service {
         };
         let entries = stream::try_unfold(export, |mut export| async move {
             let stored = export.entry().await?;
-            Ok(stored.map(|stored| {
-                (
-                    ExportJournalResponse {
-                        entry: Some(convert::entry(stored)),
-                    },
-                    export,
-                )
-            }))
+            Ok(stored.map(|stored| (ExportJournalResponse { entry: Some(convert::entry(stored)) }, export)))
         });
         Ok(Response::new(Box::pin(entries)))
     }
@@ -103,12 +89,7 @@ impl JournalService for Service {
         _: Request<VerifyJournalRequest>,
     ) -> Result<Response<VerifyJournalResponse>, Status> {
         let _turn = self.verifying.lock().await;
-        let verdict = self
-            .context
-            .journal
-            .verify()
-            .await
-            .map_err(|error| convert::storage(&error))?;
+        let verdict = self.context.journal.verify().await.map_err(|error| convert::storage(&error))?;
         Ok(Response::new(VerifyJournalResponse {
             intact: verdict.intact,
             entries: verdict.entries,

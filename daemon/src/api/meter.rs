@@ -14,13 +14,7 @@ impl MeterService for Service {
         _: Request<ListMetersRequest>,
     ) -> Result<Response<ListMetersResponse>, Status> {
         let now = self.0.now();
-        let meters = self
-            .0
-            .view()
-            .meters
-            .iter()
-            .map(|meter| convert::meter(meter, now))
-            .collect();
+        let meters = self.0.view().meters.iter().map(|meter| convert::meter(meter, now)).collect();
         Ok(Response::new(ListMetersResponse { meters }))
     }
 }

@@ -128,21 +128,8 @@ async fn serving<S: NamedService>(health: &HealthReporter, service: S) -> S {
 
 /// Serves until `stop`. Calls that run then get a short time to end; streams end with UNAVAILABLE.
 pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
-    let Parts {
-        config,
-        site,
-        uplink,
-        journal,
-        clock,
-        listener,
-    } = parts;
-    let context = Context {
-        site,
-        uplink,
-        journal,
-        clock,
-        started: clock.now().wall,
-    };
+    let Parts { config, site, uplink, journal, clock, listener } = parts;
+    let context = Context { site, uplink, journal, clock, started: clock.now().wall };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(ladewart_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -64,9 +64,7 @@ async fn news(uplink: &mut Option<watch::Receiver<smgw::Status>>) {
 #[tonic::async_trait]
 impl SiteService for Service {
     async fn get_site(&self, _: Request<GetSiteRequest>) -> Result<Response<GetSiteResponse>, Status> {
-        Ok(Response::new(GetSiteResponse {
-            site: Some(picture(&self.0)),
-        }))
+        Ok(Response::new(GetSiteResponse { site: Some(picture(&self.0)) }))
     }
 
     type WatchSiteStream = Pin<Box<dyn Stream<Item = Result<WatchSiteResponse, Status>> + Send>>;
@@ -81,13 +79,7 @@ impl SiteService for Service {
         };
         let context = self.0.clone();
         let (view, uplink) = (context.site.view(), context.uplink.clone());
-        let pictures = Pictures {
-            context,
-            view,
-            uplink,
-            interval,
-            first: true,
-        };
+        let pictures = Pictures { context, view, uplink, interval, first: true };
         let answers = stream::unfold(pictures, |mut pictures| async move {
             let site = Some(pictures.next().await?);
             Some((Ok(WatchSiteResponse { site }), pictures))

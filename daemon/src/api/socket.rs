@@ -17,10 +17,7 @@ const MODE: u32 = 0o660;
 /// Opens the socket at `path` with mode 0660. Replaces the file of a process that is gone; a process that still
 /// answers there is an error. Needs the runtime.
 pub fn bind(path: &Path) -> Result<UnixListener, Error> {
-    let failed = |source| Error::Socket {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| Error::Socket { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Ok(there) if !there.file_type().is_socket() => return Err(Error::NotASocket(path.to_owned())),
         Ok(_) if answers(path).map_err(failed)? => return Err(Error::InUse(path.to_owned())),
@@ -53,12 +50,7 @@ fn answers(path: &Path) -> io::Result<bool> {
     match socket.connect(&SockAddr::unix(path)?) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
             Ok(false)
         }
         Err(error) => Err(error),
@@ -76,11 +68,7 @@ mod tests {
         let _listener = bind(&path).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "nothing else is left there"
-        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left there");
     }
 
     #[tokio::test]

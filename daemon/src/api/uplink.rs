@@ -16,10 +16,7 @@ impl UplinkService for Service {
         &self,
         _: Request<GetUplinkStatusRequest>,
     ) -> Result<Response<GetUplinkStatusResponse>, Status> {
-        let uplink = self
-            .0
-            .uplink()
-            .map(|status| convert::uplink(&status, &self.0.view()));
+        let uplink = self.0.uplink().map(|status| convert::uplink(&status, &self.0.view()));
         Ok(Response::new(GetUplinkStatusResponse { uplink }))
     }
 }

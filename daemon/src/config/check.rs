@@ -3,8 +3,8 @@
 use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    Api, Backend, BackendTls, Config, ConfigError, Contact, Control, Evse, Gateway, Line, Meter, Mode, Node, Ocpp,
-    Relay, RelayFunction, Source, Trust, Uplink, raw,
+    Api, Backend, BackendTls, Config, ConfigError, Contact, Control, Evse, Gateway, Line, Meter, Mode, Node,
+    Ocpp, Relay, RelayFunction, Source, Trust, Uplink, raw,
 };
 use crate::{
     ids::{Identity, NodeId},
@@ -15,7 +15,9 @@ use crate::{
 pub fn load(file: &Path) -> Result<(Config, Source), ConfigError> {
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
-        Err(e) => return Err(Source::new(file.to_owned(), String::new()).whole(format!("cannot be read: {e}"))),
+        Err(e) => {
+            return Err(Source::new(file.to_owned(), String::new()).whole(format!("cannot be read: {e}")));
+        }
     };
     let source = Source::new(file.to_owned(), text);
     let document: raw::Document = toml::from_str(source.text()).map_err(|e| source.parse_error(&e))?;
@@ -89,7 +91,8 @@ impl Check<'_> {
         let s = Duration::from_secs;
         let max_frame = raw.max_frame.unwrap_or(1 << 20);
         if !(65_536..=16 << 20).contains(&max_frame) {
-            return self.fail("ocpp.max_frame", format!("{max_frame} is out of range; use 65536 to 16777216 bytes"));
+            return self
+                .fail("ocpp.max_frame", format!("{max_frame} is out of range; use 65536 to 16777216 bytes"));
         }
         Ok(Ocpp {
             listen: raw.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8887))),
@@ -135,7 +138,10 @@ impl Check<'_> {
                     ("trust", raw.trust.is_some()),
                 ] {
                     if given {
-                        return self.fail(&format!("uplink.{name}"), "has no meaning with mode = \"direct\"; remove it");
+                        return self.fail(
+                            &format!("uplink.{name}"),
+                            "has no meaning with mode = \"direct\"; remove it",
+                        );
                     }
                 }
                 Mode::Direct
@@ -143,7 +149,11 @@ impl Check<'_> {
             raw::Mode::Socks5 => {
                 let address = self.required("uplink.gateway", raw.gateway, "\"192.0.2.1:8443\"")?;
                 self.host_port("uplink.gateway", &address)?;
-                let trust = self.required("uplink.trust", raw.trust, "{ pin = \"…\" } or { ca = \"gateway-ca.pem\" }")?;
+                let trust = self.required(
+                    "uplink.trust",
+                    raw.trust,
+                    "{ pin = \"…\" } or { ca = \"gateway-ca.pem\" }",
+                )?;
                 Mode::Socks5(Gateway {
                     address,
                     interface: raw.interface,
@@ -208,7 +218,9 @@ impl Check<'_> {
                 }
                 if fits { Ok(Trust::Pin(bytes)) } else { self.fail(&format!("{field}.pin"), PIN) }
             }
-            (None, Some(ca)) => Ok(Trust::Ca { file: self.file(&format!("{field}.ca"), &ca)?, name: raw.name }),
+            (None, Some(ca)) => {
+                Ok(Trust::Ca { file: self.file(&format!("{field}.ca"), &ca)?, name: raw.name })
+            }
             _ => self.fail(field, "give either pin = \"…\" or ca = \"file.pem\""),
         }
     }
@@ -225,29 +237,40 @@ impl Check<'_> {
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         if authority.contains('@') || path.contains(['?', '#', ' ']) {
-            return self.fail("backend.url", "must not hold a user, a query or a fragment; the identity is appended");
+            return self.fail(
+                "backend.url",
+                "must not hold a user, a query or a fragment; the identity is appended",
+            );
         }
-        let authority = if authority.rsplit_once(':').is_some_and(|(_, p)| p.bytes().all(|b| b.is_ascii_digit())) {
-            authority.to_owned()
-        } else {
-            format!("{authority}:{}", if secure { 443 } else { 80 })
-        };
+        let authority =
+            if authority.rsplit_once(':').is_some_and(|(_, p)| p.bytes().all(|b| b.is_ascii_digit())) {
+                authority.to_owned()
+            } else {
+                format!("{authority}:{}", if secure { 443 } else { 80 })
+            };
         let (host, port) = self.host_port("backend.url", &authority)?;
         let path = if path.is_empty() { "/".to_owned() } else { format!("/{}/", path.trim_matches('/')) };
         let tls = if secure {
             let ca = self.required("backend.ca", raw.ca, "\"backend-ca.pem\"")?;
             let identity = match (raw.certificate, raw.key) {
-                (Some(c), Some(k)) => Some((self.file("backend.certificate", &c)?, self.file("backend.key", &k)?)),
+                (Some(c), Some(k)) => {
+                    Some((self.file("backend.certificate", &c)?, self.file("backend.key", &k)?))
+                }
                 (None, None) => None,
                 _ => return self.fail("backend", "give certificate and key together"),
             };
             Some(BackendTls { ca: self.file("backend.ca", &ca)?, identity })
         } else {
-            for (name, given) in
-                [("ca", raw.ca.is_some()), ("certificate", raw.certificate.is_some()), ("key", raw.key.is_some())]
-            {
+            for (name, given) in [
+                ("ca", raw.ca.is_some()),
+                ("certificate", raw.certificate.is_some()),
+                ("key", raw.key.is_some()),
+            ] {
                 if given {
-                    return self.fail(&format!("backend.{name}"), "has no meaning with ws://; remove it or use wss://");
+                    return self.fail(
+                        &format!("backend.{name}"),
+                        "has no meaning with ws://; remove it or use wss://",
+                    );
                 }
             }
             None
@@ -264,7 +287,13 @@ impl Check<'_> {
             ping_interval: self.duration("backend.ping_interval", raw.ping_interval, s(60), s(1), s(540))?,
             call_timeout: self.duration("backend.call_timeout", raw.call_timeout, s(30), s(1), s(300))?,
             attempts,
-            retry_interval: self.duration("backend.retry_interval", raw.retry_interval, s(60), s(1), s(3600))?,
+            retry_interval: self.duration(
+                "backend.retry_interval",
+                raw.retry_interval,
+                s(60),
+                s(1),
+                s(3600),
+            )?,
         })
     }
 
@@ -313,14 +342,22 @@ impl Check<'_> {
                 (None, _) => {
                     return self.fail(
                         &at("parent"),
-                        format!("is missing; only the first node is the grid connection, add parent = \"{}\"", nodes[0].id),
+                        format!(
+                            "is missing; only the first node is the grid connection, add parent = \"{}\"",
+                            nodes[0].id
+                        ),
                     );
                 }
-                (Some(_), 0) => return self.fail(&at("parent"), "the first node is the grid connection; remove it"),
+                (Some(_), 0) => {
+                    return self.fail(&at("parent"), "the first node is the grid connection; remove it");
+                }
                 (Some(name), _) => match nodes.iter().position(|other| other.id == *name) {
                     Some(index) => Some(index),
                     None => {
-                        return self.fail(&at("parent"), format!("no node \"{name}\" stands above; parents come first"));
+                        return self.fail(
+                            &at("parent"),
+                            format!("no node \"{name}\" stands above; parents come first"),
+                        );
                     }
                 },
             };
@@ -328,7 +365,10 @@ impl Check<'_> {
                 None => None,
                 Some(name) => match meters.iter().position(|m| m.id == name) {
                     Some(index) => Some(index),
-                    None => return self.fail(&at("meter"), format!("there is no [[meter]] with id = \"{name}\"")),
+                    None => {
+                        return self
+                            .fail(&at("meter"), format!("there is no [[meter]] with id = \"{name}\""));
+                    }
                 },
             };
             nodes.push(Node { id: n.id, parent, fuse: n.fuse, meter });
@@ -358,7 +398,10 @@ impl Check<'_> {
             if let Some(other) = evses.iter().find(|other| other.identity == identity) {
                 return self.fail(
                     &at("identity"),
-                    format!("\"{identity}\" is the identity of EVSE \"{}\" already; each needs its own", other.id),
+                    format!(
+                        "\"{identity}\" is the identity of EVSE \"{}\" already; each needs its own",
+                        other.id
+                    ),
                 );
             }
             let min = e.min.unwrap_or(Milliamps::amps(6));
@@ -368,13 +411,17 @@ impl Check<'_> {
                 return self.fail(&at("min"), format!("{min} is out of range; IEC 61851-1 begins at 6 A"));
             }
             if !(min..=Milliamps::amps(500)).contains(&e.max) {
-                return self.fail(&at("max"), format!("{} is out of range; use {min} to 500 A per phase", e.max));
+                return self
+                    .fail(&at("max"), format!("{} is out of range; use {min} to 500 A per phase", e.max));
             }
             if !(Milliamps(100)..=Milliamps::amps(6)).contains(&step) {
                 return self.fail(&at("step"), format!("{step} is out of range; use 0.1 A to 6 A"));
             }
             if failsafe != Milliamps::ZERO && !(min..=e.max).contains(&failsafe) {
-                return self.fail(&at("failsafe"), format!("{failsafe} is neither 0 A nor within {min} to {}", e.max));
+                return self.fail(
+                    &at("failsafe"),
+                    format!("{failsafe} is neither 0 A nor within {min} to {}", e.max),
+                );
             }
             evses.push(Evse {
                 id: e.id,
@@ -409,7 +456,10 @@ impl Check<'_> {
                 if sum > node.fuse {
                     return self.fail(
                         &format!("node[{n}].fuse"),
-                        format!("the EVSEs' failsafe values add up to {sum} on {phase}, more than {}", node.fuse),
+                        format!(
+                            "the EVSEs' failsafe values add up to {sum} on {phase}, more than {}",
+                            node.fuse
+                        ),
                     );
                 }
             }
@@ -421,7 +471,10 @@ impl Check<'_> {
         match (raw.chip, raw.offset, raw.file) {
             (Some(chip), Some(offset), None) => Ok(Line::Gpio { chip, offset }),
             (None, None, Some(file)) => Ok(Line::File(self.source.directory().join(file))),
-            _ => self.fail(field, "write { chip = \"/dev/gpiochip0\", offset = 4 }, or { file = \"…\" } on a simulated site"),
+            _ => self.fail(
+                field,
+                "write { chip = \"/dev/gpiochip0\", offset = 4 }, or { file = \"…\" } on a simulated site",
+            ),
         }
     }
 
@@ -470,7 +523,9 @@ impl Check<'_> {
                 }
                 (raw::Function::Release, Some(name)) => match evses.iter().position(|e| e.id == name) {
                     Some(index) => RelayFunction::Release(index),
-                    None => return self.fail(&at("evse"), format!("there is no [[evse]] with id = \"{name}\"")),
+                    None => {
+                        return self.fail(&at("evse"), format!("there is no [[evse]] with id = \"{name}\""));
+                    }
                 },
             };
             relays.push(Relay { id: r.id, line: self.line(&at("line"), r.line)?, function });

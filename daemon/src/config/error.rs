@@ -50,7 +50,7 @@ impl Source {
         self.file.parent().map(PathBuf::from).unwrap_or_default()
     }
 
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
@@ -68,7 +68,7 @@ impl Source {
     }
 
     /// The parser's error, with the field found by its place.
-    pub(super) fn parse_error(&self, error: &toml::de::Error) -> ConfigError {
+    pub(crate) fn parse_error(&self, error: &toml::de::Error) -> ConfigError {
         let start = error.span().map(|s| s.start);
         let field = start.and_then(|at| self.field_at(at)).unwrap_or_default();
         let line = start.map_or(0, |at| self.line(at));
@@ -137,7 +137,9 @@ impl Source {
                 DeValue::Table(table) => table
                     .iter()
                     .any(|(k, v)| k.span().contains(&at) || v.span().contains(&at) || holds(v.get_ref(), at)),
-                DeValue::Array(items) => items.iter().any(|v| v.span().contains(&at) || holds(v.get_ref(), at)),
+                DeValue::Array(items) => {
+                    items.iter().any(|v| v.span().contains(&at) || holds(v.get_ref(), at))
+                }
                 _ => false,
             }
         }

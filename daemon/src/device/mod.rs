@@ -1,1 +1,15 @@
-//! (being built)
+//! What hangs on the site's wires: devices described as data, and digital lines behind one trait.
+//!
+//! In: definition files, line names of the configuration. Out: [`Definition`]s for `meter`, lines for `contact`
+//! and `relay`. Invariant: nothing in here decides; a body that fails says so in words and stays usable.
+
+pub mod catalog;
+pub mod definition;
+pub mod line;
+pub mod quantity;
+
+pub use self::{
+    catalog::{Catalog, DefinitionError, UnknownDevice},
+    definition::Definition,
+    quantity::{Kind, Quantity},
+};

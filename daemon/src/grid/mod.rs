@@ -1,10 +1,21 @@
 //! Power limits from every source, and their life.
 //!
+//! In: wishes with an authenticated issuer, the time, the measured power. Out: the limits in force, each with its
+//! stage. Invariant: the smallest valid limit of a node wins, 0 W is a limit, and no stage is said before it is
+//! true: `accepted` after the sync, `applied` after every confirmation, `effective` after a measurement.
+//!
 //! ```text
 //! received → accepted → applied → effective ─→ expired | cleared | superseded
 //!     └──────────┴──────────┴────────────────────┘
 //! ```
 
+mod book;
+mod keep;
+
+pub use self::{
+    book::{Book, Change, Refusal, Wish},
+    keep::{MIGRATIONS, forget, kept, remember},
+};
 use crate::{
     config::Role,
     ids::{LimitId, NodeId},
@@ -32,6 +43,28 @@ pub struct Limit {
     pub valid_until: Option<Wall>,
     /// For the record.
     pub reason: String,
+}
+
+impl Stage {
+    /// As the journal writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Accepted => "accepted",
+            Self::Applied => "applied",
+            Self::Effective => "effective",
+            Self::Expired => "expired",
+            Self::Cleared => "cleared",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// Whether the limit is over.
+    #[must_use]
+    pub const fn ended(self) -> bool {
+        matches!(self, Self::Expired | Self::Cleared | Self::Superseded)
+    }
 }
 
 /// How far a limit got. Ordered as in the life above.
@@ -72,4 +105,14 @@ pub struct Record {
     pub ended: Option<Wall>,
     /// Power of the controllable devices when found effective.
     pub measured: Option<Watts>,
+}
+
+impl Record {
+    /// Whether it limits at this time. A limit acts from the moment it is received.
+    #[must_use]
+    pub fn in_force(&self, now: Wall) -> bool {
+        !self.stage.ended()
+            && self.limit.valid_from <= now
+            && self.limit.valid_until.is_none_or(|until| now < until)
+    }
 }

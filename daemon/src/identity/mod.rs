@@ -1,1 +1,142 @@
-//! (being built)
+//! Who we are towards a peer: a certificate chain and its private key.
+//!
+//! In: two PEM files. Out: an [`Identity`] for TLS, and what may be shown of a certificate. Invariant: the key
+//! belongs to the certificate, and no message ever holds a byte of a key.
+
+mod pem;
+
+use std::{fmt, path::Path, sync::Arc};
+
+use rustls::{
+    Error, InconsistentKeys, SignatureAlgorithm,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    sign::CertifiedKey,
+};
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+
+pub use self::pem::certificates;
+use crate::{
+    smgw::CertificateStatus,
+    time::Wall,
+    tls::{Profile, provider},
+};
+
+/// Why there is no identity. The text names the file and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// The certificate file is to be replaced.
+    #[error("{0}")]
+    Certificate(String),
+    /// The key file is to be replaced.
+    #[error("{0}")]
+    Key(String),
+}
+
+/// A certificate chain with its private key.
+#[derive(Clone)]
+pub struct Identity {
+    certified: Arc<CertifiedKey>,
+    status: CertificateStatus,
+}
+
+/// Without the key.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Reads a certificate chain, leaf first, and the private key of the leaf (PKCS#8 or SEC1).
+    pub fn load(certificate: &Path, key: &Path, profile: Profile) -> Result<Self, IdentityError> {
+        let chain = certificates(certificate).map_err(IdentityError::Certificate)?;
+        let secret = pem::private_key(key).map_err(IdentityError::Key)?;
+        Self::new(chain, secret, profile, certificate, key)
+    }
+
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        secret: PrivateKeyDer<'static>,
+        profile: Profile,
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<Self, IdentityError> {
+        let bad_certificate =
+            |text: &str| IdentityError::Certificate(format!("{}: {text}", certificate.display()));
+        let bad_key = |text: &str| IdentityError::Key(format!("{}: {text}", key.display()));
+        let Some(leaf) = chain.first() else {
+            return Err(bad_certificate(pem::NO_CERTIFICATE));
+        };
+        let status = describe(leaf).ok_or_else(|| bad_certificate(UNREADABLE))?;
+        let wanted = match profile {
+            Profile::Han => "the gateway's profile takes an ECDSA key on P-256 or P-384",
+            Profile::Inner => "use an ECDSA key on P-256 or P-384, or an RSA key of at least 2048 bits",
+        };
+        // The library's own message is not passed on: it may describe the key.
+        let signing = provider(profile)
+            .key_provider
+            .load_private_key(secret)
+            .map_err(|_| bad_key(&format!("the private key cannot be used; {wanted}")))?;
+        if profile == Profile::Han && signing.algorithm() != SignatureAlgorithm::ECDSA {
+            return Err(bad_key(&format!("the private key is not for ECDSA; {wanted}")));
+        }
+        let certified = CertifiedKey::new(chain, signing);
+        match certified.keys_match() {
+            Ok(()) => Ok(Self { certified: Arc::new(certified), status }),
+            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(bad_key(&format!(
+                "the private key does not belong to the certificate in {}; give the key that it was issued for, and \
+                 the leaf certificate first",
+                certificate.display()
+            ))),
+            Err(_) => Err(bad_certificate(UNREADABLE)),
+        }
+    }
+
+    /// For TLS.
+    #[must_use]
+    pub fn certified_key(&self) -> Arc<CertifiedKey> {
+        self.certified.clone()
+    }
+
+    /// What can be shown of it.
+    #[must_use]
+    pub fn status(&self) -> &CertificateStatus {
+        &self.status
+    }
+}
+
+const UNREADABLE: &str = "the certificate cannot be read; give an X.509 version 3 certificate";
+
+/// SHA-256 over the DER form.
+#[must_use]
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
+    Sha256::digest(certificate.as_ref()).into()
+}
+
+/// Two digits per byte.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// What can be shown of a certificate; `None` if it is none.
+#[must_use]
+pub fn describe(certificate: &CertificateDer<'_>) -> Option<CertificateStatus> {
+    let (_, parsed) = X509Certificate::from_der(certificate.as_ref()).ok()?;
+    let wall = |time: ASN1Time| Wall(time.timestamp().saturating_mul(1000));
+    Some(CertificateStatus {
+        subject: parsed.subject().to_string(),
+        fingerprint: fingerprint(certificate),
+        not_before: wall(parsed.validity().not_before),
+        not_after: wall(parsed.validity().not_after),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -60,29 +60,13 @@ mod tests {
             actor: b"uid:0",
             body: br#"{"watts":10000}"#,
         };
-        let hex = content
-            .hash(&GENESIS)
-            .iter()
-            .fold(String::new(), |text, b| text + &format!("{b:02x}"));
-        assert_eq!(
-            hex,
-            "d27b219b5aab28cc67c10df3496d06186b5d7c835ff23e868b98c1fe961c7319"
-        );
+        let hex = content.hash(&GENESIS).iter().fold(String::new(), |text, b| text + &format!("{b:02x}"));
+        assert_eq!(hex, "d27b219b5aab28cc67c10df3496d06186b5d7c835ff23e868b98c1fe961c7319");
     }
 
     #[test]
     fn moving_a_byte_from_one_field_to_the_next_changes_the_hash() {
-        let content = |kind, subject| Content {
-            sequence: 1,
-            at: 0,
-            kind,
-            subject,
-            actor: b"",
-            body: b"{}",
-        };
-        assert_ne!(
-            content(b"ab", b"c").hash(&GENESIS),
-            content(b"a", b"bc").hash(&GENESIS)
-        );
+        let content = |kind, subject| Content { sequence: 1, at: 0, kind, subject, actor: b"", body: b"{}" };
+        assert_ne!(content(b"ab", b"c").hash(&GENESIS), content(b"a", b"bc").hash(&GENESIS));
     }
 }

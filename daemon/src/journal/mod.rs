@@ -124,23 +124,12 @@ impl Journal {
         limit: usize,
     ) -> Result<Vec<Stored>, StoreError> {
         let mut next = i64::try_from(from).unwrap_or(i64::MAX);
-        let last = if to == 0 {
-            i64::MAX
-        } else {
-            i64::try_from(to).unwrap_or(i64::MAX)
-        };
+        let last = if to == 0 { i64::MAX } else { i64::try_from(to).unwrap_or(i64::MAX) };
         let mut found = Vec::new();
         while found.len() < limit {
             let (kind, wanted) = (kind.to_owned(), limit - found.len());
-            match self
-                .store
-                .read(move |db| span(db, next, last, &kind, wanted))
-                .await?
-            {
-                Span {
-                    rows,
-                    resume: Some(resume),
-                } => {
+            match self.store.read(move |db| span(db, next, last, &kind, wanted)).await? {
+                Span { rows, resume: Some(resume) } => {
                     found.extend(rows);
                     next = resume;
                 }
@@ -171,9 +160,7 @@ fn append(db: &Connection, entries: &[Entry]) -> rusqlite::Result<()> {
         return Ok(());
     }
     let head: Option<(i64, Vec<u8>)> = db
-        .query_row("SELECT sequence, hash FROM journal_head", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row("SELECT sequence, hash FROM journal_head", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     // Going on from whatever is there would hide what was taken away.
     let (mut sequence, mut hash) = head.ok_or_else(|| damaged("the head of the journal is gone"))?;
@@ -181,9 +168,7 @@ fn append(db: &Connection, entries: &[Entry]) -> rusqlite::Result<()> {
         "INSERT INTO journal (sequence, at, kind, subject, actor, body, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     for entry in entries {
-        sequence = sequence
-            .checked_add(1)
-            .ok_or_else(|| damaged("the journal's numbers are used up"))?;
+        sequence = sequence.checked_add(1).ok_or_else(|| damaged("the journal's numbers are used up"))?;
         let body = match &entry.body {
             serde_json::Value::Object(_) => entry.body.to_string(),
             other => serde_json::json!({ "value": other }).to_string(),
@@ -197,20 +182,9 @@ fn append(db: &Connection, entries: &[Entry]) -> rusqlite::Result<()> {
             body: body.as_bytes(),
         };
         hash = content.hash(&hash).to_vec();
-        insert.execute(params![
-            sequence,
-            entry.at.0,
-            entry.kind,
-            entry.subject,
-            entry.actor,
-            body,
-            hash
-        ])?;
+        insert.execute(params![sequence, entry.at.0, entry.kind, entry.subject, entry.actor, body, hash])?;
     }
-    db.execute(
-        "UPDATE journal_head SET sequence = ?1, hash = ?2",
-        params![sequence, hash],
-    )?;
+    db.execute("UPDATE journal_head SET sequence = ?1, hash = ?2", params![sequence, hash])?;
     Ok(())
 }
 
@@ -227,16 +201,10 @@ struct Span {
 
 /// The matching entries among the next [`SPAN`] numbers that are in use.
 fn span(db: &Connection, from: i64, to: i64, kind: &str, limit: usize) -> rusqlite::Result<Span> {
-    let start: Option<i64> = db.query_row(
-        "SELECT min(sequence) FROM journal WHERE sequence >= ?1",
-        [from],
-        |row| row.get(0),
-    )?;
+    let start: Option<i64> =
+        db.query_row("SELECT min(sequence) FROM journal WHERE sequence >= ?1", [from], |row| row.get(0))?;
     let Some(start) = start.filter(|start| *start <= to) else {
-        return Ok(Span {
-            rows: Vec::new(),
-            resume: None,
-        });
+        return Ok(Span { rows: Vec::new(), resume: None });
     };
     let end = start.saturating_add(SPAN - 1).min(to);
     let mut query = db.prepare_cached(
@@ -246,14 +214,10 @@ fn span(db: &Connection, from: i64, to: i64, kind: &str, limit: usize) -> rusqli
          ORDER BY sequence LIMIT ?4",
     )?;
     let limit_sql = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = query
-        .query_map(params![start, end, kind, limit_sql], stored)?
-        .collect::<Result<Vec<_>, _>>()?;
+    let rows =
+        query.query_map(params![start, end, kind, limit_sql], stored)?.collect::<Result<Vec<_>, _>>()?;
     let full = rows.len() >= limit;
-    Ok(Span {
-        rows,
-        resume: (end < to && !full).then(|| end.saturating_add(1)),
-    })
+    Ok(Span { rows, resume: (end < to && !full).then(|| end.saturating_add(1)) })
 }
 
 /// Shows what is there, even where somebody wrote something else than text.

@@ -7,12 +7,7 @@ use crate::store::Writer;
 fn entry(n: i64) -> Entry {
     Entry {
         at: Wall(1_795_000_000_000 + n),
-        kind: if n % 2 == 0 {
-            "limit.accepted"
-        } else {
-            "meter.lost"
-        }
-        .into(),
+        kind: if n % 2 == 0 { "limit.accepted" } else { "meter.lost" }.into(),
         subject: format!("s{n}"),
         actor: "uid:0".into(),
         body: json!({ "n": n }),
@@ -28,20 +23,12 @@ struct Site {
 impl Site {
     fn open(dir: tempfile::TempDir) -> Self {
         let (store, writer) = Store::open(dir.path(), MIGRATIONS).unwrap();
-        Self {
-            dir,
-            journal: Journal::new(store),
-            _writer: writer,
-        }
+        Self { dir, journal: Journal::new(store), _writer: writer }
     }
 
     async fn with(entries: i64) -> Self {
         let site = Self::open(tempfile::tempdir().unwrap());
-        site.journal
-            .append((1..=entries).map(entry).collect())
-            .await
-            .unwrap()
-            .unwrap();
+        site.journal.append((1..=entries).map(entry).collect()).await.unwrap().unwrap();
         site
     }
 
@@ -57,13 +44,7 @@ impl Site {
     }
 
     async fn numbers(&self, from: u64, to: u64, kind: &str, limit: usize) -> Vec<u64> {
-        self.journal
-            .page(from, to, kind, limit)
-            .await
-            .unwrap()
-            .iter()
-            .map(|e| e.sequence)
-            .collect()
+        self.journal.page(from, to, kind, limit).await.unwrap().iter().map(|e| e.sequence).collect()
     }
 }
 
@@ -79,49 +60,26 @@ async fn an_untouched_journal_is_intact_and_grows_over_restarts() {
     let before = site.verify().await;
     assert!(before.intact && before.entries == 3, "{before:?}");
 
-    let Site {
-        dir,
-        journal,
-        _writer: writer,
-    } = site;
+    let Site { dir, journal, _writer: writer } = site;
     drop(journal);
     writer.join();
     let site = Site::open(dir);
     assert_eq!(site.verify().await, before);
     site.journal.append(vec![entry(4)]).await.unwrap().unwrap();
     let after = site.verify().await;
-    assert!(
-        after.intact && after.entries == 4 && after.head != before.head,
-        "{after:?}"
-    );
+    assert!(after.intact && after.entries == 4 && after.head != before.head, "{after:?}");
     assert_eq!(site.numbers(0, 0, "", 100).await, [1, 2, 3, 4]);
 }
 
 #[tokio::test]
 async fn what_is_read_is_what_was_handed_in() {
     let site = Site::open(tempfile::tempdir().unwrap());
-    let wanted = Entry {
-        body: json!({ "b": "ä\u{1f50c}\"", "a": [1, null] }),
-        ..entry(1)
-    };
-    let odd = Entry {
-        body: json!(7),
-        ..entry(2)
-    };
-    site.journal
-        .append(vec![wanted.clone(), odd])
-        .await
-        .unwrap()
-        .unwrap();
+    let wanted = Entry { body: json!({ "b": "ä\u{1f50c}\"", "a": [1, null] }), ..entry(1) };
+    let odd = Entry { body: json!(7), ..entry(2) };
+    site.journal.append(vec![wanted.clone(), odd]).await.unwrap().unwrap();
     let all = site.journal.page(0, 0, "", 10).await.unwrap();
-    assert_eq!(
-        (all[0].at, &all[0].kind, &all[0].subject),
-        (wanted.at, &wanted.kind, &wanted.subject)
-    );
-    assert_eq!(
-        serde_json::from_str::<serde_json::Value>(&all[0].body).unwrap(),
-        wanted.body
-    );
+    assert_eq!((all[0].at, &all[0].kind, &all[0].subject), (wanted.at, &wanted.kind, &wanted.subject));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&all[0].body).unwrap(), wanted.body);
     assert_eq!(all[1].body, r#"{"value":7}"#, "a body is always an object");
     assert_eq!(all[0].hash.len(), 32);
 }
@@ -133,16 +91,8 @@ async fn pages_keep_order_range_kind_and_size() {
     assert_eq!(site.numbers(5, 7, "", 100).await, [5, 6, 7]);
     assert_eq!(site.numbers(0, 0, "limit.accepted", 100).await, [2, 4, 6, 8, 10]);
     assert_eq!(site.numbers(3, 0, "meter.", 2).await, [3, 5]);
-    assert_eq!(
-        site.numbers(0, 0, "meter", 100).await,
-        [0; 0],
-        "without the dot a kind is meant exactly"
-    );
-    assert_eq!(
-        site.numbers(0, 0, "limit.%", 100).await,
-        [0; 0],
-        "a kind is no pattern"
-    );
+    assert_eq!(site.numbers(0, 0, "meter", 100).await, [0; 0], "without the dot a kind is meant exactly");
+    assert_eq!(site.numbers(0, 0, "limit.%", 100).await, [0; 0], "a kind is no pattern");
     assert_eq!(site.numbers(11, 0, "", 100).await, [0; 0]);
     assert_eq!(site.numbers(u64::MAX, u64::MAX, "", 100).await, [0; 0]);
 }
@@ -150,10 +100,7 @@ async fn pages_keep_order_range_kind_and_size() {
 #[tokio::test]
 async fn a_rare_kind_is_found_beyond_one_span() {
     let site = Site::with(2 * SPAN).await;
-    let rare = Entry {
-        kind: "daemon.started".into(),
-        ..entry(0)
-    };
+    let rare = Entry { kind: "daemon.started".into(), ..entry(0) };
     site.journal.append(vec![rare]).await.unwrap().unwrap();
     let number = u64::try_from(2 * SPAN + 1).unwrap();
     assert_eq!(site.numbers(0, 0, "daemon.", 10).await, [number]);
@@ -162,53 +109,17 @@ async fn a_rare_kind_is_found_beyond_one_span() {
 /// What is done to ten entries, the number that is named then, and what is said about it.
 const TAMPERING: &[(&str, u64, &str)] = &[
     ("UPDATE journal SET at = at + 1 WHERE sequence = 5", 5, "changed"),
-    (
-        "UPDATE journal SET kind = 'limit.cleared' WHERE sequence = 5",
-        5,
-        "changed",
-    ),
-    (
-        "UPDATE journal SET subject = 'other' WHERE sequence = 1",
-        1,
-        "changed",
-    ),
-    (
-        "UPDATE journal SET actor = 'uid:1' WHERE sequence = 10",
-        10,
-        "changed",
-    ),
-    (
-        "UPDATE journal SET body = '{\"n\": 5}' WHERE sequence = 5",
-        5,
-        "changed",
-    ),
-    (
-        "UPDATE journal SET body = CAST(x'ff' AS TEXT) WHERE sequence = 5",
-        5,
-        "changed",
-    ),
-    (
-        "UPDATE journal SET hash = zeroblob(32) WHERE sequence = 5",
-        5,
-        "changed",
-    ),
+    ("UPDATE journal SET kind = 'limit.cleared' WHERE sequence = 5", 5, "changed"),
+    ("UPDATE journal SET subject = 'other' WHERE sequence = 1", 1, "changed"),
+    ("UPDATE journal SET actor = 'uid:1' WHERE sequence = 10", 10, "changed"),
+    ("UPDATE journal SET body = '{\"n\": 5}' WHERE sequence = 5", 5, "changed"),
+    ("UPDATE journal SET body = CAST(x'ff' AS TEXT) WHERE sequence = 5", 5, "changed"),
+    ("UPDATE journal SET hash = zeroblob(32) WHERE sequence = 5", 5, "changed"),
     ("UPDATE journal SET hash = x'' WHERE sequence = 5", 5, "changed"),
     ("DELETE FROM journal WHERE sequence = 5", 5, "entry 5 is missing"),
-    (
-        "DELETE FROM journal WHERE sequence BETWEEN 5 AND 7",
-        5,
-        "entries 5 to 7 are missing",
-    ),
-    (
-        "DELETE FROM journal WHERE sequence <= 3",
-        1,
-        "entries 1 to 3 are missing",
-    ),
-    (
-        "DELETE FROM journal WHERE sequence > 8",
-        9,
-        "entries 9 to 10 are missing",
-    ),
+    ("DELETE FROM journal WHERE sequence BETWEEN 5 AND 7", 5, "entries 5 to 7 are missing"),
+    ("DELETE FROM journal WHERE sequence <= 3", 1, "entries 1 to 3 are missing"),
+    ("DELETE FROM journal WHERE sequence > 8", 9, "entries 9 to 10 are missing"),
     ("DELETE FROM journal", 1, "entries 1 to 10 are missing"),
     (
         // Two entries change places, hashes and all.
@@ -224,41 +135,17 @@ const TAMPERING: &[(&str, u64, &str)] = &[
         5,
         "changed",
     ),
-    (
-        "UPDATE journal SET sequence = 0 WHERE sequence = 5",
-        1,
-        "before the first",
-    ),
-    (
-        "UPDATE journal SET sequence = -5 WHERE sequence = 5",
-        1,
-        "before the first",
-    ),
+    ("UPDATE journal SET sequence = 0 WHERE sequence = 5", 1, "before the first"),
+    ("UPDATE journal SET sequence = -5 WHERE sequence = 5", 1, "before the first"),
     (
         "INSERT INTO journal SELECT 11, at, kind, subject, actor, body, hash FROM journal WHERE sequence = 10",
         11,
         "changed",
     ),
-    (
-        "UPDATE journal_head SET sequence = 8",
-        9,
-        "should end with entry 8",
-    ),
-    (
-        "UPDATE journal_head SET sequence = 12",
-        11,
-        "entries 11 to 12 are missing",
-    ),
-    (
-        "UPDATE journal_head SET hash = zeroblob(32)",
-        10,
-        "not the one that the head names",
-    ),
-    (
-        "DELETE FROM journal_head",
-        11,
-        "the head that names the last entry is gone",
-    ),
+    ("UPDATE journal_head SET sequence = 8", 9, "should end with entry 8"),
+    ("UPDATE journal_head SET sequence = 12", 11, "entries 11 to 12 are missing"),
+    ("UPDATE journal_head SET hash = zeroblob(32)", 10, "not the one that the head names"),
+    ("DELETE FROM journal_head", 11, "the head that names the last entry is gone"),
 ];
 
 #[tokio::test]
@@ -286,13 +173,8 @@ async fn a_recomputed_entry_breaks_the_next_one() {
         actor: b"uid:0",
         body: br#"{"n":5}"#,
     };
-    let hash = forged
-        .hash(&previous)
-        .iter()
-        .fold(String::new(), |text, b| text + &format!("{b:02x}"));
-    site.tamper(&format!(
-        "UPDATE journal SET subject = 'forged', hash = x'{hash}' WHERE sequence = 5"
-    ));
+    let hash = forged.hash(&previous).iter().fold(String::new(), |text, b| text + &format!("{b:02x}"));
+    site.tamper(&format!("UPDATE journal SET subject = 'forged', hash = x'{hash}' WHERE sequence = 5"));
     assert_eq!(site.verify().await.broken_at, 6);
 }
 
@@ -302,12 +184,7 @@ async fn a_cut_tail_stays_noticed_when_the_journal_goes_on() {
     site.tamper("DELETE FROM journal WHERE sequence > 8");
     site.journal.append(vec![entry(11)]).await.unwrap().unwrap();
     let verdict = site.verify().await;
-    assert_eq!(
-        (verdict.broken_at, verdict.entries),
-        (9, 8),
-        "{}",
-        verdict.problem
-    );
+    assert_eq!((verdict.broken_at, verdict.entries), (9, 8), "{}", verdict.problem);
 }
 
 #[tokio::test]
@@ -315,10 +192,7 @@ async fn without_its_head_the_journal_takes_nothing() {
     let site = Site::with(2).await;
     site.tamper("DELETE FROM journal_head");
     let error = site.journal.append(vec![entry(3)]).await.unwrap().unwrap_err();
-    assert!(
-        matches!(&error, StoreError::Unavailable(why) if why.contains("head")),
-        "{error}"
-    );
+    assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("head")), "{error}");
     assert_eq!(site.numbers(0, 0, "", 10).await, [1, 2]);
 }
 
@@ -326,11 +200,7 @@ async fn without_its_head_the_journal_takes_nothing() {
 async fn a_damaged_file_is_located_and_never_called_intact() {
     let site = Site::with(3000).await;
     site.tamper("PRAGMA wal_checkpoint(TRUNCATE)");
-    let Site {
-        dir,
-        journal,
-        _writer: writer,
-    } = site;
+    let Site { dir, journal, _writer: writer } = site;
     drop(journal);
     writer.join();
     let path = dir.path().join("ladewart.db");
@@ -340,10 +210,7 @@ async fn a_damaged_file_is_located_and_never_called_intact() {
     std::fs::write(&path, bytes).unwrap();
     let site = Site::open(dir);
     let verdict = site.verify().await;
-    assert!(
-        !verdict.intact && verdict.broken_at > 1 && verdict.broken_at < 3000,
-        "{verdict:?}"
-    );
+    assert!(!verdict.intact && verdict.broken_at > 1 && verdict.broken_at < 3000, "{verdict:?}");
 }
 
 #[tokio::test]
@@ -352,36 +219,22 @@ async fn ten_thousand_entries_verify_while_others_are_appended() {
     let deadline = std::time::Duration::from_secs(10);
     let more = async {
         for n in 0..20 {
-            site.journal
-                .append(vec![entry(10_001 + n)])
-                .await
-                .unwrap()
-                .unwrap();
+            site.journal.append(vec![entry(10_001 + n)]).await.unwrap().unwrap();
         }
     };
-    let (verdict, ()) = tokio::time::timeout(deadline, async { tokio::join!(site.verify(), more) })
-        .await
-        .expect("in time");
+    let (verdict, ()) =
+        tokio::time::timeout(deadline, async { tokio::join!(site.verify(), more) }).await.expect("in time");
     assert!(verdict.intact && verdict.entries >= 10_000, "{verdict:?}");
 }
 
 fn random_entry() -> impl Strategy<Value = Entry> {
     let body = proptest::collection::btree_map(
         ".{0,8}",
-        prop_oneof![
-            any::<i64>().prop_map(|n| json!(n)),
-            ".{0,8}".prop_map(|s| json!(s))
-        ],
+        prop_oneof![any::<i64>().prop_map(|n| json!(n)), ".{0,8}".prop_map(|s| json!(s))],
         0..4,
     );
     (any::<i64>(), "[a-z.]{0,12}", ".{0,12}", ".{0,12}", body).prop_map(|(at, kind, subject, actor, body)| {
-        Entry {
-            at: Wall(at),
-            kind,
-            subject,
-            actor,
-            body: serde_json::to_value(body).unwrap(),
-        }
+        Entry { at: Wall(at), kind, subject, actor, body: serde_json::to_value(body).unwrap() }
     })
 }
 

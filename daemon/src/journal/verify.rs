@@ -50,17 +50,10 @@ pub(super) fn page(db: &Connection, from: i64) -> rusqlite::Result<Page> {
     let snapshot = db.unchecked_transaction()?;
     let head = snapshot
         .query_row("SELECT sequence, hash FROM journal_head", [], |row| {
-            Ok((
-                row.get_ref(0)?.as_i64().unwrap_or(-1),
-                chain::bytes(row.get_ref(1)?),
-            ))
+            Ok((row.get_ref(0)?.as_i64().unwrap_or(-1), chain::bytes(row.get_ref(1)?)))
         })
         .optional()?;
-    let mut page = Page {
-        rows: Vec::new(),
-        unreadable: None,
-        head,
-    };
+    let mut page = Page { rows: Vec::new(), unreadable: None, head };
     let mut query = snapshot.prepare_cached(
         "SELECT sequence, at, kind, subject, actor, body, hash FROM journal
          WHERE sequence >= ?1 ORDER BY sequence LIMIT ?2",
@@ -96,10 +89,7 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) const fn new() -> Self {
-        Self {
-            last: 0,
-            hash: GENESIS,
-        }
+        Self { last: 0, hash: GENESIS }
     }
 
     /// The first number of the next page. The first page begins below 1, so that entries before the first are
@@ -118,21 +108,17 @@ impl Walk {
         }
         let next = self.last + 1;
         if let Some(error) = page.unreadable {
-            return Some(self.broken(format!(
-                "the storage cannot be read from entry {next} on: {error}"
-            )));
+            return Some(self.broken(format!("the storage cannot be read from entry {next} on: {error}")));
         }
         if !reached_end {
             return None;
         }
         Some(match page.head {
-            None => self.broken(format!(
-                "the head that names the last entry is gone; entry {} was found",
-                self.last
-            )),
-            Some((head, _)) if head > self.last => self.broken(format!(
-                "entries {next} to {head} are missing: the journal was cut off"
-            )),
+            None => self
+                .broken(format!("the head that names the last entry is gone; entry {} was found", self.last)),
+            Some((head, _)) if head > self.last => {
+                self.broken(format!("entries {next} to {head} are missing: the journal was cut off"))
+            }
             Some((head, _)) if head < self.last => {
                 self.last = head.max(0);
                 self.broken(format!(
@@ -152,10 +138,7 @@ impl Walk {
     fn step(&mut self, row: &Row) -> Option<String> {
         let expected = self.last + 1;
         if row.sequence < expected {
-            return Some(format!(
-                "there is an entry with the number {}, before the first",
-                row.sequence
-            ));
+            return Some(format!("there is an entry with the number {}, before the first", row.sequence));
         }
         if row.sequence > expected {
             let until = row.sequence - 1;
@@ -167,15 +150,7 @@ impl Walk {
         }
         let hash = row.at.map(|at| {
             let (kind, subject, actor, body) = (&row.kind, &row.subject, &row.actor, &row.body);
-            Content {
-                sequence: expected,
-                at,
-                kind,
-                subject,
-                actor,
-                body,
-            }
-            .hash(&self.hash)
+            Content { sequence: expected, at, kind, subject, actor, body }.hash(&self.hash)
         });
         match hash {
             Some(hash) if row.hash == hash => {

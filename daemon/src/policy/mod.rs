@@ -1,1 +1,76 @@
-//! (being built)
+//! Facts → [`Budget`]: one file per rule, each gives a cap and its reason. Pure: no async, no I/O, no clock.
+//!
+//! In: the site and the time. Out: what each node and each EVSE may draw at most, and who wants to draw. Invariant: a
+//! rule only ever takes away; the smallest cap wins, whatever order the rules run in.
+
+mod demand;
+mod failsafe;
+mod fuse;
+mod grid_limit;
+
+use crate::{
+    site::Site,
+    time::Now,
+    units::{Milliamps, PerPhase, Watts},
+};
+
+/// How much an EVSE wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Want {
+    /// No vehicle that could charge.
+    Nothing,
+    /// A vehicle that takes nothing at present: enough to begin again.
+    Least,
+    /// As much as it gets.
+    All,
+}
+
+/// What a cap bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// The sum of currents on each phase.
+    Current(PerPhase<Milliamps>),
+    /// The sum of powers.
+    Power(Watts),
+}
+
+/// A bound on everything behind a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cap {
+    /// Index of the node.
+    pub node: usize,
+    /// The bound.
+    pub bound: Bound,
+    /// In words, for people.
+    pub reason: String,
+}
+
+/// What one EVSE wants and may have by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// What it wants.
+    pub want: Want,
+    /// The most it may get.
+    pub most: Milliamps,
+    /// Why not more, in words.
+    pub reason: String,
+}
+
+/// Everything that binds the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    /// Bounds on nodes.
+    pub caps: Vec<Cap>,
+    /// One per EVSE.
+    pub shares: Vec<Share>,
+}
+
+/// Applies every rule.
+#[must_use]
+pub fn budget(site: &Site, now: Now) -> Budget {
+    let mut budget = Budget { caps: Vec::new(), shares: demand::shares(site) };
+    fuse::cap(site, now, &mut budget);
+    grid_limit::cap(site, now, &mut budget);
+    failsafe::cap(site, now, &mut budget);
+    budget
+}

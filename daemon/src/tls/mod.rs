@@ -1,1 +1,22 @@
-//! (being built)
+//! TLS of the uplink: what we offer, whom we trust, and what went wrong in words.
+//!
+//! In: an identity, a trust, the clock. Out: rustls client configurations and sentences. Invariant: a handshake
+//! with the gateway offers only what BSI TR-03116-3 allows on the HAN side, always shows our certificate and
+//! never resumes a session.
+//!
+//! * `profile` is the one place that says which groups, suites and signatures a side may use.
+//! * `trust` judges a peer's certificate: by pin or by anchors.
+//! * `client` puts both together.
+//! * `fault` turns an error of the handshake into a sentence and an alert's name.
+
+mod client;
+mod fault;
+mod profile;
+mod trust;
+
+pub use self::{
+    client::{HanClient, backend_client, server_name, session},
+    fault::{Alert, Direction, Fault},
+    profile::{Profile, provider},
+    trust::anchors,
+};

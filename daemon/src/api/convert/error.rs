@@ -2,7 +2,7 @@
 
 use tonic::Status;
 
-use crate::{control::CommandError, store::StoreError};
+use crate::{control::CommandError, grid::Refusal, store::StoreError};
 
 /// A field of a request is wrong.
 pub(in crate::api) fn invalid(field: &str, problem: impl std::fmt::Display) -> Status {
@@ -26,8 +26,9 @@ fn coded(error: &StoreError, text: String) -> Status {
 pub(in crate::api) fn command(error: CommandError) -> Status {
     let text = error.to_string();
     match error {
-        CommandError::Invalid { .. } => Status::invalid_argument(text),
-        CommandError::NotYours { .. } => Status::permission_denied(text),
+        CommandError::Refused(Refusal::Invalid { .. }) => Status::invalid_argument(text),
+        CommandError::Refused(Refusal::NotYours { .. }) => Status::permission_denied(text),
+        CommandError::Refused(Refusal::Full) => Status::resource_exhausted(text),
         CommandError::NotRecorded(error) => coded(&error, text),
         CommandError::Stopping => Status::unavailable(text),
     }
@@ -45,29 +46,13 @@ mod tests {
         let not_recorded = |error| command(CommandError::NotRecorded(error));
         let full = not_recorded(StoreError::Full);
         assert_eq!(full.code(), Code::ResourceExhausted);
-        assert!(
-            full.message().starts_with("in force, but not recorded"),
-            "{}",
-            full.message()
-        );
-        assert_eq!(
-            not_recorded(StoreError::Unavailable("EIO".into())).code(),
-            Code::Unavailable
-        );
-        assert_eq!(
-            not_recorded(StoreError::Refused("syntax".into())).code(),
-            Code::Internal
-        );
+        assert!(full.message().starts_with("in force, but not recorded"), "{}", full.message());
+        assert_eq!(not_recorded(StoreError::Unavailable("EIO".into())).code(), Code::Unavailable);
+        assert_eq!(not_recorded(StoreError::Refused("syntax".into())).code(), Code::Internal);
         assert_eq!(command(CommandError::Stopping).code(), Code::Unavailable);
-        let theirs = CommandError::NotYours {
-            id: LimitId::new("l1"),
-            owner: "uid:7".into(),
-        };
-        assert_eq!(command(theirs).code(), Code::PermissionDenied);
-        let wrong = CommandError::Invalid {
-            field: "watts",
-            problem: "too few".into(),
-        };
-        assert_eq!(command(wrong).code(), Code::InvalidArgument);
+        let theirs = Refusal::NotYours { id: LimitId::new("l1"), owner: "uid:7".into() };
+        assert_eq!(command(theirs.into()).code(), Code::PermissionDenied);
+        let wrong = Refusal::Invalid { field: "watts", problem: "too few".into() };
+        assert_eq!(command(wrong.into()).code(), Code::InvalidArgument);
     }
 }

@@ -6,8 +6,7 @@ use tonic::Status;
 use super::{invalid, time::wall, timestamp};
 use crate::{
     api::Caller,
-    control::{Change, LimitRequest},
-    grid::{Limit, Record, Stage},
+    grid::{Change, Limit, Record, Stage, Wish},
     ids::LimitId,
     site::View,
     time::Wall,
@@ -83,15 +82,8 @@ pub(in crate::api) fn set_limit(
     caller: Caller,
     view: &View,
     now: Wall,
-) -> Result<LimitRequest, Status> {
-    let v1::SetLimitRequest {
-        id,
-        node,
-        watts,
-        valid_from,
-        valid_until,
-        reason,
-    } = request;
+) -> Result<Wish, Status> {
+    let v1::SetLimitRequest { id, node, watts, valid_from, valid_until, reason } = request;
     let id = if id.is_empty() { None } else { Some(limit_id(&id)?) };
     let node = if node.is_empty() {
         None
@@ -100,61 +92,31 @@ pub(in crate::api) fn set_limit(
         Some(found.ok_or_else(|| unknown_node(&node, view))?.id.clone())
     };
     if watts < 0 {
-        return Err(invalid(
-            "watts",
-            format!("{watts} is negative; a limit is 0 or more"),
-        ));
+        return Err(invalid("watts", format!("{watts} is negative; a limit is 0 or more")));
     }
     let valid_from = valid_from.map(|time| wall("valid_from", time)).transpose()?;
     let valid_until = valid_until.map(|time| wall("valid_until", time)).transpose()?;
     if let Some(until) = valid_until {
         let from = valid_from.unwrap_or(now);
         if until <= from {
-            return Err(invalid(
-                "valid_until",
-                format!("{until} is not after the beginning, {from}"),
-            ));
+            return Err(invalid("valid_until", format!("{until} is not after the beginning, {from}")));
         }
         if until <= now {
-            return Err(invalid(
-                "valid_until",
-                format!("{until} is over already; it is {now}"),
-            ));
+            return Err(invalid("valid_until", format!("{until} is over already; it is {now}")));
         }
     }
     if reason.chars().count() > MAX_REASON {
-        return Err(invalid(
-            "reason",
-            format!("is longer than {MAX_REASON} characters"),
-        ));
+        return Err(invalid("reason", format!("is longer than {MAX_REASON} characters")));
     }
     // The reason is shown on terminals and in logs of others.
     if reason.chars().any(char::is_control) {
-        return Err(invalid(
-            "reason",
-            "holds control characters; one line of plain text would be right",
-        ));
+        return Err(invalid("reason", "holds control characters; one line of plain text would be right"));
     }
     let Caller { issuer, role } = caller;
-    Ok(LimitRequest {
-        id,
-        issuer,
-        role,
-        node,
-        watts: Watts(watts),
-        valid_from,
-        valid_until,
-        reason,
-    })
+    Ok(Wish { id, issuer, role, node, watts: Watts(watts), valid_from, valid_until, reason })
 }
 
 fn unknown_node(node: &str, view: &View) -> Status {
     let known: Vec<_> = view.nodes.iter().take(20).map(|node| node.id.as_str()).collect();
-    invalid(
-        "node",
-        format!(
-            "{node:?} is not a node of this site; its nodes are {}",
-            known.join(", ")
-        ),
-    )
+    invalid("node", format!("{node:?} is not a node of this site; its nodes are {}", known.join(", ")))
 }

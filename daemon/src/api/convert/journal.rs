@@ -10,13 +10,11 @@ use crate::journal::Stored;
 
 /// Lower-case hexadecimal.
 pub(in crate::api) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// One entry.
@@ -36,10 +34,7 @@ pub(in crate::api) fn entry(stored: Stored) -> v1::JournalEntry {
 pub(in crate::api) fn kind(text: String) -> Result<String, Status> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if text.len() > 64 || !text.bytes().all(fits) {
-        return Err(invalid(
-            "kind",
-            r#"is not a kind of entry; write it like "limit.accepted" or "limit.""#,
-        ));
+        return Err(invalid("kind", r#"is not a kind of entry; write it like "limit.accepted" or "limit.""#));
     }
     Ok(text)
 }

@@ -23,12 +23,7 @@ pub(in crate::api) fn site(view: &View, status: Option<&smgw::Status>, now: Now)
         meters: view.meters.iter().map(|m| meter(m, now)).collect(),
         contacts: view.contacts.iter().map(contact).collect(),
         relays: view.relays.iter().map(relay).collect(),
-        limits: view
-            .limits
-            .iter()
-            .filter(|record| record.ended.is_none())
-            .map(limit)
-            .collect(),
+        limits: view.limits.iter().filter(|record| record.ended.is_none()).map(limit).collect(),
         uplink: status.map(|status| uplink(status, view)),
     }
 }

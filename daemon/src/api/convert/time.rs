@@ -9,10 +9,7 @@ use crate::time::Wall;
 /// As `google.protobuf.Timestamp`.
 pub(in crate::api) fn timestamp(wall: Wall) -> Timestamp {
     let milliseconds = i32::try_from(wall.0.rem_euclid(1000)).unwrap_or(0);
-    Timestamp {
-        seconds: wall.0.div_euclid(1000),
-        nanos: milliseconds * 1_000_000,
-    }
+    Timestamp { seconds: wall.0.div_euclid(1000), nanos: milliseconds * 1_000_000 }
 }
 
 /// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z: the range of `google.protobuf.Timestamp`.
@@ -26,15 +23,10 @@ pub(super) fn wall(field: &str, timestamp: Timestamp) -> Result<Wall, Status> {
     if !(0..1_000_000_000).contains(&timestamp.nanos) {
         return Err(invalid(
             field,
-            format!(
-                "has {} nanoseconds; 0 to 999999999 would be right",
-                timestamp.nanos
-            ),
+            format!("has {} nanoseconds; 0 to 999999999 would be right", timestamp.nanos),
         ));
     }
-    Ok(Wall(
-        timestamp.seconds * 1000 + i64::from(timestamp.nanos) / 1_000_000,
-    ))
+    Ok(Wall(timestamp.seconds * 1000 + i64::from(timestamp.nanos) / 1_000_000))
 }
 
 #[cfg(test)]

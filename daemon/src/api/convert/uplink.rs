@@ -24,11 +24,7 @@ pub(in crate::api) fn uplink(status: &Status, view: &View) -> v1::UplinkStatus {
         open_connections: status.open,
         attempts: status.attempts,
         failures: status.failures,
-        last_error: status
-            .last_error
-            .as_ref()
-            .map(|(text, _)| text.clone())
-            .unwrap_or_default(),
+        last_error: status.last_error.as_ref().map(|(text, _)| text.clone()).unwrap_or_default(),
         last_error_at: status.last_error.as_ref().map(|(_, at)| timestamp(*at)),
         last_alert: status.last_alert.clone(),
         last_proxy_reply: status.last_reply.clone(),

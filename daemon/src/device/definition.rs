@@ -1,0 +1,147 @@
+//! A device as data: which registers to read, and what they mean.
+//!
+//! In: TOML text, built in or from the user's directory. Out: [`Definition`], checked as a whole, or an error that
+//! names file, line, field and what would be right. Invariant: in a [`Definition`] every field lies within its
+//! block, no register is read twice, every quantity is there once, its unit fits and has a window; a meter has
+//! voltage, current and power of all three phases, the last two from one request.
+
+mod check;
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use serde::Deserialize;
+
+use super::quantity::{Form, Kind, Quantity, WordOrder};
+use crate::config::{ConfigError, Source};
+
+/// A checked description of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// What the site's configuration calls it.
+    pub name: String,
+    /// Make and model, for people.
+    pub about: String,
+    /// What it can be used as.
+    pub kind: DeviceKind,
+    /// How it is asked.
+    pub protocol: Protocol,
+    /// Least rest between two requests.
+    pub frame_delay: Duration,
+    /// How to tell that it is this device.
+    pub probe: Probe,
+    /// The requests of one reading, in order.
+    pub blocks: Vec<Block>,
+    windows: Vec<(Kind, Window)>,
+}
+
+/// What a device can be used as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// Measures a node of the site.
+    Meter,
+}
+
+/// How a device is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// Modbus; whether TCP or a serial line is the site's matter.
+    Modbus,
+}
+
+/// The Modbus function that reads a register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    /// 3: holding registers.
+    Holding,
+    /// 4: input registers.
+    Input,
+}
+
+/// One request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    /// Function code.
+    pub function: Function,
+    /// First register, from 0.
+    pub start: u16,
+    /// How many: 1 to 125, within the device's limit.
+    pub count: u16,
+    /// What is in it.
+    pub fields: Vec<Field>,
+}
+
+impl Block {
+    /// The registers that it reads.
+    #[must_use]
+    pub fn registers(&self) -> RangeInclusive<u16> {
+        self.start..=self.start + (self.count - 1)
+    }
+}
+
+/// One value of a block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Field {
+    /// What it is.
+    pub quantity: Quantity,
+    /// Its first register, from 0.
+    pub register: u16,
+    /// Binary form.
+    pub form: Form,
+    /// Which register comes first.
+    pub order: WordOrder,
+    /// Raw number × this = value in the base unit of the quantity's kind.
+    pub factor: f64,
+    /// Bits that mean "not available".
+    pub invalid: Option<u64>,
+}
+
+/// Tells one device from another in a scan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Probe {
+    /// Function code.
+    pub function: Function,
+    /// First register, from 0.
+    pub register: u16,
+    /// Binary form.
+    pub form: Form,
+    /// Which register comes first.
+    pub order: WordOrder,
+    /// The raw number lies within, or it is another device.
+    pub window: Window,
+}
+
+/// A closed range of plausible values.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// Least plausible value.
+    pub min: f64,
+    /// Largest plausible value.
+    pub max: f64,
+}
+
+impl Window {
+    /// Whether a value lies within; NaN never does.
+    #[must_use]
+    pub fn holds(&self, value: f64) -> bool {
+        value >= self.min && value <= self.max
+    }
+}
+
+impl Definition {
+    /// Reads and checks the text of a definition file.
+    pub fn parse(source: &Source) -> Result<Self, ConfigError> {
+        check::definition(source)
+    }
+
+    /// The plausible values of a kind, in its base unit.
+    #[must_use]
+    pub fn window(&self, kind: Kind) -> Option<Window> {
+        self.windows.iter().find(|(k, _)| *k == kind).map(|(_, w)| *w)
+    }
+}
+
+#[cfg(test)]
+mod tests;

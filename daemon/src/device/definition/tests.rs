@@ -1,0 +1,149 @@
+//! The SDM630's file, and every way to get it wrong.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::device::catalog::BUILT_IN;
+
+fn sdm630() -> &'static str {
+    BUILT_IN.iter().find(|(name, _)| *name == "eastron-sdm630").unwrap().1
+}
+
+fn parse(text: &str) -> Result<Definition, ConfigError> {
+    Definition::parse(&Source::new(PathBuf::from("mine.toml"), text.to_owned()))
+}
+
+/// The SDM630 with one line changed; the error's text.
+fn wrong(from: &str, to: &str) -> String {
+    let text = sdm630();
+    assert!(text.contains(from), "{from}");
+    parse(&text.replacen(from, to, 1)).unwrap_err().to_string()
+}
+
+#[test]
+fn the_sdm630_is_read_in_one_request() {
+    let d = parse(sdm630()).unwrap();
+    assert_eq!(d.blocks.len(), 1);
+    assert_eq!((d.blocks[0].start, d.blocks[0].count), (0, 76));
+    assert_eq!(d.blocks[0].function, Function::Input);
+    assert_eq!(d.window(Kind::Voltage), Some(Window { min: 0.0, max: 300.0 }));
+}
+
+/// What is replaced by what, a text of the line that must be named, and what must be said.
+const MISTAKES: &[(&str, &str, &str, &str)] = &[
+    ("about =", "abuot =", "abuot =", "unknown field `abuot`"),
+    (
+        "type = \"f32\", unit = \"V\"",
+        "type = \"f16\", unit = \"V\"",
+        "\"voltage-l1\"",
+        "unknown variant `f16`",
+    ),
+    ("quantity = \"voltage-l2\"", "quantity = \"volts\"", "volts", "unknown variant `volts`"),
+    (
+        "0x0048, type",
+        "0x004B, type",
+        "0x004B, type",
+        "block[0].field[11].register: a f32 at 0x004B is not within its block, 0x0000 to 0x004B",
+    ),
+    (
+        "0x0046, type",
+        "0x0100, type",
+        "0x0100, type",
+        "block[0].field[10].register: a f32 at 0x0100 is not within its block",
+    ),
+    (
+        "0x0002, type",
+        "0x0001, type",
+        "0x0001, type",
+        "block[0].field[1].register: 0x0001 is part of voltage-l1 already",
+    ),
+    ("\"voltage-l2\"", "\"voltage-l1\"", "0x0002", "block[0].field[1].quantity: voltage-l1 is there already"),
+    (
+        "unit = \"Hz\"",
+        "unit = \"V\"",
+        "\"frequency\"",
+        "block[0].field[10].unit: V is not a unit of frequency; its base is Hz",
+    ),
+    (
+        "unit = \"Hz\"",
+        "unit = \"Hz\", scale = 0",
+        "\"frequency\"",
+        "block[0].field[10].scale: 0 is not a scale",
+    ),
+    ("unit = \"Hz\"", "unit = \"Hz\", invalid = \"FF\"", "\"frequency\"", "write 8 hexadecimal digits"),
+    (
+        "count = 76",
+        "count = 81",
+        "count = 81",
+        "block[0].count: 81 is out of range; this device gives 1 to 80",
+    ),
+    ("count = 76", "count = 0", "count = 0", "block[0].count: 0 is out of range"),
+    (
+        "function = 4\nstart",
+        "function = 6\nstart",
+        "function = 6",
+        "block[0].function: 6 does not read registers; use 3",
+    ),
+    (
+        "max_registers = 80",
+        "max_registers = 200",
+        "max_registers = 200",
+        "limits.max_registers: 200 is out of range",
+    ),
+    (
+        "voltage = { min = 0.0,",
+        "voltage = { min = 400.0,",
+        "voltage = {",
+        "plausible.voltage: 400 to 300 is not a window",
+    ),
+    (
+        "energy = { min",
+        "# energy = { min",
+        "[plausible]",
+        "plausible.energy: is missing; import is read, so say what is plausible in Wh",
+    ),
+    (
+        "name = \"eastron-sdm630\"",
+        "name = \"Eastron SDM\"",
+        "name =",
+        "name: \"Eastron SDM\" is not a device name",
+    ),
+];
+
+#[test]
+fn errors_name_file_line_field_and_the_remedy() {
+    for &(from, to, place, says) in MISTAKES {
+        let error = wrong(from, to);
+        let changed = sdm630().replacen(from, to, 1);
+        let line = changed.lines().position(|l| l.contains(place)).unwrap() + 1;
+        assert!(error.contains(says), "{error}\n  lacks {says}");
+        assert!(error.starts_with(&format!("mine.toml:{line}:")), "{error}\n  is at line {line}");
+    }
+}
+
+#[test]
+fn overlapping_blocks_and_torn_readings_are_refused() {
+    let more = |text: &str| parse(&format!("{}\n{text}", sdm630())).unwrap_err().to_string();
+    let error = more("[[block]]\nfunction = 4\nstart = 0x004B\ncount = 2\nfield = []\n");
+    assert!(
+        error.contains("block[1].start: 0x004B to 0x004C overlaps block[0], 0x0000 to 0x004B"),
+        "{error}"
+    );
+    let error = more("[[block]]\nfunction = 4\nstart = 0xFFFF\ncount = 2\nfield = []\n");
+    assert!(error.contains("go beyond 0xFFFF"), "{error}");
+    let error = more("[[block]]\nfunction = 3\nstart = 0x0000\ncount = 2\nfield = []\n");
+    assert!(error.contains("block[1].field: is empty"), "{error}");
+
+    let apart = sdm630().replacen(
+        "    { quantity = \"power-l3\", register = 0x0010, type = \"f32\", unit = \"W\" },\n",
+        "",
+        1,
+    );
+    let error = parse(&apart).unwrap_err().to_string();
+    assert!(error.contains("power-l3 is missing; a meter needs it for every phase"), "{error}");
+    let apart = format!(
+        "{apart}\n[[block]]\nfunction = 3\nstart = 0x0010\ncount = 2\nfield = [{{ quantity = \"power-l3\", register = 0x0010, type = \"f32\", unit = \"W\" }}]\n"
+    );
+    let error = parse(&apart).unwrap_err().to_string();
+    assert!(error.contains("power-l3 is not in the block of current-l1"), "{error}");
+}

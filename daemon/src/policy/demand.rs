@@ -1,0 +1,30 @@
+//! Who wants to charge, and the EVSE's own rating.
+
+use super::{Share, Want};
+use crate::site::{Site, event::ConnectorStatus};
+
+pub(super) fn shares(site: &Site) -> Vec<Share> {
+    site.config
+        .evses
+        .iter()
+        .zip(&site.evses)
+        .map(|(config, facts)| {
+            let (want, reason) = if facts.connected.is_none() {
+                (Want::Nothing, "not connected".to_owned())
+            } else {
+                match facts.status {
+                    ConnectorStatus::Preparing
+                    | ConnectorStatus::Charging
+                    | ConnectorStatus::SuspendedEvse => (Want::All, format!("own maximum of {}", config.max)),
+                    ConnectorStatus::SuspendedEv => (Want::Least, "the vehicle takes nothing".to_owned()),
+                    _ if facts.transaction.is_some() => (Want::All, format!("own maximum of {}", config.max)),
+                    ConnectorStatus::Finishing => (Want::Nothing, "the charge is over".to_owned()),
+                    ConnectorStatus::Faulted => (Want::Nothing, "the EVSE reports a fault".to_owned()),
+                    ConnectorStatus::Unavailable => (Want::Nothing, "the EVSE is out of service".to_owned()),
+                    _ => (Want::Nothing, "no vehicle".to_owned()),
+                }
+            };
+            Share { want, most: config.max, reason }
+        })
+        .collect()
+}

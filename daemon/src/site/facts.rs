@@ -1,0 +1,199 @@
+//! What is known of one EVSE and one meter, with its age.
+
+use std::time::Duration;
+
+use super::{
+    event::{ConnectorStatus, Draw, Reading, Transaction},
+    leash::Leash,
+    load::Interval,
+    view::Quality,
+};
+use crate::{
+    config,
+    time::{Mono, Now},
+    units::{Milliamps, PerPhase, Phase, Watts},
+};
+
+/// How old an EVSE's own measurement may be to count as what it draws now.
+const DRAW_FRESH: Duration = Duration::from_secs(30);
+/// From here on a conductor carries current, below [`IDLE`] it does not.
+const FLOWING: Milliamps = Milliamps(3_000);
+const IDLE: Milliamps = Milliamps(500);
+
+/// One EVSE.
+#[derive(Debug, Clone, Default)]
+pub struct EvseFacts {
+    /// Its connection stands since.
+    pub connected: Option<Now>,
+    /// Its backend connection stands.
+    pub backend: bool,
+    /// Make.
+    pub vendor: String,
+    /// Model.
+    pub model: String,
+    /// Connector state.
+    pub status: ConnectorStatus,
+    /// Error code.
+    pub error: String,
+    /// Running transaction.
+    pub transaction: Option<Transaction>,
+    /// Last measurement of its own.
+    pub draw: Option<Draw>,
+    /// Whether only these phases were seen to carry current in this charge.
+    pub mask: Option<PerPhase<bool>>,
+    /// Messages that wait for the backend.
+    pub queued: u64,
+    /// Messages that the backend refused.
+    pub dead: u64,
+    /// What is wrong.
+    pub problem: String,
+    /// What was refused, in words; empty when the last setpoint was taken.
+    pub refusal: String,
+    /// Its setpoints.
+    pub leash: Leash,
+    /// Since when it is admitted, by the plan.
+    pub on_since: Option<Mono>,
+    /// When it was last admitted, until when.
+    pub on_until: Option<Mono>,
+    /// Since when there has been room for a higher setpoint.
+    pub room_since: Option<Mono>,
+}
+
+impl EvseFacts {
+    /// Whether a vehicle may draw: everything but the states that exclude it.
+    #[must_use]
+    pub fn vehicle_possible(&self) -> bool {
+        self.connected.is_none()
+            || self.transaction.is_some()
+            || !matches!(
+                self.status,
+                ConnectorStatus::Available
+                    | ConnectorStatus::Unavailable
+                    | ConnectorStatus::Reserved
+                    | ConnectorStatus::Faulted
+                    | ConnectorStatus::Finishing
+            )
+    }
+
+    /// The phases that count for this EVSE: those wired, or fewer if the car was seen to use fewer.
+    #[must_use]
+    pub fn phases(&self, config: &config::Evse) -> PerPhase<bool> {
+        let wired = PerPhase::from_fn(|p| config.wiring.uses(p));
+        match self.mask {
+            Some(mask) => PerPhase::from_fn(|p| wired[p] && mask[p]),
+            None => wired,
+        }
+    }
+
+    /// Its own measurement on the phases of the grid connection. A power without currents is taken as equal on all
+    /// wired phases at nominal voltage.
+    #[must_use]
+    pub fn draw_phases(&self, config: &config::Evse) -> Option<PerPhase<Milliamps>> {
+        let draw = self.draw?;
+        let mut phases = PerPhase::<Milliamps>::default();
+        if let Some(currents) = draw.currents {
+            for (terminal, current) in currents.into_iter().enumerate() {
+                if let Some(phase) = config.wiring.phase(terminal) {
+                    phases[phase] = current.max(Milliamps::ZERO);
+                }
+            }
+            return Some(phases);
+        }
+        let power = draw.power?.max(Watts::ZERO);
+        let count = i64::try_from(config.wiring.count()).unwrap_or(3).max(1);
+        for phase in config.wiring.phases() {
+            phases[phase] =
+                Milliamps(power.0.saturating_mul(1_000_000) / crate::units::Millivolts::NOMINAL.0 / count);
+        }
+        Some(phases)
+    }
+
+    /// Its power by its own measurement: as told, else from currents at `voltages`.
+    #[must_use]
+    pub fn draw_power(
+        &self,
+        config: &config::Evse,
+        voltages: PerPhase<crate::units::Millivolts>,
+    ) -> Option<Watts> {
+        let draw = self.draw?;
+        draw.power.or_else(|| {
+            let phases = self.draw_phases(config)?;
+            Some(phases.iter().map(|(p, i)| voltages[p].power_ceil(*i)).sum())
+        })
+    }
+
+    /// What it may be drawing now.
+    #[must_use]
+    pub fn interval(&self, config: &config::Evse, control: &config::Control, now: Mono) -> Interval {
+        if !self.vehicle_possible() {
+            return Interval::default();
+        }
+        let most = self.leash.in_force(now, config.max);
+        let (changed, before) = self.leash.last_change().unwrap_or((Mono::default(), Milliamps::ZERO));
+        let moving = now < changed + control.settle;
+        let told = self
+            .draw
+            .filter(|d| now.since(d.at.mono) <= DRAW_FRESH)
+            .and_then(|d| self.draw_phases(config).map(|phases| (d.at.mono, phases)));
+        let counts = self.phases(config);
+        let mut interval = Interval::default();
+        for phase in Phase::ALL.into_iter().filter(|p| config.wiring.uses(*p)) {
+            let bound = if counts[phase] { most } else { Milliamps::ZERO };
+            match &told {
+                Some((at, phases)) if *at >= changed + control.settle => {
+                    // More than it may draw is not its right: it counts as load that the others make room for.
+                    let exact = phases[phase].min(most);
+                    interval.low[phase] = exact;
+                    interval.high[phase] = exact;
+                }
+                Some((_, phases)) => {
+                    interval.low[phase] = phases[phase].min(most);
+                    interval.high[phase] = if moving { phases[phase].max(before).max(bound) } else { bound };
+                    interval.high[phase] = interval.high[phase].max(interval.low[phase]);
+                }
+                None => interval.high[phase] = if moving { before.max(bound) } else { bound },
+            }
+        }
+        interval
+    }
+
+    /// Learns from a measurement which phases the car uses; a phase that carries current counts at once.
+    pub fn observe(&mut self, config: &config::Evse, control: &config::Control) {
+        let Some(draw) = self.draw.filter(|d| d.currents.is_some()) else { return };
+        let Some(phases) = self.draw_phases(config) else { return };
+        let settled = self.leash.last_change().is_none_or(|(at, _)| draw.at.mono >= at + control.settle);
+        if self.status != ConnectorStatus::Charging || config.wiring.count() == 1 {
+            self.mask = None;
+        } else if let Some(mask) = &mut self.mask {
+            for phase in Phase::ALL {
+                mask[phase] |= phases[phase] > IDLE;
+            }
+        } else if settled
+            && phases.iter().any(|(_, i)| *i >= FLOWING)
+            && phases.iter().all(|(_, i)| *i >= FLOWING || *i <= IDLE)
+        {
+            self.mask = Some(PerPhase::from_fn(|p| phases[p] >= FLOWING));
+        }
+    }
+}
+
+/// One meter.
+#[derive(Debug, Clone, Default)]
+pub struct MeterFacts {
+    /// Last good answer.
+    pub reading: Option<Reading>,
+    /// What is wrong since.
+    pub problem: String,
+}
+
+impl MeterFacts {
+    /// How far the last answer can be trusted.
+    #[must_use]
+    pub fn quality(&self, control: &config::Control, now: Mono) -> Quality {
+        match self.reading {
+            Some(r) if now.since(r.at.mono) <= control.meter_stale => Quality::Good,
+            Some(r) if now.since(r.at.mono) <= control.meter_lost => Quality::Stale,
+            _ => Quality::Lost,
+        }
+    }
+}

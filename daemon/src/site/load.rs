@@ -1,0 +1,154 @@
+//! What the rest of the site draws behind a metered node, seen through a meter that counts EVSEs and rest together.
+//!
+//! In: the meter's currents, and per EVSE an interval of what it may be drawing at that moment. Out: one estimate per
+//! phase. Invariant: the estimate lies where meter and intervals allow; inside that, it stays what it was, so that a
+//! car that has not followed a new setpoint yet is not taken for a change of the house. Above the fuse the doubt
+//! turns round: then what rose is the house, so that the cars make room for all of it at once, and if that does not
+//! help, the house is taken as large as it can be.
+
+use crate::units::{Milliamps, PerPhase};
+
+/// What an EVSE may be drawing on each phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Interval {
+    /// At least.
+    pub low: PerPhase<Milliamps>,
+    /// At most.
+    pub high: PerPhase<Milliamps>,
+}
+
+/// Who draws what behind a meter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Split {
+    /// The rest of the site.
+    pub other: PerPhase<Milliamps>,
+    /// All EVSEs.
+    pub evses: PerPhase<Milliamps>,
+}
+
+/// How the meter stands to its fuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overload {
+    /// Within the fuse.
+    #[default]
+    None,
+    /// Above it.
+    New,
+    /// Above it for longer than cars need to follow: what was done did not help.
+    Lasting,
+}
+
+/// The new split from the old one (if there is one), the meter, how it stands to its fuse, and the EVSEs behind it.
+pub fn split(
+    old: Option<Split>,
+    metered: PerPhase<Milliamps>,
+    overload: PerPhase<Overload>,
+    evses: impl Iterator<Item = Interval>,
+) -> Split {
+    let (mut low, mut high) = (metered, metered);
+    for evse in evses {
+        for (phase, draw) in evse.high.iter() {
+            low[phase] -= *draw;
+        }
+        for (phase, draw) in evse.low.iter() {
+            high[phase] -= *draw;
+        }
+    }
+    let other = PerPhase::from_fn(|phase| {
+        let high = high[phase].max(low[phase]);
+        match (old, overload[phase]) {
+            (Some(old), Overload::None) => old.other[phase].max(low[phase]).min(high),
+            (Some(old), Overload::New) => {
+                old.other[phase].max(metered[phase] - old.evses[phase]).max(low[phase]).min(high)
+            }
+            // Without a past, and when the past was wrong, the larger load is the careful guess.
+            (None, _) | (_, Overload::Lasting) => high,
+        }
+    });
+    Split { other, evses: PerPhase::from_fn(|phase| metered[phase] - other[phase]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::units::Phase;
+
+    fn same(ma: i64) -> PerPhase<Milliamps> {
+        PerPhase::from_fn(|_| Milliamps(ma))
+    }
+
+    fn estimate(
+        old: Option<PerPhase<Milliamps>>,
+        metered: PerPhase<Milliamps>,
+        evses: impl Iterator<Item = Interval>,
+    ) -> PerPhase<Milliamps> {
+        split(old.map(|other| Split { other, evses: same(0) }), metered, PerPhase::default(), evses).other
+    }
+
+    #[test]
+    fn above_the_fuse_what_rose_is_the_house() {
+        let car = Interval { low: same(0), high: same(63_000) };
+        let before = split(Some(Split::default()), same(48_000), PerPhase::default(), [car].into_iter());
+        assert_eq!(before, Split { other: same(0), evses: same(48_000) });
+        let after = split(Some(before), same(64_000), PerPhase([Overload::New; 3]), [car].into_iter());
+        assert_eq!(after.other, same(16_000));
+        let last = split(Some(before), same(64_000), PerPhase([Overload::Lasting; 3]), [car].into_iter());
+        assert_eq!(last.other, same(64_000));
+    }
+
+    #[test]
+    fn a_car_on_its_way_down_is_not_the_house() {
+        // House 25 A, cars 48 A together, told to go to 38 A; the meter still shows 73 A.
+        let car = Interval { low: same(38_000), high: same(48_000) };
+        assert_eq!(estimate(Some(same(25_000)), same(73_000), [car].into_iter()), same(25_000));
+        // Halfway and at the end the answer is the same.
+        assert_eq!(estimate(Some(same(25_000)), same(68_000), [car].into_iter()), same(25_000));
+        assert_eq!(estimate(Some(same(25_000)), same(63_000), [car].into_iter()), same(25_000));
+    }
+
+    #[test]
+    fn what_no_car_explains_is_the_house() {
+        let car = Interval { low: same(10_000), high: same(16_000) };
+        assert_eq!(estimate(Some(same(5_000)), same(40_000), [car].into_iter()), same(24_000));
+        assert_eq!(estimate(Some(same(30_000)), same(20_000), [car].into_iter()), same(10_000));
+    }
+
+    #[test]
+    fn generation_shows_as_negative_load() {
+        let car = Interval { low: same(6_000), high: same(6_000) };
+        assert_eq!(estimate(None, same(-4_000), [car].into_iter()), same(-10_000));
+    }
+
+    proptest! {
+        /// With exact draws the estimate is exact, whatever it was before.
+        #[test]
+        fn exact_draws_give_the_exact_load(
+            old in -100_000_i64..100_000, house in -50_000_i64..100_000,
+            draws in prop::collection::vec(0_i64..32_000, 0..8),
+        ) {
+            let total: i64 = draws.iter().sum();
+            let evses = draws.iter().map(|d| Interval { low: same(*d), high: same(*d) });
+            let got = estimate(Some(same(old)), same(house + total), evses);
+            prop_assert_eq!(got[Phase::L2], Milliamps(house));
+        }
+
+        /// The estimate is always one that meter and intervals allow.
+        #[test]
+        fn the_estimate_is_possible(
+            old in -100_000_i64..100_000, metered in -50_000_i64..200_000, overload in prop::sample::select(vec![Overload::None, Overload::New, Overload::Lasting]),
+            evses in prop::collection::vec((0_i64..32_000, 0_i64..32_000), 0..8),
+        ) {
+            let intervals: Vec<_> = evses
+                .iter()
+                .map(|(a, b)| Interval { low: same(*a.min(b)), high: same(*a.max(b)) })
+                .collect();
+            let least: i64 = evses.iter().map(|(a, b)| *a.min(b)).sum();
+            let most: i64 = evses.iter().map(|(a, b)| *a.max(b)).sum();
+            let old = Split { other: same(old), evses: same(7_000) };
+            let got = split(Some(old), same(metered), PerPhase([overload; 3]), intervals.into_iter()).other[Phase::L1].0;
+            prop_assert!(got >= metered - most && got <= metered - least);
+        }
+    }
+}

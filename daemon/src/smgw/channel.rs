@@ -1,0 +1,161 @@
+//! A connection to a target behind the uplink.
+//!
+//! Invariant: the first application byte decides its attempt as a success, an end before as a failure; from the
+//! first byte to its drop it is counted in the status.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    attempt::{Attempt, Failure, Open},
+    dial::{BoxedIo, Io},
+};
+use crate::tls::Fault;
+
+/// See the module.
+#[must_use]
+pub struct Channel {
+    io: BoxedIo,
+    attempt: Option<Attempt>,
+    open: Option<Open>,
+}
+
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Channel").field("confirmed", &self.open.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Channel {
+    pub(super) fn new(io: impl Io + 'static, mut attempt: Attempt) -> Self {
+        attempt.connected();
+        Self { io: Box::new(io), attempt: Some(attempt), open: None }
+    }
+
+    /// The connection ended before its first byte: the attempt failed.
+    fn ended(&mut self, reason: Option<&io::Error>) -> io::Error {
+        let Some(attempt) = self.attempt.take() else {
+            return io::ErrorKind::UnexpectedEof.into();
+        };
+        let fault = reason.map(Fault::new);
+        let text = match &fault {
+            Some(fault) => format!("{}, before its first byte: {fault}", attempt.reached()),
+            None => format!("{}, then it closed before its first byte", attempt.reached()),
+        };
+        let kind = reason.map_or(io::ErrorKind::UnexpectedEof, io::Error::kind);
+        let error = attempt.fail(Failure { text, alert: fault.and_then(|f| f.alert), reply: None });
+        io::Error::new(kind, error)
+    }
+}
+
+impl AsyncRead for Channel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
+        if self.attempt.is_none() || buf.remaining() == 0 && buf.filled().len() == before {
+            return Poll::Ready(result);
+        }
+        Poll::Ready(match result {
+            Ok(()) if buf.filled().len() > before => {
+                self.open = self.attempt.take().map(Attempt::succeed);
+                Ok(())
+            }
+            Ok(()) => Err(self.ended(None)),
+            Err(error) => Err(self.ended(Some(&error))),
+        })
+    }
+}
+
+impl AsyncWrite for Channel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A stream of which some bytes have been read already.
+pub(super) struct Preceded<S> {
+    rest: Vec<u8>,
+    at: usize,
+    io: S,
+}
+
+impl<S> Preceded<S> {
+    pub(super) fn new(rest: Vec<u8>, io: S) -> Self {
+        Self { rest, at: 0, io }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Preceded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.at < self.rest.len() {
+            let n = buf.remaining().min(self.rest.len() - self.at);
+            buf.put_slice(&self.rest[self.at..self.at + n]);
+            self.at += n;
+            if self.at == self.rest.len() {
+                self.rest = Vec::new();
+                self.at = 0;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Preceded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

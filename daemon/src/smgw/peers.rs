@@ -1,0 +1,408 @@
+//! Peers for tests: a gateway (rustls server, fast-socks5 or a script behind it), an echo as the target, and the
+//! certificates of all.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use fast_socks5::{ReplyError, server::Socks5ServerProtocol};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SignatureAlgorithm, date_time_ymd,
+};
+use rustls::{
+    RootCertStore, ServerConfig, SupportedCipherSuite,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config;
+
+/// A certificate with its key.
+pub(super) struct Signed {
+    pub(super) der: CertificateDer<'static>,
+    pub(super) key: KeyPair,
+}
+
+impl Signed {
+    fn secret(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.key.serialize_der()).into()
+    }
+
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        crate::identity::fingerprint(&self.der)
+    }
+}
+
+/// What a leaf is like.
+pub(super) struct Leaf {
+    pub(super) name: &'static str,
+    pub(super) from: i32,
+    pub(super) until: i32,
+    pub(super) algorithm: &'static SignatureAlgorithm,
+    pub(super) ca_flag: bool,
+    pub(super) usage: ExtendedKeyUsagePurpose,
+}
+
+impl Default for Leaf {
+    fn default() -> Self {
+        Self {
+            name: "smgw.local",
+            from: 2020,
+            until: 2099,
+            algorithm: &PKCS_ECDSA_P256_SHA256,
+            ca_flag: false,
+            usage: ExtendedKeyUsagePurpose::ServerAuth,
+        }
+    }
+}
+
+impl Leaf {
+    fn params(&self) -> CertificateParams {
+        let mut params = CertificateParams::new(vec![self.name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, self.name);
+        params.not_before = date_time_ymd(self.from, 1, 1);
+        params.not_after = date_time_ymd(self.until, 1, 1);
+        params.extended_key_usages = vec![self.usage.clone()];
+        if self.ca_flag {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        params
+    }
+
+    pub(super) fn signed_by(&self, ca: &Ca) -> Signed {
+        let key = KeyPair::generate_for(self.algorithm).unwrap();
+        let certificate = self.params().signed_by(&key, &ca.issuer).unwrap();
+        Signed { der: certificate.der().clone(), key }
+    }
+
+    pub(super) fn self_signed(&self) -> Signed {
+        let key = KeyPair::generate_for(self.algorithm).unwrap();
+        let certificate = self.params().self_signed(&key).unwrap();
+        Signed { der: certificate.der().clone(), key }
+    }
+}
+
+pub(super) struct Ca {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Ca {
+    pub(super) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+        Self { issuer: CertifiedIssuer::self_signed(params, key).unwrap() }
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        roots
+    }
+}
+
+/// What stands behind the gateway's TLS.
+#[derive(Debug, Clone)]
+pub(super) enum Proxy {
+    /// fast-socks5; every name leads to this address.
+    Socks(SocketAddr),
+    /// Bytes: what to read, what to answer, piece by piece.
+    Script(Vec<Act>),
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Act {
+    /// Reads as many bytes.
+    Read(usize),
+    /// Writes at once.
+    Write(Vec<u8>),
+    /// Writes each byte in a record of its own.
+    Single(Vec<u8>),
+    /// Echoes until the end.
+    Echo,
+}
+
+/// How the gateway does TLS.
+pub(super) struct Tls {
+    pub(super) certificate: Signed,
+    /// The CA of the client certificates that it takes.
+    pub(super) clients: RootCertStore,
+    pub(super) suites: Vec<SupportedCipherSuite>,
+    pub(super) versions: Vec<&'static rustls::SupportedProtocolVersion>,
+}
+
+/// Peers and the files that a configuration names.
+pub(super) struct Peers {
+    pub(super) cls_ca: Ca,
+    pub(super) gateway_ca: Ca,
+    directory: tempfile::TempDir,
+    tasks: JoinSet<()>,
+}
+
+impl Peers {
+    pub(super) fn new() -> Self {
+        let peers = Self {
+            cls_ca: Ca::new("CLS CA"),
+            gateway_ca: Ca::new("Gateway CA"),
+            directory: tempfile::tempdir().unwrap(),
+            tasks: JoinSet::new(),
+        };
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let cls = Leaf { name: "cls", usage, ..Leaf::default() }.signed_by(&peers.cls_ca);
+        peers.write_identity("cls", &cls);
+        peers.write("gateway-ca.pem", &peers.gateway_ca.issuer.pem());
+        peers
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let file = self.file(name);
+        fs::write(&file, text).unwrap();
+        file
+    }
+
+    pub(super) fn write_identity(&self, name: &str, signed: &Signed) {
+        use base64::Engine as _;
+        let body = base64::engine::general_purpose::STANDARD.encode(&signed.der);
+        let lines: Vec<_> =
+            body.as_bytes().chunks(64).map(|l| String::from_utf8_lossy(l).into_owned()).collect();
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
+        self.write(&format!("{name}.pem"), &pem);
+        self.write(&format!("{name}.key"), &signed.key.serialize_pem());
+    }
+
+    /// A gateway's TLS as it should be.
+    pub(super) fn tls(&self, certificate: Signed) -> Tls {
+        Tls {
+            certificate,
+            clients: self.cls_ca.roots(),
+            suites: ring::default_provider().cipher_suites,
+            versions: vec![&rustls::version::TLS12],
+        }
+    }
+
+    pub(super) fn good(&self) -> Tls {
+        self.tls(Leaf::default().signed_by(&self.gateway_ca))
+    }
+
+    /// Repeats what it is told.
+    pub(super) async fn echo(&mut self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.tasks.spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                open.spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                });
+            }
+        });
+        address
+    }
+
+    /// Repeats what it is told inside TLS.
+    pub(super) async fn tls_echo(&mut self, tls: Tls) -> SocketAddr {
+        self.gateway(tls, Proxy::Script(vec![Act::Echo])).await
+    }
+
+    /// Accepts and says nothing.
+    pub(super) async fn stall(&mut self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.tasks.spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                held.push(stream);
+            }
+        });
+        address
+    }
+
+    /// A line to a gateway that can be cut: while it is, whoever connects is dropped.
+    pub(super) async fn line(&mut self, to: SocketAddr) -> (SocketAddr, Arc<AtomicBool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let cut = Arc::new(AtomicBool::new(false));
+        let is_cut = cut.clone();
+        self.tasks.spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                if is_cut.load(Ordering::Relaxed) {
+                    continue;
+                }
+                open.spawn(async move {
+                    let Ok(mut far) = TcpStream::connect(to).await else {
+                        return;
+                    };
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        });
+        (address, cut)
+    }
+
+    /// Accepts, says something and closes.
+    pub(super) async fn greeter(&mut self, words: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.tasks.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(words).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        address
+    }
+
+    /// A port where nobody listens.
+    pub(super) async fn nobody(&self) -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    }
+
+    pub(super) async fn gateway(&mut self, tls: Tls, proxy: Proxy) -> SocketAddr {
+        let mut provider = ring::default_provider();
+        provider.cipher_suites = tls.suites;
+        let provider = Arc::new(provider);
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(tls.clients), provider.clone());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&tls.versions)
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(
+                vec![tls.certificate.der.clone()],
+                ring::sign::any_ecdsa_type(&tls.certificate.secret()).unwrap(),
+            ))));
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.tasks.spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((tcp, _)) = listener.accept().await {
+                let (acceptor, proxy) = (acceptor.clone(), proxy.clone());
+                open.spawn(async move {
+                    let Ok(stream) = acceptor.accept(tcp).await else {
+                        return;
+                    };
+                    serve(stream, proxy).await;
+                });
+            }
+        });
+        address
+    }
+
+    pub(super) fn config(&self, gateway: SocketAddr, trust: config::Trust) -> config::Uplink {
+        config::Uplink {
+            mode: config::Mode::Socks5(config::Gateway {
+                address: gateway.to_string(),
+                interface: None,
+                certificate: self.file("cls.pem"),
+                key: self.file("cls.key"),
+                trust,
+            }),
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(300),
+            step_timeout: Duration::from_secs(5),
+        }
+    }
+
+    pub(super) fn trust_ca(&self) -> config::Trust {
+        config::Trust::Ca { file: self.file("gateway-ca.pem"), name: None }
+    }
+
+    pub(super) fn backend(&self, tls: bool) -> config::Backend {
+        config::Backend {
+            tls: tls.then(|| config::BackendTls { ca: self.file("gateway-ca.pem"), identity: None }),
+            host: "emt.example".to_owned(),
+            port: 9000,
+            path: "/".to_owned(),
+            ping_interval: Duration::from_secs(60),
+            call_timeout: Duration::from_secs(30),
+            attempts: 3,
+            retry_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
+
+async fn serve(mut stream: ServerStream, proxy: Proxy) {
+    match proxy {
+        Proxy::Socks(target) => {
+            let Ok(asked) = Socks5ServerProtocol::accept_no_auth(stream).await else {
+                return;
+            };
+            let Ok((asked, _, _)) = asked.read_command().await else {
+                return;
+            };
+            match TcpStream::connect(target).await {
+                Ok(mut behind) => {
+                    let Ok(mut stream) = asked.reply_success(target).await else {
+                        return;
+                    };
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut behind).await;
+                }
+                Err(_) => {
+                    let _ = asked.reply_error(&ReplyError::ConnectionRefused).await;
+                }
+            }
+        }
+        Proxy::Script(acts) => {
+            for act in acts {
+                let done = match act {
+                    Act::Read(n) => stream.read_exact(&mut vec![0; n]).await.map(drop),
+                    Act::Write(bytes) => stream.write_all(&bytes).await,
+                    Act::Single(bytes) => single(&mut stream, &bytes).await,
+                    Act::Echo => echo(&mut stream).await,
+                };
+                if done.is_err() {
+                    return;
+                }
+                let _ = stream.flush().await;
+            }
+            let _ = stream.shutdown().await;
+        }
+    }
+}
+
+async fn single(stream: &mut ServerStream, bytes: &[u8]) -> std::io::Result<()> {
+    for byte in bytes {
+        stream.write_all(&[*byte]).await?;
+        stream.flush().await?;
+        // Lets the record go out by itself.
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+async fn echo(stream: &mut ServerStream) -> std::io::Result<()> {
+    let mut piece = [0; 4096];
+    loop {
+        let n = stream.read(&mut piece).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        stream.write_all(&piece[..n]).await?;
+        stream.flush().await?;
+    }
+}
