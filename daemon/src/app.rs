@@ -56,12 +56,12 @@ impl App {
             definitions.push(definition);
         }
         let uplink = config.uplink.as_ref().map(|u| Uplink::new(u, clock));
-        let uplink = uplink.transpose().map_err(|e| source.problem(&e.field, e.problem))?;
+        let uplink = uplink.transpose().map_err(|e| source.problem(e.field, e.problem))?;
         let backend = match (&config.backend, &uplink) {
             (Some(backend), Some(uplink)) => Some(BackendDialer::new(uplink.clone(), backend)),
             _ => None,
         };
-        let backend = backend.transpose().map_err(|e| source.problem(&e.field, e.problem))?;
+        let backend = backend.transpose().map_err(|e| source.problem(e.field, e.problem))?;
         Ok(Self { config: Arc::new(config), definitions, clock, uplink, backend })
     }
 
@@ -69,19 +69,19 @@ impl App {
     pub async fn run(self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let clock = self.clock;
+        let (clock, config) = (self.clock, Arc::clone(&self.config));
         let stop = CancellationToken::new();
         let migrations: Vec<Migration> =
             [journal::MIGRATIONS, grid::MIGRATIONS, ocpp::MIGRATIONS].concat();
-        let (store, writer) = Store::open(&self.config.data_dir, &migrations)
-            .with_context(|| format!("cannot open the database in {}", self.config.data_dir.display()))?;
+        let (store, writer) = Store::open(&config.data_dir, &migrations)
+            .with_context(|| format!("cannot open the database in {}", config.data_dir.display()))?;
         let evidence = Journal::new(store.clone());
-        let started = json!({ "version": env!("CARGO_PKG_VERSION"), "site": self.config.name });
+        let started = json!({ "version": env!("CARGO_PKG_VERSION"), "site": config.name });
         remark(&evidence, clock, "daemon.started", started).await;
 
         let mut tasks: Tasks = JoinSet::new();
         self.start(&mut tasks, &store, &evidence, &stop).await?;
-        tracing::info!(site = %self.config.name, "ready");
+        tracing::info!(site = %config.name, "ready");
         sd_notify::notify(&[sd_notify::NotifyState::Ready]).context("cannot tell the service manager")?;
 
         let outcome = tokio::select! {
