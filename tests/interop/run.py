@@ -235,11 +235,13 @@ address = "127.0.0.1:{METER_PORT}"
         self.say(f"uplink cut ({self.options.cut}); during it {a} and {b} start, {self.names[0]} stops and starts again")
         self.command("start", a, b)
         self.command("stop", self.names[0])
-        await self.processes.until(lambda: self.started_since(cut) >= {a, b}, "transactions start offline", 20)
+        until = self.processes.until
+        await until(lambda: self.since("start", cut) >= {a, b}, "transactions start offline", 15)
+        await until(lambda: self.names[0] in self.since("stop", cut), "a transaction stops offline", 15)
         self.command("start", self.names[0])
         self.command("stop", self.names[1], a)
-        stopped = {self.names[0], self.names[1], a}
-        await self.processes.until(lambda: self.since("stop", cut) >= stopped, "transactions stop offline", 20)
+        await until(lambda: self.names[0] in self.since("start", cut), "a transaction starts again offline", 15)
+        await until(lambda: self.since("stop", cut) >= {self.names[1], a}, "transactions stop offline", 15)
         during = len(self.backend("start", "meter", "stop"))
         status = (await self.ctl("uplink", "status"))["uplink"]
         await asyncio.sleep(max(0.0, self.options.outage - (time.monotonic() - cut)))
@@ -250,18 +252,26 @@ address = "127.0.0.1:{METER_PORT}"
             await self.start_han()
         self.figures["outage s"] = round(time.monotonic() - cut, 1)
         self.say(f"uplink back after {time.monotonic() - cut:.1f} s")
-        more = lambda: len(self.backend("start", "meter", "stop")) > during  # noqa: E731
-        await self.processes.until(more, "messages flow again", 90)
-        self.figures["flows again after s"] = round(time.monotonic() - cut - self.figures["outage s"], 1)
+        back = time.monotonic()
+        await until(lambda: len(self.backend("start", "meter", "stop")) > during, "messages flow again", 90)
+        self.figures["flows again after s"] = round(time.monotonic() - back, 1)
+        await until(lambda: self.since("meter", back, self.backend) >= self.charging_names(), "all flow again", 90)
+        self.figures["all flow again after s"] = round(time.monotonic() - back, 1)
+        await asyncio.sleep(5)
+        self.figures["connections of the backend"] = len(self.backend("open"))
 
-    def since(self, kind: str, instant: float) -> set[str]:
+    def since(self, kind: str, instant: float, peer: Any = None) -> set[str]:
+        """The charge points of which a peer (the site's, or the given one) saw a message since an instant."""
         from profiles import time_of
 
         wall = time.time() - (time.monotonic() - instant)
-        return {e["point"] for e in self.points(kind) if time_of(e["at"]).timestamp() >= wall}
+        return {e["point"] for e in (peer or self.points)(kind) if time_of(e["at"]).timestamp() >= wall}
 
-    def started_since(self, instant: float) -> set[str]:
-        return self.since("start", instant)
+    def charging_names(self) -> set[str]:
+        running: set[str] = set()
+        for entry in self.points("start", "stop"):
+            (running.add if entry["kind"] == "start" else running.discard)(entry["point"])
+        return running
 
     async def finish(self) -> None:
         """All transactions end, everything drains."""
@@ -336,8 +346,6 @@ address = "127.0.0.1:{METER_PORT}"
         self.say(f"{self.charging()} charging; {status['tls_session']}, proxy reply {status['last_proxy_reply']}")
         await self.limited()
         await self.outage()
-        names = {e["point"] for e in self.backend("open")}
-        self.figures["connections of the backend"] = f"{len(self.backend('open'))} by {len(names)}"
         await self.ctl("limit", "clear", LIMIT)
         await self.finish()
         problems = await self.evidence() + await self.limit_kept()
