@@ -141,3 +141,21 @@ async fn one_users_connections_are_bounded_and_given_back() {
     soon(works).await;
     daemon.ends().await;
 }
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_does_not_hold_up_the_end() {
+    let mut daemon = Daemon::start(vec![]);
+    let mut site = SiteServiceClient::new(daemon.channel().await);
+    let request = v1::WatchSiteRequest { min_interval_ms: 10 };
+    let mut unread = site.watch_site(request).await.unwrap().into_inner();
+    next_site(&mut unread).await.unwrap();
+    // A picture that is larger than what may be on its way. The client refuses it by its announced length, which
+    // shows that it is coming, and reads no further.
+    let huge = "x".repeat(8 << 20);
+    daemon.site.view.send_modify(|view| Arc::make_mut(view).name = huge);
+    assert_eq!(next_site(&mut unread).await.unwrap_err().code(), Code::OutOfRange);
+    daemon.stop.cancel();
+    let ended = soon(daemon.tasks.join_next()).await.expect("the interface");
+    ended.unwrap().unwrap();
+    drop(unread);
+}
