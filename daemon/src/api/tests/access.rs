@@ -159,3 +159,32 @@ async fn a_caller_that_does_not_read_does_not_hold_up_the_end() {
     ended.unwrap().unwrap();
     drop(unread);
 }
+
+/// The status that a call without a message is refused with before any service sees it.
+async fn refusal(channel: &mut Channel, path: &str) -> Option<Code> {
+    use tower::{Service, ServiceExt};
+    let request = http::Request::post(format!("http://ladewart{path}"))
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::empty())
+        .unwrap();
+    let response = soon(channel.ready().await.unwrap().call(request)).await.unwrap();
+    let status = Status::from_header_map(response.headers())?;
+    matches!(status.code(), Code::PermissionDenied | Code::Unimplemented).then_some(status.code())
+}
+
+#[tokio::test]
+async fn every_method_lets_in_exactly_the_roles_of_its_row() {
+    for role in [Role::Viewer, Role::Installer, Role::Grid, Role::Supplier, Role::Admin] {
+        let daemon = Daemon::start(vec![(own_uid(), role)]);
+        let mut channel = daemon.channel().await;
+        for (path, roles) in authz::TABLE {
+            let expected = (!roles.contains(&role)).then_some(Code::PermissionDenied);
+            assert_eq!(refusal(&mut channel, path).await, expected, "{path} as {}", role.name());
+        }
+        for path in ["/ladewart.v1.SiteService/Shutdown", "/ladewart.v2.SiteService/GetSite", "/"] {
+            assert_eq!(refusal(&mut channel, path).await, Some(Code::Unimplemented), "{path}");
+        }
+        assert_eq!(daemon.site.view.borrow().limits.len(), 0, "nothing was set on the way");
+        daemon.ends().await;
+    }
+}
