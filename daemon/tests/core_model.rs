@@ -432,3 +432,18 @@ fn a_lost_meter_sends_the_evses_to_their_failsafe_value() {
     let grants = plan::plan(&world.site, &policy::budget(&world.site, stale), stale).grants;
     assert!(grants.iter().all(|g| g.limit > Milliamps::ZERO), "{grants:?}");
 }
+
+#[test]
+fn a_limit_that_feeds_two_floors_serves_two() {
+    let mut world = World::new(3, 63);
+    (0..3).for_each(|e| world.plug(e, true));
+    (0..60).for_each(|_| world.step());
+    world.limit(Some(10_000));
+    (0..20).for_each(|_| world.step());
+    let served = world.boxes.iter().filter(|b| b.drawing >= Milliamps::amps(6)).count();
+    let reasons: Vec<_> = {
+        let budget = policy::budget(&world.site, world.now);
+        plan::plan(&world.site, &budget, world.now).grants.into_iter().map(|g| (g.limit, g.reason)).collect()
+    };
+    assert!(served >= 2, "{reasons:?}");
+}

@@ -237,18 +237,13 @@ mod tests {
             reading.voltages,
             PerPhase([Millivolts(230_100), Millivolts(230_200), Millivolts(230_300)])
         );
-        assert_eq!(
-            reading.currents,
-            PerPhase([Milliamps(-16_000), Milliamps(250), Milliamps(0)])
-        );
+        assert_eq!(reading.currents, PerPhase([Milliamps(-16_000), Milliamps(250), Milliamps(0)]));
         assert_eq!(reading.power, Watts(-3676));
         assert_eq!(reading.import, Some(WattHours(1_234_560)));
         assert_eq!(reading.export, Some(WattHours(1000)));
 
         (phases[0x10], phases[0x11]) = (0xFFFF, 0xFFFF);
-        let error = decode(&d, &[phases, energy], false, Now::default())
-            .unwrap_err()
-            .to_string();
+        let error = decode(&d, &[phases, energy], false, Now::default()).unwrap_err().to_string();
         assert_eq!(error, "current-l3 (register 0x5B10) is not available: 0xFFFFFFFF");
     }
 

@@ -75,7 +75,10 @@ pub struct Parts {
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("config", &self.config).field("stations", &self.stations).finish_non_exhaustive()
+        f.debug_struct("Parts")
+            .field("config", &self.config)
+            .field("stations", &self.stations)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,7 +103,12 @@ pub enum Error {
 pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
     let mut doors = server::Doors::new();
-    for Station { evse, identity, setpoint } in parts.stations {
+    for Station {
+        evse,
+        identity,
+        setpoint,
+    } in parts.stations
+    {
         let (door, requests) = mpsc::channel(4);
         doors.insert(identity.as_str().to_owned(), door);
         let span = tracing::info_span!("evse", %evse);
@@ -116,7 +124,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
             clock: parts.clock,
         };
         let stop = stop.clone();
-        tasks.spawn(async move { (format!("the station {identity}"), station.run(stop).await) }.instrument(span));
+        tasks.spawn(
+            async move { (format!("the station {identity}"), station.run(stop).await) }.instrument(span),
+        );
     }
     let serve = server::serve(parts.listener, doors, stop.clone());
     tasks.spawn(async move { ("the EVSE port".to_owned(), serve.await) });

@@ -56,7 +56,9 @@ pub(super) async fn open(
     let upgrade = handshake::connect(io, &host, &path, protocol, max_frame);
     match tokio::time::timeout(HANDSHAKE, upgrade).await {
         Ok(outcome) => outcome.map_err(Failure::Refused),
-        Err(_) => Err(Failure::Refused(Refusal::Broken("it does not answer the handshake".into()))),
+        Err(_) => Err(Failure::Refused(Refusal::Broken(
+            "it does not answer the handshake".into(),
+        ))),
     }
 }
 
@@ -111,7 +113,10 @@ mod tests {
             assert!(wait <= bound && wait >= bound / 2, "{wait:?} {bound:?}");
             bound = (bound * 2).min(LAST);
         }
-        assert!(backoff.after_end(Duration::from_secs(1)) >= LAST / 2, "it ended at once: that was no success");
+        assert!(
+            backoff.after_end(Duration::from_secs(1)) >= LAST / 2,
+            "it ended at once: that was no success"
+        );
         assert!(backoff.after_end(LASTED) <= FIRST);
     }
 }

@@ -30,7 +30,12 @@ const MAX_ENERGY_WH: f64 = 1e12;
 fn scaled(sample: &SampledValue, default: f64, factors: &[(&str, f64)], max: f64) -> Option<i64> {
     let factor = match sample.unit.as_str() {
         "" => default,
-        unit => factors.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1,
+        unit => {
+            factors
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(unit))?
+                .1
+        }
     };
     let value = sample.value.trim().parse::<f64>().ok()? * factor;
     #[expect(clippy::cast_possible_truncation, reason = "finite and in range")]
@@ -62,7 +67,9 @@ impl Sums {
         }
         match sample.measurand.as_str() {
             "Current.Import" => {
-                let Some(ma) = scaled(sample, 1000.0, &[("A", 1000.0), ("mA", 1.0)], MAX_CURRENT_MA) else { return };
+                let Some(ma) = scaled(sample, 1000.0, &[("A", 1000.0), ("mA", 1.0)], MAX_CURRENT_MA) else {
+                    return;
+                };
                 match terminal(&sample.phase) {
                     Some(at) => self.named[at] = Some(ma),
                     None if sample.phase.is_empty() => self.bare.push(ma),
@@ -70,7 +77,9 @@ impl Sums {
                 }
             }
             "Power.Active.Import" => {
-                let Some(w) = scaled(sample, 1.0, &[("W", 1.0), ("kW", 1000.0)], MAX_POWER_W) else { return };
+                let Some(w) = scaled(sample, 1.0, &[("W", 1.0), ("kW", 1000.0)], MAX_POWER_W) else {
+                    return;
+                };
                 match terminal(&sample.phase) {
                     Some(at) => self.power_by_phase[at] = Some(w),
                     None if sample.phase.is_empty() => self.power = Some(w),
@@ -88,7 +97,8 @@ impl Sums {
 
     fn power(&self) -> Option<i64> {
         let by_phase = self.power_by_phase.iter().flatten();
-        self.power.or_else(|| by_phase.clone().next().map(|_| by_phase.sum()))
+        self.power
+            .or_else(|| by_phase.clone().next().map(|_| by_phase.sum()))
     }
 
     fn currents(&self) -> Option<[Milliamps; 3]> {
@@ -119,9 +129,8 @@ impl Sums {
 
 /// What is drawn now, if the message tells it.
 pub(crate) fn draw(message: &MeterValues, now: Now) -> Option<Draw> {
-    let history = |time: &str| {
-        Wall::parse(time).is_some_and(|at| at >= CLOCK_WAS_SET && at + RECENT < now.wall)
-    };
+    let history =
+        |time: &str| Wall::parse(time).is_some_and(|at| at >= CLOCK_WAS_SET && at + RECENT < now.wall);
     let recent = message.meter_value.iter().rfind(|m| !history(&m.timestamp))?;
     let mut sums = Sums::default();
     recent.sampled_value.iter().for_each(|s| sums.take(s));
@@ -139,11 +148,16 @@ mod tests {
     use super::{super::message::read, *};
 
     fn at(time: &str) -> Now {
-        Now { wall: Wall::parse(time).unwrap(), ..Now::default() }
+        Now {
+            wall: Wall::parse(time).unwrap(),
+            ..Now::default()
+        }
     }
 
     fn of(samples: &str) -> Option<Draw> {
-        let text = format!(r#"{{"meterValue":[{{"timestamp":"2026-11-23T12:00:00Z","sampledValue":[{samples}]}}]}}"#);
+        let text = format!(
+            r#"{{"meterValue":[{{"timestamp":"2026-11-23T12:00:00Z","sampledValue":[{samples}]}}]}}"#
+        );
         draw(&read(&text), at("2026-11-23T12:00:05Z"))
     }
 
@@ -153,11 +167,13 @@ mod tests {
 
     #[test]
     fn named_phases_go_to_their_terminals() {
-        let draw = of(r#"{"value":"15.96","measurand":"Current.Import","phase":"L1","unit":"A"},
+        let draw = of(
+            r#"{"value":"15.96","measurand":"Current.Import","phase":"L1","unit":"A"},
             {"value":16012,"measurand":"Current.Import","phase":"L2-N","unit":"mA"},
             {"value":"3.68","measurand":"Power.Active.Import","phase":"L1","unit":"kW"},
             {"value":"3680","measurand":"Power.Active.Import","phase":"L2"},
-            {"value":"12.5","unit":"kWh"}"#)
+            {"value":"12.5","unit":"kWh"}"#,
+        )
         .unwrap();
         assert_eq!(draw.currents, milliamps([15_960, 16_012, 0]));
         assert_eq!(draw.power, Some(Watts(7360)));
@@ -172,7 +188,10 @@ mod tests {
         assert_eq!(of(&power(3600)).unwrap().currents, milliamps([16_000, 0, 0]));
         assert_eq!(of(&power(7400)).unwrap().currents, milliamps([16_000, 16_000, 0]));
         assert_eq!(of(&power(11_000)).unwrap().currents, milliamps([16_000; 3]));
-        assert_eq!(of(&format!("{bare},{bare}")).unwrap().currents, milliamps([16_000, 16_000, 0]));
+        assert_eq!(
+            of(&format!("{bare},{bare}")).unwrap().currents,
+            milliamps([16_000, 16_000, 0])
+        );
     }
 
     #[test]
@@ -181,7 +200,10 @@ mod tests {
             let text = format!(r#"{{"value":"{value}","measurand":"Current.Import"}}"#);
             assert_eq!(of(&text), None, "{value}");
         }
-        assert_eq!(of(r#"{"value":"16","measurand":"Current.Import","unit":"K"}"#), None);
+        assert_eq!(
+            of(r#"{"value":"16","measurand":"Current.Import","unit":"K"}"#),
+            None
+        );
         assert_eq!(of(r#"{"value":"-5"}"#), None);
         assert_eq!(of(r#"{"value":"16","measurand":"Request.Energy"}"#), None);
         assert_eq!(of(r#"{"value":"OCMF|{}","format":"SignedData"}"#), None);
