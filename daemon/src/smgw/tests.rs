@@ -304,12 +304,7 @@ async fn a_connection_that_breaks_says_so_in_words() {
     let mut peers = Peers::new();
     let tls = peers.good();
     let with_data = [&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"welcome"].concat();
-    let gateway = peers
-        .gateway(
-            tls,
-            Proxy::Script([asked(with_data), vec![Act::HangUp]].concat()),
-        )
-        .await;
+    let gateway = peers.gateway(tls, Proxy::Script([asked(with_data), vec![Act::HangUp]].concat())).await;
     let uplink = uplink(&peers.config(gateway, peers.trust_ca()));
     let mut channel = uplink.connect("emt.example", 9000).await.unwrap();
     let mut all = Vec::new();
