@@ -261,7 +261,10 @@ impl Running {
             Err(_) => return tracing::debug!("the EVSE does not take our answer to its handshake"),
         };
         if let Some(older) = self.south.take() {
-            tracing::info!("the EVSE connects again; its older connection is closed");
+            tracing::warn!("a newer connection under this identity took over; the older one is closed");
+            let what = "a newer connection took over while the older one stood: the EVSE lost its network, or two \
+                        share this identity";
+            self.route.south_trouble(self.station.clock.now(), what);
             older.close(CloseCode::Policy, "a newer connection took over");
         }
         let ping = self.station.config.ping_interval;
