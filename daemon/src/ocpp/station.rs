@@ -185,6 +185,8 @@ impl Running {
         match &self.north {
             North::Off if wanted => self.dial(),
             North::Resting(until) if wanted && *until <= now => self.dial(),
+            // A rest that is over and leads nowhere must not wake the task again and again.
+            North::Resting(until) if *until <= now => self.north = North::Off,
             North::Dialing(_) if !wanted => self.north = North::Off,
             North::Up { .. } if !wanted => {
                 if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
