@@ -10,9 +10,7 @@ pub const MAX_NAME: usize = 48;
 fn check(text: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '*' | '|' | '@' | '=');
     if text.is_empty() || text.len() > MAX_NAME || !text.chars().all(fits) {
-        return Err(format!(
-            "{text:?} is not a name; use 1 to {MAX_NAME} of A-Z a-z 0-9 . _ - * | @ ="
-        ));
+        return Err(format!("{text:?} is not a name; use 1 to {MAX_NAME} of A-Z a-z 0-9 . _ - * | @ ="));
     }
     Ok(())
 }

@@ -35,29 +35,21 @@ impl Wall {
     /// Reads RFC 3339 text with any offset.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        text.parse::<jiff::Timestamp>()
-            .ok()
-            .map(|t| Self(t.as_millisecond()))
+        text.parse::<jiff::Timestamp>().ok().map(|t| Self(t.as_millisecond()))
     }
 }
 
 impl Add<Duration> for Wall {
     type Output = Self;
     fn add(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 }
 
 impl Sub<Duration> for Wall {
     type Output = Self;
     fn sub(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 }
 
@@ -97,10 +89,7 @@ impl Now {
     /// Both clocks moved on.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
-        Self {
-            mono: self.mono + by,
-            wall: self.wall + by,
-        }
+        Self { mono: self.mono + by, wall: self.wall + by }
     }
 }
 

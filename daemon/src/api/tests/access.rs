@@ -141,3 +141,50 @@ async fn one_users_connections_are_bounded_and_given_back() {
     soon(works).await;
     daemon.ends().await;
 }
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_does_not_hold_up_the_end() {
+    let mut daemon = Daemon::start(vec![]);
+    let mut site = SiteServiceClient::new(daemon.channel().await);
+    let request = v1::WatchSiteRequest { min_interval_ms: 10 };
+    let mut unread = site.watch_site(request).await.unwrap().into_inner();
+    next_site(&mut unread).await.unwrap();
+    // A picture that is larger than what may be on its way. The client refuses it by its announced length, which
+    // shows that it is coming, and reads no further.
+    let huge = "x".repeat(8 << 20);
+    daemon.site.view.send_modify(|view| Arc::make_mut(view).name = huge);
+    assert_eq!(next_site(&mut unread).await.unwrap_err().code(), Code::OutOfRange);
+    daemon.stop.cancel();
+    let ended = soon(daemon.tasks.join_next()).await.expect("the interface");
+    ended.unwrap().unwrap();
+    drop(unread);
+}
+
+/// The status that a call without a message is refused with before any service sees it.
+async fn refusal(channel: &mut Channel, path: &str) -> Option<Code> {
+    use tower::{Service, ServiceExt};
+    let request = http::Request::post(format!("http://ladewart{path}"))
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::empty())
+        .unwrap();
+    let response = soon(channel.ready().await.unwrap().call(request)).await.unwrap();
+    let status = Status::from_header_map(response.headers())?;
+    matches!(status.code(), Code::PermissionDenied | Code::Unimplemented).then_some(status.code())
+}
+
+#[tokio::test]
+async fn every_method_lets_in_exactly_the_roles_of_its_row() {
+    for role in [Role::Viewer, Role::Installer, Role::Grid, Role::Supplier, Role::Admin] {
+        let daemon = Daemon::start(vec![(own_uid(), role)]);
+        let mut channel = daemon.channel().await;
+        for (path, roles) in authz::TABLE {
+            let expected = (!roles.contains(&role)).then_some(Code::PermissionDenied);
+            assert_eq!(refusal(&mut channel, path).await, expected, "{path} as {}", role.name());
+        }
+        for path in ["/ladewart.v1.SiteService/Shutdown", "/ladewart.v2.SiteService/GetSite", "/"] {
+            assert_eq!(refusal(&mut channel, path).await, Some(Code::Unimplemented), "{path}");
+        }
+        assert_eq!(daemon.site.view.borrow().limits.len(), 0, "nothing was set on the way");
+        daemon.ends().await;
+    }
+}
