@@ -185,6 +185,8 @@ impl Running {
         match &self.north {
             North::Off if wanted => self.dial(),
             North::Resting(until) if wanted && *until <= now => self.dial(),
+            // A rest that is over and leads nowhere must not wake the task again and again.
+            North::Resting(until) if *until <= now => self.north = North::Off,
             North::Dialing(_) if !wanted => self.north = North::Off,
             North::Up { .. } if !wanted => {
                 if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
@@ -276,8 +278,11 @@ impl Running {
             }
             Err(failure) => {
                 self.north = North::Resting(now.mono + self.backoff.after(&failure));
-                tracing::info!(%failure, "no connection to the backend");
-                if !matches!(failure, Failure::Way(crate::smgw::DialError::Failed(_))) {
+                if matches!(failure, Failure::Way(crate::smgw::DialError::Failed(_))) {
+                    // The uplink tells of its own outage, once.
+                    tracing::debug!(%failure, "no connection to the backend");
+                } else {
+                    tracing::warn!(%failure, "no connection to the backend");
                     self.route.north_trouble(&failure.to_string());
                 }
                 if let Failure::Refused(Refusal::Status(status @ (401 | 403 | 404))) = failure {

@@ -27,6 +27,7 @@ mod durable;
 mod north;
 mod offline;
 mod south;
+mod transactions;
 
 #[cfg(test)]
 mod model;
