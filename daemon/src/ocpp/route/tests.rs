@@ -364,11 +364,17 @@ fn silence_is_no_refusal() {
     let mut bench = Bench::south();
     bench.evse(&start("s", "T"));
     bench.north_up();
+    let mut closed = 0;
     for _ in 0..6 {
         assert_eq!(bench.backend_hears()[1], "s");
         bench.wait(700);
+        if std::mem::take(&mut bench.closed) {
+            closed += 1;
+            bench.north_down();
+            bench.north_up();
+        }
     }
-    assert!(bench.closed, "the connection is made anew");
+    assert!(closed > 0, "the connection is made anew");
     assert_eq!(bench.route.dead, 0);
     // But a backend that answers everything else has a problem with this message.
     let mut bench = Bench::both();
