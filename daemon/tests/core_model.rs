@@ -85,6 +85,8 @@ struct World {
     overload: Duration,
     /// For how long the EVSEs have been obeying more than the limit.
     above: Duration,
+    /// For how long the cars have been drawing more than the limit.
+    drawn_above: Duration,
 }
 
 impl World {
@@ -113,6 +115,7 @@ impl World {
             boxes,
             overload: Duration::ZERO,
             above: Duration::ZERO,
+            drawn_above: Duration::ZERO,
         };
         for e in 0..evses {
             world.tell(e, EvseEvent::Connected);

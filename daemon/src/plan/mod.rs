@@ -89,9 +89,11 @@ pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
         (0..count).map(|e| demand(site, budget, e, held[e].is_some(), now.mono)).collect();
     let targets = allocate(&demands, &less(&caps, &fixed));
 
-    // Where everybody may be right now, and what is left above that.
+    // Where everybody may be right now, and what is left above that. A car that was told to draw less may still be on
+    // its way down: its room is free once it has had time to follow.
     let in_force: Vec<i64> = (0..count).map(|e| reserve(site, e, now.mono).0).collect();
-    let mut rooms = less(&caps, &in_force);
+    let drawn: Vec<i64> = (0..count).map(|e| in_force[e].max(descending(site, e, now.mono).0)).collect();
+    let mut rooms = less(&caps, &drawn);
     let grants = (0..count)
         .map(|e| {
             let facts = &site.evses[e];
@@ -129,6 +131,15 @@ pub fn reserve(site: &Site, e: usize, now: Mono) -> Milliamps {
         return config.failsafe;
     }
     if facts.vehicle_possible() { facts.leash.in_force(now, config.max) } else { Milliamps::ZERO }
+}
+
+/// What an EVSE whose setpoint was just lowered may be drawing until its car has followed.
+fn descending(site: &Site, e: usize, now: Mono) -> Milliamps {
+    let facts = &site.evses[e];
+    match facts.leash.last_change() {
+        Some((at, before)) if facts.vehicle_possible() && now < at + site.config.control.settle => before,
+        _ => Milliamps::ZERO,
+    }
 }
 
 /// The current of an EVSE that does not listen now, if so.

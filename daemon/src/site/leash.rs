@@ -18,6 +18,9 @@ use crate::{plan::Setpoint, time::Mono, units::Milliamps};
 /// How long a sent setpoint may stay unanswered before the EVSE counts as not following.
 const ANSWER: Duration = Duration::from_secs(15);
 
+/// How long a car may take to follow a change (IEC 61851-1 Annex A: 5 s).
+const FOLLOW: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Clone)]
 struct Sent {
     setpoint: Setpoint,
@@ -37,7 +40,7 @@ pub struct Leash {
     refused: Option<Mono>,
     /// When the value last changed on its side, as far as is known.
     changed: Option<Mono>,
-    /// The bound before the last change.
+    /// The bound before the last changes, as far as the car may not have followed them.
     before: Milliamps,
 }
 
@@ -46,7 +49,9 @@ impl Leash {
     pub fn sent(&mut self, setpoint: Setpoint, now: Mono, most: Milliamps) {
         let same = self.newest().is_some_and(|s| s.limit == setpoint.limit);
         if !same {
-            self.before = self.in_force(now, most);
+            let still =
+                self.changed.filter(|at| now.since(*at) < FOLLOW).map_or(Milliamps::ZERO, |_| self.before);
+            self.before = self.in_force(now, most).max(still);
             self.changed = Some(now);
         }
         // Renewals of the same value need no bound of their own.

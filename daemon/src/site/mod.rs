@@ -281,6 +281,11 @@ impl Site {
         for (evse, grant) in self.evses.iter_mut().zip(&plan.grants) {
             evse.room_since = grant.room_since;
             let on = grant.limit > Milliamps::ZERO;
+            if !evse.vehicle_possible() {
+                // The next car begins its own turn.
+                (evse.on_since, evse.on_until) = (None, None);
+                continue;
+            }
             match (on, evse.on_since) {
                 (true, None) => evse.on_since = Some(now),
                 (false, Some(_)) => {
