@@ -37,4 +37,5 @@ pub mod relay;
 pub mod api;
 pub mod app;
 pub mod journal;
+pub mod remote;
 pub mod telemetry;

@@ -60,15 +60,15 @@ impl Daemon {
         let stop = CancellationToken::new();
         let site = Arc::new(Loop { journal: journal.clone(), view, limits: limits.clone(), clock });
         let parts = Parts {
-            config: config::Api { socket: socket.clone(), users },
+            config: config::Api { socket: socket.clone(), users, certificates: vec![], lan: None },
             site: Handle { commands, view: shown, limits },
             uplink: Some(status),
             journal,
             clock,
-            listener,
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(parts, stop.clone()));
+        let (token, path) = (stop.clone(), socket.clone());
+        tasks.spawn(async move { Interface::new(parts, token).await?.serve_socket(listener, &path).await });
         let owner = Arc::clone(&site);
         tasks.spawn(async move {
             owner.run(queue).await;
