@@ -33,7 +33,7 @@ const EVIDENCE: &[Role] = &[Installer, Grid, Admin];
 const LIMITING: &[Role] = &[Installer, Grid, Admin];
 
 /// Method → roles, for every method that is served.
-pub(super) const TABLE: &[(&str, &[Role])] = &[
+pub(crate) const TABLE: &[(&str, &[Role])] = &[
     ("/ladewart.v1.SiteService/GetSite", EVERY),
     ("/ladewart.v1.SiteService/WatchSite", EVERY),
     ("/ladewart.v1.GridService/SetLimit", LIMITING),
@@ -153,8 +153,8 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::BTreeSet, fmt::Write};
+pub(crate) mod tests {
+    use std::{collections::BTreeMap, collections::BTreeSet, fmt::Write};
 
     use prost::Message;
     use prost_types::FileDescriptorSet;
@@ -168,19 +168,22 @@ mod tests {
         Access::new(&config)
     }
 
-    /// Every method of every service that is served, from the descriptors.
-    fn served() -> BTreeSet<String> {
+    /// Every method of every service that is served, from the descriptors, and whether it answers with a stream.
+    pub(crate) fn served() -> BTreeMap<String, bool> {
         let sets = [
             ladewart_proto::DESCRIPTORS,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         ];
-        let mut methods = BTreeSet::new();
+        let mut methods = BTreeMap::new();
         for set in sets {
             for file in FileDescriptorSet::decode(set).unwrap().file {
                 for service in &file.service {
                     for method in &service.method {
-                        methods.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                        methods.insert(
+                            format!("/{}.{}/{}", file.package(), service.name(), method.name()),
+                            method.server_streaming(),
+                        );
                     }
                 }
             }
@@ -192,7 +195,7 @@ mod tests {
     fn the_table_has_one_row_for_every_method_and_no_other() {
         let rows: BTreeSet<_> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
         assert_eq!(rows.len(), TABLE.len(), "no method twice");
-        assert_eq!(rows, served());
+        assert_eq!(rows, served().into_keys().collect());
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! accept (bounded per peer) → authz → service → response, cut off when the daemon stops
 //! ```
 
-mod authz;
+pub(crate) mod authz;
 mod caller;
 mod convert;
 mod drain;
@@ -88,7 +88,7 @@ pub enum Error {
 }
 
 /// What the interface needs of the others.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Parts {
     /// Who is who.
     pub config: config::Api,
@@ -309,4 +309,4 @@ async fn overdue(stop: &CancellationToken) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
