@@ -124,8 +124,8 @@ impl App {
             Some(lan) => {
                 let address = config.api.lan.as_ref().map(|lan| lan.listen.to_string()).unwrap_or_default();
                 let listener = lan.bind().await;
-                let listener =
-                    listener.with_context(|| format!("cannot open the interface on the network at {address}"))?;
+                let listener = listener
+                    .with_context(|| format!("cannot open the interface on the network at {address}"))?;
                 Some((lan, listener))
             }
             None => None,

@@ -151,7 +151,7 @@ fn each_mistake_names_its_place_and_its_mend() {
     }
 }
 
-/// Behind [`GOOD`]: who administers the site. The first line is line 34.
+/// Behind [`GOOD`]: who administers the site. Its first table begins in line 34.
 const ACCESS: &str = r#"
 [api.lan]
 listen = "192.0.2.7:8884"
@@ -207,48 +207,56 @@ fn each_mistake_about_callers_names_its_place_and_its_mend() {
     let print = "fingerprint = \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"";
     let pin = "pin = \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"";
     let cases = [
-        ("listen = \"192.0.2.7:8884\"", "listen = \"192.0.2.7\"", ":36: api.lan.listen: "),
-        ("ca = \"cls.pem\"", "ca = \"gone.pem\"", ":39: api.lan.ca: "),
-        (print, "fingerprint = \"0011\"", ":42: api.certificate[0].fingerprint: is not a SHA-256 fingerprint"),
+        ("listen = \"192.0.2.7:8884\"", "listen = \"192.0.2.7\"", ":35: api.lan.listen: "),
+        ("ca = \"cls.pem\"", "ca = \"gone.pem\"", ":38: api.lan.ca: "),
+        (
+            print,
+            "fingerprint = \"0011\"",
+            ":41: api.certificate[0].fingerprint: is not a SHA-256 fingerprint",
+        ),
         (
             print,
             "fingerprint = \"éé112233445566778899aabbccddeeff00112233445566778899aabbccdd\"",
-            ":42: api.certificate[0].fingerprint: is not a SHA-256 fingerprint",
+            ":41: api.certificate[0].fingerprint: is not a SHA-256 fingerprint",
         ),
         (print, "", ": api.certificate[0]: give either fingerprint = \"…\" or uri = \"urn:…\""),
-        ("name = \"dso\"", "name = \"d s o\"", ":43: api.certificate[0].name: \"d s o\" is no name"),
+        ("name = \"dso\"", "name = \"d s o\"", ":42: api.certificate[0].name: \"d s o\" is no name"),
         (
             "name = \"dso\"",
             "name = \"0011223344556677\"",
-            ":43: api.certificate[0].name: looks like a fingerprint",
+            ":42: api.certificate[0].name: looks like a fingerprint",
         ),
-        ("role = \"grid\"", "role = \"dso\"", ":44: api.certificate[0].role: unknown variant `dso`"),
-        ("urn:example:boss", "boss", ":47: api.certificate[1].uri: \"boss\" is not a URI"),
+        ("role = \"grid\"", "role = \"dso\"", ":43: api.certificate[0].role: unknown variant `dso`"),
+        ("urn:example:boss", "boss", ":46: api.certificate[1].uri: \"boss\" is not a URI"),
         (
             "uri = \"urn:example:boss\"",
             print,
-            ":48: api.certificate[1].role: this certificate has a role already",
+            ":47: api.certificate[1].role: this certificate has a role already",
         ),
         (
             "uri = \"urn:example:boss\"",
             "uri = \"urn:example:boss\"\nname = \"dso\"",
-            ":49: api.certificate[1].role: \"dso\" is grid already; one name has one role",
+            ":48: api.certificate[1].role: \"dso\" is grid already; one name has one role",
         ),
-        ("name = \"north\"", "name = \"../x\"", ":51: operator[0].name: \"../x\" is no name"),
-        ("name = \"south\"", "name = \"north\"", ":59: operator[1].name: \"north\" names another operator"),
-        ("north.example:443", "north.example", ":52: operator[0].address: \"north.example\" is not host:port"),
+        ("name = \"north\"", "name = \"../x\"", ":50: operator[0].name: \"../x\" is no name"),
+        ("name = \"south\"", "name = \"north\"", ":58: operator[1].name: \"north\" names another operator"),
+        (
+            "north.example:443",
+            "north.example",
+            ":51: operator[0].address: \"north.example\" is not host:port",
+        ),
         (pin, "", ": operator[0]: give either pin = \"…\" or ca = \"operator-ca.pem\""),
-        (pin, "pin = \"xx\"", ":53: operator[0].pin: is not a SHA-256 fingerprint"),
+        (pin, "pin = \"xx\"", ":52: operator[0].pin: is not a SHA-256 fingerprint"),
         (
             pin,
             &format!("{pin}\nserver_name = \"x\""),
-            ":54: operator[0].server_name: has no meaning with a pin; remove it",
+            ":53: operator[0].server_name: has no meaning with a pin; remove it",
         ),
-        ("roles = [\"grid\"]", "roles = []", ":56: operator[0].roles: is empty; write for example"),
+        ("roles = [\"grid\"]", "roles = []", ":55: operator[0].roles: is empty; write for example"),
         (
             "roles = [\"grid\"]",
             "roles = [\"installer\"]",
-            ":56: operator[0].roles: no [[api.certificate]] that could be this operator's has one of these roles",
+            ":55: operator[0].roles: no [[api.certificate]] that could be this operator's has one of these roles",
         ),
         ("key = \"cls.key\"\nroles = [\"grid\"]", "roles = [\"grid\"]", ": operator[0]: missing field `key`"),
     ];

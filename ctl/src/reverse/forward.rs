@@ -98,6 +98,7 @@ async fn pass(mut channel: Channel, call: http::Request<Body>) -> http::Response
         Err(error) => Err(error),
     };
     answer.unwrap_or_else(|error| {
-        Status::unavailable(format!("the connection to the appliance broke: {}", innermost(&error))).into_http()
+        Status::unavailable(format!("the connection to the appliance broke: {}", innermost(&error)))
+            .into_http()
     })
 }

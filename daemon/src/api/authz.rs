@@ -243,7 +243,8 @@ pub(crate) mod tests {
     #[test]
     fn root_and_the_own_user_are_admin_unless_the_configuration_says_otherwise() {
         let own = nix::unistd::geteuid().as_raw();
-        let judge = |gate: &Access, uid| gate.judge(Some(&Peer::User(Some(uid))), TABLE[0].0, Wall(0)).unwrap().role;
+        let judge =
+            |gate: &Access, uid| gate.judge(Some(&Peer::User(Some(uid))), TABLE[0].0, Wall(0)).unwrap().role;
         let gate = access(&[]);
         assert_eq!((judge(&gate, 0), judge(&gate, own)), (Admin, Admin));
         assert_eq!(judge(&access(&[(own, Viewer)]), own), Viewer);

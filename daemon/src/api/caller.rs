@@ -135,7 +135,9 @@ impl Directory {
     fn holder(&self, shown: &Presented, now: Wall) -> Result<Caller, String> {
         let print = identity::hex(&shown.fingerprint);
         if shown.not_after.is_some_and(|end| end < now) {
-            return Err(format!("certificate {print} has expired while the connection stood; connect with a new one"));
+            return Err(format!(
+                "certificate {print} has expired while the connection stood; connect with a new one"
+            ));
         }
         let fits = |known: &&KnownCertificate| match &known.by {
             Mark::Fingerprint(print) => *print == shown.fingerprint,

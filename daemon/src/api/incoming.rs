@@ -48,7 +48,11 @@ impl Places {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = taken.entry(key.clone()).or_default();
         if *mine >= PER_PEER {
-            tracing::warn!(peer = key, most = PER_PEER, "a peer has too many connections; one more is closed");
+            tracing::warn!(
+                peer = key,
+                most = PER_PEER,
+                "a peer has too many connections; one more is closed"
+            );
             return None;
         }
         *mine += 1;

@@ -181,25 +181,53 @@ impl Interface {
         routes.add_service(health_service);
         routes.add_service(reflection);
         routes.add_service(
-            serving(&health, SiteServiceServer::new(site::Service(of())).max_decoding_message_size(MAX_MESSAGE)).await,
+            serving(
+                &health,
+                SiteServiceServer::new(site::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
         );
         routes.add_service(
-            serving(&health, GridServiceServer::new(grid::Service(of())).max_decoding_message_size(MAX_MESSAGE)).await,
+            serving(
+                &health,
+                GridServiceServer::new(grid::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
         );
         routes.add_service(
-            serving(&health, EvseServiceServer::new(evse::Service(of())).max_decoding_message_size(MAX_MESSAGE)).await,
+            serving(
+                &health,
+                EvseServiceServer::new(evse::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
         );
         routes.add_service(
-            serving(&health, MeterServiceServer::new(meter::Service(of())).max_decoding_message_size(MAX_MESSAGE)).await,
+            serving(
+                &health,
+                MeterServiceServer::new(meter::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
         );
         routes.add_service(
-            serving(&health, UplinkServiceServer::new(uplink::Service(of())).max_decoding_message_size(MAX_MESSAGE)).await,
+            serving(
+                &health,
+                UplinkServiceServer::new(uplink::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
         );
         routes.add_service(
-            serving(&health, JournalServiceServer::new(journal::Service::new(of())).max_decoding_message_size(MAX_MESSAGE)).await,
+            serving(
+                &health,
+                JournalServiceServer::new(journal::Service::new(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
         );
         routes.add_service(
-            serving(&health, SystemServiceServer::new(system::Service(of())).max_decoding_message_size(MAX_MESSAGE)).await,
+            serving(
+                &health,
+                SystemServiceServer::new(system::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
         );
         Ok(Self { routes: routes.routes(), gate, stop })
     }

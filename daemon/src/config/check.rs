@@ -5,8 +5,8 @@ mod access;
 use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    Backend, BackendTls, Config, ConfigError, Contact, Control, Evse, Gateway, Line, Meter, Mode, Node,
-    Ocpp, Relay, RelayFunction, Source, Trust, Uplink, raw,
+    Backend, BackendTls, Config, ConfigError, Contact, Control, Evse, Gateway, Line, Meter, Mode, Node, Ocpp,
+    Relay, RelayFunction, Source, Trust, Uplink, raw,
 };
 use crate::{
     ids::{Identity, NodeId},

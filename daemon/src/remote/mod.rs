@@ -30,8 +30,8 @@ mod tests;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{inbound::Inbound, lan::Lan};
 use self::operator::Operator;
+pub use self::{inbound::Inbound, lan::Lan};
 use crate::{
     api::Interface,
     clock::Clock,
@@ -53,7 +53,11 @@ pub struct SetupError {
 }
 
 /// Certificate and key of a table of the configuration.
-fn identity(table: &str, certificate: &std::path::Path, key: &std::path::Path) -> Result<Identity, SetupError> {
+fn identity(
+    table: &str,
+    certificate: &std::path::Path,
+    key: &std::path::Path,
+) -> Result<Identity, SetupError> {
     let wrong = |name: &str, problem| SetupError { field: format!("{table}.{name}"), problem };
     Identity::load(certificate, key, Profile::Inner).map_err(|error| match error {
         IdentityError::Certificate(problem) => wrong("certificate", problem),

@@ -119,8 +119,7 @@ impl Operator {
                     let retire = CancellationToken::new();
                     let task = {
                         let (this, served, retire) = (this.clone(), served.clone(), retire.clone());
-                        let serve =
-                            async move { served.operator(&this.name, stream, shown, retire).await };
+                        let serve = async move { served.operator(&this.name, stream, shown, retire).await };
                         sessions.spawn(serve).id()
                     };
                     if let Some(old) = current.replace(retire) {

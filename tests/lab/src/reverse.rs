@@ -157,7 +157,10 @@ impl ReverseListen {
     /// Ends it as a service manager does. Gives its exit code.
     pub async fn stop(mut self) -> anyhow::Result<Option<i32>> {
         let pid = self.child.id().context("it has ended already")?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid)?), nix::sys::signal::Signal::SIGTERM)?;
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(i32::try_from(pid)?),
+            nix::sys::signal::Signal::SIGTERM,
+        )?;
         let status = tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await??;
         Ok(status.code())
     }

@@ -69,7 +69,8 @@ impl Operator {
 
     async fn start(&mut self, lab: &Lab) -> anyhow::Result<WanEnd> {
         let program = ReverseListen::start(self.directory.path()).await?;
-        let end = WanEnd::start(lab.keys.wan.acceptor(&lab.keys.wan.issue(HOST)?)?, program.address()).await?;
+        let end =
+            WanEnd::start(lab.keys.wan.acceptor(&lab.keys.wan.issue(HOST)?)?, program.address()).await?;
         let route = Route { address: end.address(), tls_name: Some(HOST.to_owned()) };
         lab.gateway.allow(&format!("{HOST}:{}", self.port), route);
         self.program = Some(program);
@@ -113,7 +114,10 @@ async fn each_role_administers_through_the_gateway_what_it_may() -> anyhow::Resu
     lab.ready().await?;
     for (role, operator) in &all {
         let seen = operator.program().told("connected", 1).await?;
-        assert_eq!((seen["name"].as_str(), seen["subject"].as_str()), (Some("site-4711"), Some("CN=site-4711")));
+        assert_eq!(
+            (seen["name"].as_str(), seen["subject"].as_str()),
+            (Some("site-4711"), Some("CN=site-4711"))
+        );
         let status = operator.ctl(&["status"]).await?;
         assert_eq!(status.code, Some(0), "{role}: {}", status.err);
         assert!(status.out.contains("carport"), "{role}: {}", status.out);
@@ -123,7 +127,8 @@ async fn each_role_administers_through_the_gateway_what_it_may() -> anyhow::Resu
         assert_eq!(set.code, Some(if limits { 0 } else { 4 }), "{role}: {}{}", set.out, set.err);
         if limits {
             lab.observer.limit(Some(4_200));
-            let list: Value = serde_json::from_str(&operator.ctl(&["limit", "list", "-o", "json"]).await?.out)?;
+            let list: Value =
+                serde_json::from_str(&operator.ctl(&["limit", "list", "-o", "json"]).await?.out)?;
             let mine = list["limits"].as_array().and_then(|l| l.iter().find(|l| l["id"] == *role));
             let mine = mine.unwrap_or_else(|| panic!("{role} sees its limit in {list}"));
             assert_eq!(mine["issuer"], format!("cert:the-{role}"));

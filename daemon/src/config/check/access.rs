@@ -74,7 +74,8 @@ impl Check<'_> {
                     );
                 }
                 (Some(name), _) if is_fingerprint_prefix(&name) => {
-                    return self.fail(&at("name"), "looks like a fingerprint; choose a name that cannot be one");
+                    return self
+                        .fail(&at("name"), "looks like a fingerprint; choose a name that cannot be one");
                 }
                 (Some(name), _) => name,
                 (None, Mark::Fingerprint(print)) => identity::hex(&print[..8]),

@@ -47,8 +47,9 @@ fn operator(name: &str, address: SocketAddr, roles: &str) -> String {
 fn load(dir: &Path, ca: &Authority, tables: &str) -> Config {
     fs::write(dir.join("ca.pem"), ca.pem()).unwrap();
     ca.leaf("site.example", None, Dates::Now).write(dir, "site");
-    let mut text = "[site]\nname = \"x\"\n\n[uplink]\nmode = \"direct\"\n\n[[node]]\nid = \"n\"\nfuse = \"63 A\"\n\n"
-        .to_owned();
+    let mut text =
+        "[site]\nname = \"x\"\n\n[uplink]\nmode = \"direct\"\n\n[[node]]\nid = \"n\"\nfuse = \"63 A\"\n\n"
+            .to_owned();
     text.write_str(tables).unwrap();
     fs::write(dir.join("site.toml"), text).unwrap();
     config::load(&dir.join("site.toml")).unwrap().0
@@ -131,7 +132,10 @@ async fn accept(
 }
 
 /// Somebody calls on the site's network.
-async fn connect(address: SocketAddr, tls: &Arc<ClientConfig>) -> std::io::Result<client::TlsStream<TcpStream>> {
+async fn connect(
+    address: SocketAddr,
+    tls: &Arc<ClientConfig>,
+) -> std::io::Result<client::TlsStream<TcpStream>> {
     let tcp = soon(TcpStream::connect(address)).await?;
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from("site.example").unwrap();
@@ -158,7 +162,8 @@ async fn the_site_dials_serves_and_comes_back_after_a_cut() {
     let ca = Authority::new("ca");
     let (listener, address) = listener().await;
     let leaf = ca.leaf(HOST, None, Dates::Now);
-    let tables = known(&leaf.fingerprint(), Role::Grid, Some("dso")) + &operator("north", address, "\"grid\"");
+    let tables =
+        known(&leaf.fingerprint(), Role::Grid, Some("dso")) + &operator("north", address, "\"grid\"");
     let site = Site::new(&ca, &tables).await;
     let mut tasks = JoinSet::new();
     site.dial(&mut tasks);
@@ -223,7 +228,11 @@ async fn the_next_connection_stands_before_the_old_one_is_given_up() {
     assert!(works(&old).await, "the old one serves while the next one is being made");
     let new = caller(soon(TlsAcceptor::from(tls).accept(tcp)).await.unwrap()).await;
     assert!(works(&new).await);
-    let end = soon(async { while pictures.message().await?.is_some() {} Ok::<_, tonic::Status>(()) }).await;
+    let end = soon(async {
+        while pictures.message().await?.is_some() {}
+        Ok::<_, tonic::Status>(())
+    })
+    .await;
     let end = end.unwrap_err();
     assert_eq!(end.code(), tonic::Code::Unavailable, "{end:?}");
     assert!(end.message().contains("the next one"), "{}", end.message());

@@ -78,9 +78,7 @@ impl Authority {
             .unwrap()
             .with_root_certificates(self.roots());
         let mut config = match own {
-            Some(own) => {
-                config.with_client_auth_cert(vec![own.certificate.clone()], own.secret()).unwrap()
-            }
+            Some(own) => config.with_client_auth_cert(vec![own.certificate.clone()], own.secret()).unwrap(),
             None => config.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -90,8 +88,7 @@ impl Authority {
     /// A server that lets in clients of this authority and shows `own`.
     pub(super) fn server(&self, own: &Leaf) -> Arc<ServerConfig> {
         let provider = Arc::new(provider(Profile::Inner));
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()), provider.clone());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()), provider.clone());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(Profile::Inner.versions())
             .unwrap()

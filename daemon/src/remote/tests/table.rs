@@ -77,7 +77,8 @@ fn expected(case: Case, role: Role, path: &str) -> String {
         return format!("TLS {alert}");
     }
     let row = TABLE.iter().find(|(method, _)| *method == path).expect("a row for every method").1;
-    let code = if case == Case::Right && row.contains(&role) { admitted(path) } else { Code::PermissionDenied };
+    let code =
+        if case == Case::Right && row.contains(&role) { admitted(path) } else { Code::PermissionDenied };
     format!("{code:?}")
 }
 
@@ -97,9 +98,7 @@ async fn call(channel: &mut Channel, path: &str, streams: bool) -> String {
     }
     let mut body = response.into_body();
     loop {
-        let frame = std::future::poll_fn(|cx| {
-            http_body::Body::poll_frame(std::pin::Pin::new(&mut body), cx)
-        });
+        let frame = std::future::poll_fn(|cx| http_body::Body::poll_frame(std::pin::Pin::new(&mut body), cx));
         match soon(frame).await.expect("trailers come").unwrap().into_trailers() {
             Ok(trailers) => return format!("{:?}", Status::from_header_map(&trailers).unwrap().code()),
             Err(_) => continue,
@@ -288,8 +287,7 @@ async fn every_method_role_and_certificate_has_its_exact_code() {
     }
     table.print();
     table.write();
-    let wrong: Vec<_> =
-        table.0.iter().filter(|c| c.code != expected(c.case, c.role, &c.method)).collect();
+    let wrong: Vec<_> = table.0.iter().filter(|c| c.code != expected(c.case, c.role, &c.method)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(table.0.len(), (1 + 6 + dialed.len()) * ROLES.len() * TABLE.len(), "no cell is missing");
 }
