@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use serde_json::json;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
@@ -120,15 +120,14 @@ impl App {
         let (config, clock) = (self.config, self.clock);
         let limits = store.read(grid::kept).await.context("cannot read the limits in force")?;
         let socket = api::bind(&config.api.socket)?;
-        let lan = match self.lan {
-            Some(lan) => {
-                let address = config.api.lan.as_ref().map(|lan| lan.listen.to_string()).unwrap_or_default();
-                let listener = lan.bind().await;
-                let listener = listener
-                    .with_context(|| format!("cannot open the interface on the network at {address}"))?;
-                Some((lan, listener))
-            }
-            None => None,
+        let lan = match (self.lan, &config.api.lan) {
+            (Some(lan), Some(at)) => Some((
+                lan.bind()
+                    .await
+                    .with_context(|| format!("cannot open the interface on the network at {}", at.listen))?,
+                lan,
+            )),
+            _ => None,
         };
         let listener = TcpListener::bind(config.ocpp.listen)
             .await
@@ -205,27 +204,40 @@ impl App {
             journal: evidence.clone(),
             clock,
         };
-        let interface = api::Interface::new(parts, stop.clone()).await?;
-        if let Some((lan, listener)) = lan {
-            let task = lan.run(listener, interface.clone(), stop.clone());
-            tasks.spawn(async move {
-                task.await;
-                ("API on the network", Ok(()))
-            });
-        }
-        if let Some(operators) = self.operators {
-            let task = operators.run(interface.clone(), evidence.clone(), clock, stop.clone());
-            tasks.spawn(async move {
-                task.await;
-                ("operators", Ok(()))
-            });
-        }
-        tasks.spawn(async move {
-            let served = interface.serve_socket(socket, &config.api.socket).await;
-            ("API", served.map_err(Into::into))
-        });
-        Ok(())
+        serve(tasks, parts, socket, lan, self.operators, stop).await
     }
+}
+
+/// The interface, on everything that it is served on.
+async fn serve(
+    tasks: &mut Tasks,
+    parts: api::Parts,
+    socket: UnixListener,
+    lan: Option<(TcpListener, Lan)>,
+    operators: Option<Operators>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (path, journal, clock) = (parts.config.socket.clone(), parts.journal.clone(), parts.clock);
+    let interface = api::Interface::new(parts, stop.clone()).await?;
+    if let Some((listener, lan)) = lan {
+        let task = lan.run(listener, interface.clone(), stop.clone());
+        tasks.spawn(async move {
+            task.await;
+            ("API on the network", Ok(()))
+        });
+    }
+    if let Some(operators) = operators {
+        let task = operators.run(interface.clone(), journal, clock, stop.clone());
+        tasks.spawn(async move {
+            task.await;
+            ("operators", Ok(()))
+        });
+    }
+    tasks.spawn(async move {
+        let served = interface.serve_socket(socket, &path).await;
+        ("API", served.map_err(Into::into))
+    });
+    Ok(())
 }
 
 /// Feeds the service manager's watchdog, if there is one.

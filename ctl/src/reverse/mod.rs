@@ -17,6 +17,7 @@ mod roll;
 mod tls;
 
 use std::{
+    fmt::Write as _,
     fs, io,
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -192,7 +193,9 @@ impl Change {
         });
         let mut line = format!("{word:9}  {}", seen.name);
         if let Some(socket) = socket {
-            line += &format!(
+            // Writing to a string cannot fail.
+            let _ = write!(
+                line,
                 "  {}  {}  {}  from {}",
                 socket.display(),
                 words::clean(&seen.subject),

@@ -283,8 +283,10 @@ impl Interface {
                 std::future::pending::<()>().await;
             }
         };
+        // On the heap: it holds the whole stack of services.
+        let serve = Box::pin(self.serve(one, STREAM_PULSE, &retire, over));
         let (why, result) = tokio::select! {
-            result = self.serve(one, STREAM_PULSE, &retire, over) => (None, result),
+            result = serve => (None, result),
             () = silence => (Some(format!("no call of HTTP/2 within {FIRST_BYTE:?}")), Ok(())),
             () = overdue => (None, Ok(())),
         };

@@ -92,8 +92,13 @@ mod tests {
 
     /// Everything handed in before is stored.
     async fn settled(journal: &Journal) {
-        let mark =
-            Entry { at: Wall(0), kind: "mark".into(), subject: "".into(), actor: "".into(), body: json!({}) };
+        let mark = Entry {
+            at: Wall(0),
+            kind: "mark".into(),
+            subject: String::new(),
+            actor: String::new(),
+            body: json!({}),
+        };
         journal.append(vec![mark]).await.unwrap().unwrap();
     }
 

@@ -91,9 +91,8 @@ impl Lan {
                             });
                         }
                     }
-                    Ok(None) => {}
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => {}
+                    Ok(None) | Err(_) => {}
                 },
                 Some(ended) = sessions.join_next() => if let Err(error) = ended && error.is_panic() {
                     std::panic::resume_unwind(error.into_panic());
