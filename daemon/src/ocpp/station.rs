@@ -90,7 +90,10 @@ impl Station {
     pub(super) async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let identity = self.identity.clone();
         let loaded = self.store.read(move |db| queue::load(db, &identity)).await;
-        let saved = loaded.map_err(|source| Error::Store { identity: self.identity.clone(), source })?;
+        let saved = loaded.map_err(|source| Error::Store {
+            identity: self.identity.clone(),
+            source,
+        })?;
         let backend = self.backend.as_ref().map(|(backend, _)| BackendRules {
             call_timeout: backend.call_timeout,
             attempts: backend.attempts,
@@ -164,7 +167,9 @@ impl Running {
         let request = self.waiting.as_ref().map(|(_, until)| *until);
         let now = self.station.clock.now().mono;
         let next = [route, north, request].into_iter().flatten().min();
-        next.map_or(Duration::from_secs(3600), |at| at.since(now) + Duration::from_millis(1))
+        next.map_or(Duration::from_secs(3600), |at| {
+            at.since(now) + Duration::from_millis(1)
+        })
     }
 
     async fn timeout(&mut self) {
@@ -202,7 +207,13 @@ impl Running {
             return;
         };
         let (dial, backend, identity) = (Arc::clone(dial), backend.clone(), self.station.identity.clone());
-        let attempt = uplink::open(dial, backend, identity, SUBPROTOCOL, self.station.config.max_frame);
+        let attempt = uplink::open(
+            dial,
+            backend,
+            identity,
+            SUBPROTOCOL,
+            self.station.config.max_frame,
+        );
         self.north = North::Dialing(Box::pin(attempt));
     }
 
@@ -211,7 +222,10 @@ impl Running {
         if let Some(offered) = &request.protocols
             && !offered.iter().any(|p| p.eq_ignore_ascii_case(SUBPROTOCOL))
         {
-            tracing::warn!(?offered, "the EVSE offers no subprotocol that is spoken here; {SUBPROTOCOL} is");
+            tracing::warn!(
+                ?offered,
+                "the EVSE offers no subprotocol that is spoken here; {SUBPROTOCOL} is"
+            );
             return request.refuse(400).await;
         }
         let now = self.station.clock.now().mono;
@@ -221,7 +235,11 @@ impl Running {
         {
             return request.refuse(status).await;
         }
-        let ready = self.station.backend.as_ref().is_some_and(|(_, dial)| dial.ready());
+        let ready = self
+            .station
+            .backend
+            .as_ref()
+            .is_some_and(|(_, dial)| dial.ready());
         self.waiting = Some((request, now + ASK_FIRST));
         match self.north {
             North::Dialing(_) if ready => {}
@@ -255,7 +273,8 @@ impl Running {
     fn start(&mut self, socket: Socket, ping: Duration) -> Link {
         self.connections += 1;
         let (link, told) = Link::new(self.connections);
-        self.links.spawn(socket::run(socket, link.id, told, self.heard.clone(), ping));
+        self.links
+            .spawn(socket::run(socket, link.id, told, self.heard.clone(), ping));
         link
     }
 
@@ -264,9 +283,16 @@ impl Running {
         let now = self.station.clock.now();
         match outcome {
             Ok(socket) => {
-                let ping = self.station.backend.as_ref().map_or(ASK_FIRST, |(b, _)| b.ping_interval);
+                let ping = self
+                    .station
+                    .backend
+                    .as_ref()
+                    .map_or(ASK_FIRST, |(b, _)| b.ping_interval);
                 let link = self.start(socket, ping);
-                self.north = North::Up { link, since: now.mono };
+                self.north = North::Up {
+                    link,
+                    since: now.mono,
+                };
                 self.refused = None;
                 tracing::info!("the backend is connected");
                 self.route.north_up(now);
@@ -310,7 +336,8 @@ impl Running {
         self.south = None;
         if end.broke_rules {
             tracing::warn!(why = end.why, "the EVSE's connection was closed");
-            self.route.south_trouble(now, &format!("the EVSE's connection was closed: {}", end.why));
+            self.route
+                .south_trouble(now, &format!("the EVSE's connection was closed: {}", end.why));
         }
         self.route.south_down(now);
     }
@@ -380,7 +407,11 @@ impl Running {
 }
 
 fn stuck() -> End {
-    End { why: "it takes no more data".into(), broke_rules: true, close: None }
+    End {
+        why: "it takes no more data".into(),
+        broke_rules: true,
+        close: None,
+    }
 }
 
 /// The outcome of the attempt that runs; never, if none does.

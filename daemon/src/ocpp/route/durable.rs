@@ -119,7 +119,15 @@ impl Route {
             }
         }
         let sent = self.queue.is_empty() && self.north_is_free();
-        let message = Message { seq: self.next_seq, kind, frame: text, tx, sent, attempts: 0, digest };
+        let message = Message {
+            seq: self.next_seq,
+            kind,
+            frame: text,
+            tx,
+            sent,
+            attempts: 0,
+            digest,
+        };
         self.next_seq += 1;
         let all = std::iter::once(Op::Append(message.clone())).chain(ops).collect();
         self.store(all, After::Kept(message.seq));
@@ -134,7 +142,10 @@ impl Route {
 
     /// How long the EVSE may wait for the backend's own answer: less than it would wait itself.
     fn patience(&self) -> Duration {
-        self.rules.backend.as_ref().map_or(Duration::ZERO, |b| b.call_timeout * 4 / 5)
+        self.rules
+            .backend
+            .as_ref()
+            .map_or(Duration::ZERO, |b| b.call_timeout * 4 / 5)
     }
 
     /// The store has a message, or not.
@@ -325,7 +336,12 @@ impl Route {
         let waits = |id: i64| self.queue.iter().any(|e| e.message.tx == Some(id));
         let mut gone = Vec::new();
         for (ended, keep) in [(true, ENDED), (false, OPEN)] {
-            let old = self.transactions.iter().rev().filter(|t| t.ended == ended).skip(keep);
+            let old = self
+                .transactions
+                .iter()
+                .rev()
+                .filter(|t| t.ended == ended)
+                .skip(keep);
             gone.extend(old.map(|t| t.id).filter(|id| !waits(*id)));
         }
         self.transactions.retain(|t| !gone.contains(&t.id));
@@ -387,8 +403,12 @@ impl Route {
 
     /// The backend is gone: nobody waits for it any longer.
     pub(super) fn answer_all_kept(&mut self, now: Now) {
-        let waiting: Vec<_> =
-            self.queue.iter().filter(|e| e.asked.is_some()).map(|e| e.message.seq).collect();
+        let waiting: Vec<_> = self
+            .queue
+            .iter()
+            .filter(|e| e.asked.is_some())
+            .map(|e| e.message.seq)
+            .collect();
         for seq in waiting {
             self.answer_kept(now, seq);
         }
@@ -438,11 +458,18 @@ impl Route {
             };
             let number = Number::find(&message.frame, payload, &["transactionId"])?;
             // 1.6 errata 3.18: without a transaction at the backend the rest is told under -1.
-            let id = if transaction.dead { -1 } else { transaction.backend_id? };
+            let id = if transaction.dead {
+                -1
+            } else {
+                transaction.backend_id?
+            };
             (number.value != id).then(|| number.put(&message.frame, id))
         };
         let has_id = matches!(message.kind, Kind::Stop | Kind::Meter);
-        has_id.then(rewritten).flatten().unwrap_or_else(|| message.frame.clone())
+        has_id
+            .then(rewritten)
+            .flatten()
+            .unwrap_or_else(|| message.frame.clone())
     }
 
     /// It is on record that the backend may have a message.
@@ -458,14 +485,24 @@ impl Route {
     /// The backend has taken the head.
     pub(super) fn delivered(&mut self, now: Now, seq: i64, payload: &str, text: String) {
         let verdict: Verdict = message::read(payload);
-        let Some(at) = self.queue.front().map(|e| (e.message.kind, e.message.seq)).filter(|(_, s)| *s == seq)
+        let Some(at) = self
+            .queue
+            .front()
+            .map(|e| (e.message.kind, e.message.seq))
+            .filter(|(_, s)| *s == seq)
         else {
             return;
         };
         if at.0 == Kind::Start && verdict.transaction_id.is_none() {
             return self.failed(now, seq, "an answer without transactionId");
         }
-        let Some(Entry { message, asked, answered, .. }) = self.queue.pop_front() else {
+        let Some(Entry {
+            message,
+            asked,
+            answered,
+            ..
+        }) = self.queue.pop_front()
+        else {
             return;
         };
         self.recent.push_back(message.digest);
@@ -476,7 +513,13 @@ impl Route {
         let asked = asked.map(|(asked, _)| asked);
         let same_id = |asked: &Asked| matches!(frame::peek(&message.frame), Ok(Frame::Call { id, .. }) if id == asked.id);
         // The EVSE may have asked again under another id than the one that went north.
-        let relayed = asked.as_ref().map(|a| if same_id(a) { text } else { frame::result(&a.id, payload) });
+        let relayed = asked.as_ref().map(|a| {
+            if same_id(a) {
+                text
+            } else {
+                frame::result(&a.id, payload)
+            }
+        });
         match message.kind {
             Kind::Start => {
                 let (id_tag, answer) =
@@ -486,7 +529,10 @@ impl Route {
                     let own = answer.map(|payload| frame::result(&asked.id, &payload));
                     (asked, own.unwrap_or(relayed))
                 });
-                self.store(ops, answer.map_or(After::Nothing, |(asked, text)| After::Answer(asked, text)));
+                self.store(
+                    ops,
+                    answer.map_or(After::Nothing, |(asked, text)| After::Answer(asked, text)),
+                );
                 self.tell_transaction();
             }
             Kind::Stop | Kind::Meter | Kind::Other => {
@@ -514,15 +560,26 @@ impl Route {
         ops: &mut Vec<Op>,
     ) -> (String, Option<String>) {
         let real = verdict.transaction_id;
-        let taken = self.transactions.iter().any(|t| Some(t.id) != message.tx && Some(t.known_as()) == real);
-        let Some(t) = self.transactions.iter_mut().rev().find(|t| Some(t.id) == message.tx) else {
+        let taken = self
+            .transactions
+            .iter()
+            .any(|t| Some(t.id) != message.tx && Some(t.known_as()) == real);
+        let Some(t) = self
+            .transactions
+            .iter_mut()
+            .rev()
+            .find(|t| Some(t.id) == message.tx)
+        else {
             return (String::new(), None);
         };
         t.backend_id = real;
         t.told = !fresh || taken;
         ops.push(Op::Transaction(Box::new(t.clone())));
         let info = verdict.id_tag_info.clone().unwrap_or_default();
-        (t.id_tag.clone(), t.told.then(|| message::start_answer(t.id, &info)))
+        (
+            t.id_tag.clone(),
+            t.told.then(|| message::start_answer(t.id, &info)),
+        )
     }
 
     /// The backend has refused the head.
@@ -551,7 +608,11 @@ impl Route {
         self.dead += 1;
         let mut ops = vec![Op::Dead(seq, why.to_owned())];
         if message.kind == Kind::Start
-            && let Some(t) = self.transactions.iter_mut().rev().find(|t| Some(t.id) == message.tx)
+            && let Some(t) = self
+                .transactions
+                .iter_mut()
+                .rev()
+                .find(|t| Some(t.id) == message.tx)
         {
             t.dead = true;
             ops.push(Op::Transaction(Box::new(t.clone())));
@@ -583,7 +644,13 @@ impl Route {
 
     pub(super) fn queue_timeout(&mut self, now: Now) {
         let late = |e: &&Entry| e.asked.as_ref().is_some_and(|(_, until)| *until <= now.mono);
-        let late: Vec<_> = self.queue.iter().take(NEAR).filter(late).map(|e| e.message.seq).collect();
+        let late: Vec<_> = self
+            .queue
+            .iter()
+            .take(NEAR)
+            .filter(late)
+            .map(|e| e.message.seq)
+            .collect();
         for seq in late {
             self.answer_kept(now, seq);
         }

@@ -25,10 +25,17 @@ impl Bench {
             attempts: 3,
             retry_interval: Duration::from_secs(60),
         };
-        let rules = Rules { backend: Some(backend), own_timeout: Duration::from_secs(10), accept_unknown };
+        let rules = Rules {
+            backend: Some(backend),
+            own_timeout: Duration::from_secs(10),
+            accept_unknown,
+        };
         let mut bench = Self {
             route: Route::new(Mono::default(), rules, saved, 1),
-            now: Now { mono: Mono::default(), wall: Wall::parse("2026-11-23T12:00:00Z").unwrap() },
+            now: Now {
+                mono: Mono::default(),
+                wall: Wall::parse("2026-11-23T12:00:00Z").unwrap(),
+            },
             tickets: VecDeque::new(),
             slow_disk: false,
             south: VecDeque::new(),
@@ -169,16 +176,40 @@ fn heartbeat(id: &str) -> Value {
 #[test]
 fn what_is_answered_while_the_backend_is_away() {
     for (action, payload, key, expected) in [
-        ("Heartbeat", json!({}), "currentTime", json!("2026-11-23T12:00:02.000Z")),
-        ("Authorize", json!({"idTag": "x"}), "idTagInfo", json!({"status": "Accepted"})),
+        (
+            "Heartbeat",
+            json!({}),
+            "currentTime",
+            json!("2026-11-23T12:00:02.000Z"),
+        ),
+        (
+            "Authorize",
+            json!({"idTag": "x"}),
+            "idTagInfo",
+            json!({"status": "Accepted"}),
+        ),
         ("BootNotification", json!({}), "status", json!("Pending")),
-        ("DataTransfer", json!({"vendorId": "v"}), "status", json!("Rejected")),
-        ("SignCertificate", json!({"csr": "x"}), "status", json!("Rejected")),
+        (
+            "DataTransfer",
+            json!({"vendorId": "v"}),
+            "status",
+            json!("Rejected"),
+        ),
+        (
+            "SignCertificate",
+            json!({"csr": "x"}),
+            "status",
+            json!("Rejected"),
+        ),
     ] {
         let mut bench = Bench::south();
         bench.evse(&json!([2, 7, action, payload]));
         let answer = bench.to_evse();
-        assert_eq!((&answer[0], &answer[1], &answer[2][key]), (&json!(3), &json!(7), &expected), "{action}");
+        assert_eq!(
+            (&answer[0], &answer[1], &answer[2][key]),
+            (&json!(3), &json!(7), &expected),
+            "{action}"
+        );
     }
     for (action, waits) in [
         ("StatusNotification", 1),
@@ -198,11 +229,20 @@ fn what_is_answered_while_the_backend_is_away() {
 
 #[test]
 fn an_accepted_identity_boots_offline_and_the_backend_hears_of_it_first() {
-    let mut bench = Bench::new(Saved { accepted: true, ..Saved::default() }, true);
+    let mut bench = Bench::new(
+        Saved {
+            accepted: true,
+            ..Saved::default()
+        },
+        true,
+    );
     bench.south_up();
     bench.evse(&json!([2, "b", "BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"}]));
     assert_eq!(bench.to_evse()[2]["status"], "Accepted");
-    assert!(bench.told.contains(&EvseEvent::Boot { vendor: "V".into(), model: "M".into() }));
+    assert!(bench.told.contains(&EvseEvent::Boot {
+        vendor: "V".into(),
+        model: "M".into()
+    }));
     bench.evse(&status("n"));
     bench.north_up();
     assert_eq!(bench.to_backend()[2], "BootNotification");
@@ -226,10 +266,16 @@ fn a_rejected_boot_shuts_the_queue_until_one_is_accepted() {
     bench.evse(&json!([2, "b", "BootNotification", {}]));
     bench.backend(&json!([3, "b", {"status": "Rejected", "interval": 20}]));
     bench.evse(&start("s", "T"));
-    assert_eq!((bench.to_backend()[2].clone(), bench.to_backend()), (json!("BootNotification"), Value::Null));
+    assert_eq!(
+        (bench.to_backend()[2].clone(), bench.to_backend()),
+        (json!("BootNotification"), Value::Null)
+    );
     bench.evse(&json!([2, "b2", "BootNotification", {}]));
     bench.backend(&json!([3, "b2", {"status": "Accepted", "interval": 20}]));
-    assert_eq!((bench.to_backend()[1].clone(), bench.to_backend()[1].clone()), (json!("b2"), json!("s")));
+    assert_eq!(
+        (bench.to_backend()[1].clone(), bench.to_backend()[1].clone()),
+        (json!("b2"), json!("s"))
+    );
 }
 
 #[test]
@@ -238,9 +284,15 @@ fn one_call_at_a_time_goes_north_live_ones_before_the_queue() {
     bench.evse(&start("s", "T1"));
     bench.evse(&start("s2", "T2"));
     bench.evse(&heartbeat("h"));
-    assert_eq!((bench.to_backend()[1].clone(), bench.to_backend()), (json!("s"), Value::Null));
+    assert_eq!(
+        (bench.to_backend()[1].clone(), bench.to_backend()),
+        (json!("s"), Value::Null)
+    );
     bench.backend(&started("s", 1));
-    assert_eq!((bench.to_backend()[1].clone(), bench.to_backend()), (json!("h"), Value::Null));
+    assert_eq!(
+        (bench.to_backend()[1].clone(), bench.to_backend()),
+        (json!("h"), Value::Null)
+    );
     // Answers that nobody waits for are dropped.
     bench.backend(&json!([3, "s", {"transactionId": 99}]));
     bench.backend(&json!([3, "nobody", {}]));
@@ -260,7 +312,11 @@ fn a_transaction_message_is_on_disk_before_it_moves() {
     bench.disk(Ok(()));
     assert_eq!(bench.to_backend()[1], "s");
     bench.backend(&started("s", 1));
-    assert_eq!(bench.to_evse(), Value::Null, "the id is on disk before the EVSE has it");
+    assert_eq!(
+        bench.to_evse(),
+        Value::Null,
+        "the id is on disk before the EVSE has it"
+    );
     bench.disk(Ok(()));
     assert_eq!(bench.to_evse(), started("s", 1));
 }
@@ -272,11 +328,19 @@ fn a_full_disk_is_told_to_the_evse_and_passes() {
     bench.evse(&start("s", "T"));
     bench.disk(Err(StoreError::Full));
     assert_eq!(bench.to_evse()[2], "InternalError");
-    assert!(bench.told.iter().any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("full"))));
+    assert!(
+        bench
+            .told
+            .iter()
+            .any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("full")))
+    );
     bench.evse(&start("s", "T"));
     bench.disk(Ok(()));
     assert_eq!(bench.to_backend()[1], "s");
-    assert!(bench.told.contains(&EvseEvent::Problem(String::new())), "and it is right again");
+    assert!(
+        bench.told.contains(&EvseEvent::Problem(String::new())),
+        "and it is right again"
+    );
 }
 
 #[test]
@@ -317,7 +381,11 @@ fn repeated_starts_and_stops_are_one() {
     }
     bench.evse(&meter("m", &id));
     bench.evse(&meter("m", &id));
-    assert_eq!(bench.route.queue.len(), 3, "one start, one stop, one closing value");
+    assert_eq!(
+        bench.route.queue.len(),
+        3,
+        "one start, one stop, one closing value"
+    );
     bench.evse(&start("s9", "T"));
     bench.to_evse();
     bench.to_evse();
@@ -399,15 +467,22 @@ fn cards_are_learnt_and_blocked_ones_stay_blocked() {
     for (card, info) in [
         ("Good", json!({"status": "Accepted", "parentIdTag": "P"})),
         ("Bad", json!({"status": "Blocked"})),
-        ("Old", json!({"status": "Accepted", "expiryDate": "2026-11-23T11:00:00Z"})),
+        (
+            "Old",
+            json!({"status": "Accepted", "expiryDate": "2026-11-23T11:00:00Z"}),
+        ),
     ] {
         bench.evse(&json!([2, card, "Authorize", {"idTag": card}]));
         bench.backend(&json!([3, card, {"idTagInfo": info}]));
     }
     bench.north_down();
     bench.south.clear();
-    for (card, verdict) in [("GOOD", "Accepted"), ("bad", "Blocked"), ("Old", "Expired"), ("New", "Invalid")]
-    {
+    for (card, verdict) in [
+        ("GOOD", "Accepted"),
+        ("bad", "Blocked"),
+        ("Old", "Expired"),
+        ("New", "Invalid"),
+    ] {
         bench.evse(&json!([2, "a", "Authorize", {"idTag": card}]));
         assert_eq!(bench.to_evse()[2]["idTagInfo"]["status"], verdict, "{card}");
     }
@@ -424,30 +499,56 @@ fn the_limit_goes_first_and_only_the_newest() {
     assert_eq!(bench.to_evse(), Value::Null, "one call is unanswered");
     bench.evse(&json!([3, id, {"status": "Accepted"}]));
     let frame = bench.to_evse();
-    assert_eq!(frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"][0]["limit"], 8);
+    assert_eq!(
+        frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"][0]["limit"],
+        8
+    );
     bench.evse(&json!([3, frame[1], {"status": "Accepted"}]));
     assert_eq!(bench.to_evse()[2], "Reset");
-    let confirmed: Vec<_> = bench.told.iter().filter(|e| matches!(e, EvseEvent::Confirmed { .. })).collect();
+    let confirmed: Vec<_> = bench
+        .told
+        .iter()
+        .filter(|e| matches!(e, EvseEvent::Confirmed { .. }))
+        .collect();
     assert!(matches!(
         confirmed[..],
-        [EvseEvent::Confirmed { sequence: 1, .. }, EvseEvent::Confirmed { sequence: 3, .. }]
+        [
+            EvseEvent::Confirmed { sequence: 1, .. },
+            EvseEvent::Confirmed { sequence: 3, .. }
+        ]
     ));
     assert_eq!(bench.to_backend(), Value::Null, "nothing of it goes north");
 }
 
 #[test]
 fn a_refused_limit_is_told_and_tried_again_with_the_next_wish_or_connection() {
-    for answer in [json!({"status": "Rejected"}), json!({"status": "NotSupported"}), json!({})] {
+    for answer in [
+        json!({"status": "Rejected"}),
+        json!({"status": "NotSupported"}),
+        json!({}),
+    ] {
         let mut bench = Bench::south();
         bench.wish(1, 16);
         let id = bench.own("SetChargingProfile");
         bench.evse(&json!([3, id, answer]));
-        assert!(bench.told.iter().any(|e| matches!(e, EvseEvent::Refused { sequence: 1, .. })), "{answer}");
+        assert!(
+            bench
+                .told
+                .iter()
+                .any(|e| matches!(e, EvseEvent::Refused { sequence: 1, .. })),
+            "{answer}"
+        );
         assert_eq!(bench.to_evse(), Value::Null);
         bench.wish(2, 16);
         bench.own("SetChargingProfile");
         bench.wait(11);
-        assert!(bench.told.iter().any(|e| matches!(e, EvseEvent::Refused { sequence: 2, .. })), "silent");
+        assert!(
+            bench
+                .told
+                .iter()
+                .any(|e| matches!(e, EvseEvent::Refused { sequence: 2, .. })),
+            "silent"
+        );
         bench.south_up();
         assert_eq!(bench.to_evse(), Value::Null, "it may be booting");
         bench.wait(2);
@@ -501,7 +602,10 @@ fn the_sites_purpose_is_defended() {
     assert_eq!(bench.to_evse(), Value::Null);
     for (payload, restored) in [
         (json!({}), true),
-        (json!({"chargingProfilePurpose": "ChargePointMaxProfile", "stackLevel": 3}), true),
+        (
+            json!({"chargingProfilePurpose": "ChargePointMaxProfile", "stackLevel": 3}),
+            true,
+        ),
         (json!({"chargingProfilePurpose": "TxProfile"}), false),
         (json!({"id": 1}), false),
     ] {
@@ -513,7 +617,11 @@ fn the_sites_purpose_is_defended() {
             let id = bench.own("SetChargingProfile");
             bench.evse(&json!([3, id, {"status": "Accepted"}]));
         }
-        assert_eq!(bench.to_backend(), json!([3, "c", {"status": "Accepted"}]), "{payload}");
+        assert_eq!(
+            bench.to_backend(),
+            json!([3, "c", {"status": "Accepted"}]),
+            "{payload}"
+        );
         assert_eq!(bench.to_evse(), Value::Null, "{payload}");
     }
 }
@@ -524,7 +632,10 @@ fn a_call_to_an_absent_or_silent_evse_is_refused() {
     bench.backend(&json!([2, "r", "Reset", {}]));
     bench.backend(&json!([2, "u", "UnlockConnector", {}]));
     bench.wait(31);
-    assert_eq!(bench.to_backend(), json!([4, "r", "GenericError", "the charge point does not answer", {}]));
+    assert_eq!(
+        bench.to_backend(),
+        json!([4, "r", "GenericError", "the charge point does not answer", {}])
+    );
     bench.route.south_down(bench.now);
     bench.drain();
     assert_eq!(bench.to_backend()[1], "u");
@@ -570,19 +681,33 @@ fn a_flood_is_stemmed() {
 fn facts_reach_the_site() {
     let mut bench = Bench::south();
     bench.evse(&status("n"));
-    assert!(
-        bench.told.contains(&EvseEvent::Status { status: ConnectorStatus::Charging, error: String::new() })
-    );
+    assert!(bench.told.contains(&EvseEvent::Status {
+        status: ConnectorStatus::Charging,
+        error: String::new()
+    }));
     bench.evse(&json!([2, "n0", "StatusNotification",
         {"connectorId": 0, "status": "Faulted", "errorCode": "GroundFailure"}]));
-    assert!(bench.told.iter().any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("GroundFailure"))));
+    assert!(
+        bench
+            .told
+            .iter()
+            .any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("GroundFailure")))
+    );
     bench.evse(&meter("m", &json!(4711)));
     let adopted =
         |e: &EvseEvent| matches!(e, EvseEvent::Transaction(t) if t.id == 4711 && t.backend_id == Some(4711));
-    assert!(bench.told.iter().any(adopted), "a transaction that began elsewhere");
+    assert!(
+        bench.told.iter().any(adopted),
+        "a transaction that began elsewhere"
+    );
     bench.route.south_frame(bench.now, "rubbish".into());
     bench.drain();
-    assert!(bench.told.iter().any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("not a JSON array"))));
+    assert!(
+        bench
+            .told
+            .iter()
+            .any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("not a JSON array")))
+    );
 }
 
 #[test]

@@ -30,7 +30,12 @@ const MAX_ENERGY_WH: f64 = 1e12;
 fn scaled(sample: &SampledValue, default: f64, factors: &[(&str, f64)], max: f64) -> Option<i64> {
     let factor = match sample.unit.as_str() {
         "" => default,
-        unit => factors.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1,
+        unit => {
+            factors
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(unit))?
+                .1
+        }
     };
     let value = sample.value.trim().parse::<f64>().ok()? * factor;
     #[expect(clippy::cast_possible_truncation, reason = "finite and in range")]
@@ -92,7 +97,8 @@ impl Sums {
 
     fn power(&self) -> Option<i64> {
         let by_phase = self.power_by_phase.iter().flatten();
-        self.power.or_else(|| by_phase.clone().next().map(|_| by_phase.sum()))
+        self.power
+            .or_else(|| by_phase.clone().next().map(|_| by_phase.sum()))
     }
 
     fn currents(&self) -> Option<[Milliamps; 3]> {
@@ -142,7 +148,10 @@ mod tests {
     use super::{super::message::read, *};
 
     fn at(time: &str) -> Now {
-        Now { wall: Wall::parse(time).unwrap(), ..Now::default() }
+        Now {
+            wall: Wall::parse(time).unwrap(),
+            ..Now::default()
+        }
     }
 
     fn of(samples: &str) -> Option<Draw> {
@@ -158,11 +167,13 @@ mod tests {
 
     #[test]
     fn named_phases_go_to_their_terminals() {
-        let draw = of(r#"{"value":"15.96","measurand":"Current.Import","phase":"L1","unit":"A"},
+        let draw = of(
+            r#"{"value":"15.96","measurand":"Current.Import","phase":"L1","unit":"A"},
             {"value":16012,"measurand":"Current.Import","phase":"L2-N","unit":"mA"},
             {"value":"3.68","measurand":"Power.Active.Import","phase":"L1","unit":"kW"},
             {"value":"3680","measurand":"Power.Active.Import","phase":"L2"},
-            {"value":"12.5","unit":"kWh"}"#)
+            {"value":"12.5","unit":"kWh"}"#,
+        )
         .unwrap();
         assert_eq!(draw.currents, milliamps([15_960, 16_012, 0]));
         assert_eq!(draw.power, Some(Watts(7360)));
@@ -177,7 +188,10 @@ mod tests {
         assert_eq!(of(&power(3600)).unwrap().currents, milliamps([16_000, 0, 0]));
         assert_eq!(of(&power(7400)).unwrap().currents, milliamps([16_000, 16_000, 0]));
         assert_eq!(of(&power(11_000)).unwrap().currents, milliamps([16_000; 3]));
-        assert_eq!(of(&format!("{bare},{bare}")).unwrap().currents, milliamps([16_000, 16_000, 0]));
+        assert_eq!(
+            of(&format!("{bare},{bare}")).unwrap().currents,
+            milliamps([16_000, 16_000, 0])
+        );
     }
 
     #[test]
@@ -186,7 +200,10 @@ mod tests {
             let text = format!(r#"{{"value":"{value}","measurand":"Current.Import"}}"#);
             assert_eq!(of(&text), None, "{value}");
         }
-        assert_eq!(of(r#"{"value":"16","measurand":"Current.Import","unit":"K"}"#), None);
+        assert_eq!(
+            of(r#"{"value":"16","measurand":"Current.Import","unit":"K"}"#),
+            None
+        );
         assert_eq!(of(r#"{"value":"-5"}"#), None);
         assert_eq!(of(r#"{"value":"16","measurand":"Request.Energy"}"#), None);
         assert_eq!(of(r#"{"value":"OCMF|{}","format":"SignedData"}"#), None);
