@@ -37,11 +37,7 @@ impl Id {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
     /// CALL.
-    Call {
-        id: Id,
-        action: Cow<'a, str>,
-        payload: &'a str,
-    },
+    Call { id: Id, action: Cow<'a, str>, payload: &'a str },
     /// CALLRESULT.
     Answer { id: Id, payload: &'a str },
     /// CALLERROR.
@@ -67,81 +63,41 @@ fn unquoted(token: &str) -> &str {
 pub(crate) fn peek(text: &str) -> Result<Frame<'_>, Malformed> {
     let text = text.trim_matches(|c: char| c == '\u{feff}' || c == '\0' || c.is_ascii_whitespace());
     let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(text) else {
-        let why = if text.starts_with('[') {
-            "is not valid JSON"
-        } else {
-            "is not a JSON array"
-        };
-        return Err(Malformed {
-            why,
-            id: recover(text),
-        });
+        let why = if text.starts_with('[') { "is not valid JSON" } else { "is not a JSON array" };
+        return Err(Malformed { why, id: recover(text) });
     };
     let part = |at: usize| parts.get(at).map(|p| p.get());
     let (Some(kind), Some(token)) = (part(0), part(1)) else {
-        return Err(Malformed {
-            why: "has fewer than two elements",
-            id: None,
-        });
+        return Err(Malformed { why: "has fewer than two elements", id: None });
     };
     let is_call = unquoted(kind) == "2";
     let Some(id) = Id::new(token) else {
-        return Err(Malformed {
-            why: "has no usable message id",
-            id: None,
-        });
+        return Err(Malformed { why: "has no usable message id", id: None });
     };
     match unquoted(kind) {
         "2" => {
             let action = part(2).and_then(|a| serde_json::from_str::<String>(a).ok());
             let Some(action) = action.filter(|a| !a.is_empty() && a.len() <= MAX_ID) else {
-                return Err(Malformed {
-                    why: "is a CALL without an action",
-                    id: Some(id),
-                });
+                return Err(Malformed { why: "is a CALL without an action", id: Some(id) });
             };
             // §4.2.1: an empty payload should be `{}`; `null` and nothing at all are seen, too.
             let payload = part(3).unwrap_or("{}");
             if !(payload.starts_with('{') || payload == "null") {
-                return Err(Malformed {
-                    why: "is a CALL whose payload is not an object",
-                    id: Some(id),
-                });
+                return Err(Malformed { why: "is a CALL whose payload is not an object", id: Some(id) });
             }
-            Ok(Frame::Call {
-                id,
-                action: Cow::Owned(action),
-                payload,
-            })
+            Ok(Frame::Call { id, action: Cow::Owned(action), payload })
         }
-        "3" => Ok(Frame::Answer {
-            id,
-            payload: part(2).unwrap_or("{}"),
-        }),
-        "4" => Ok(Frame::Error {
-            id,
-            code: part(2).map(unquoted).unwrap_or_default().to_owned(),
-        }),
+        "3" => Ok(Frame::Answer { id, payload: part(2).unwrap_or("{}") }),
+        "4" => Ok(Frame::Error { id, code: part(2).map(unquoted).unwrap_or_default().to_owned() }),
         number if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => Ok(Frame::Unknown),
-        _ => Err(Malformed {
-            why: "has no message type",
-            id: is_call.then_some(id),
-        }),
+        _ => Err(Malformed { why: "has no message type", id: is_call.then_some(id) }),
     }
 }
 
 /// The id of a broken CALL, if its beginning is whole.
 fn recover(text: &str) -> Option<Id> {
-    let rest = text
-        .strip_prefix('[')?
-        .trim_start()
-        .strip_prefix('2')?
-        .trim_start()
-        .strip_prefix(',')?;
-    let token = serde_json::Deserializer::from_str(rest)
-        .into_iter::<&RawValue>()
-        .next()?
-        .ok()?;
+    let rest = text.strip_prefix('[')?.trim_start().strip_prefix('2')?.trim_start().strip_prefix(',')?;
+    let token = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>().next()?.ok()?;
     Id::new(token.get())
 }
 
@@ -173,19 +129,13 @@ impl Number {
     pub(crate) fn find(text: &str, payload: &str, path: &[&str]) -> Option<Self> {
         let mut slice = payload;
         for key in path {
-            slice = serde_json::from_str::<HashMap<String, &RawValue>>(slice)
-                .ok()?
-                .get(*key)?
-                .get();
+            slice = serde_json::from_str::<HashMap<String, &RawValue>>(slice).ok()?.get(*key)?.get();
         }
         let digits = unquoted(slice);
         let start = (digits.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
         let at = start..start.checked_add(digits.len())?;
         (text.get(at.clone()) == Some(digits)).then_some(())?;
-        Some(Self {
-            value: digits.parse().ok()?,
-            at,
-        })
+        Some(Self { value: digits.parse().ok()?, at })
     }
 
     /// The text with another number in its place and every other byte as it was.
@@ -205,29 +155,13 @@ mod tests {
     #[test]
     fn the_three_frames_are_told_apart() {
         let call = r#"[2,"19223201","BootNotification",{"chargePointVendor":"V","chargePointModel":"M"}]"#;
-        let Ok(Frame::Call {
-            id: i,
-            action,
-            payload,
-        }) = peek(call)
-        else {
-            panic!()
-        };
+        let Ok(Frame::Call { id: i, action, payload }) = peek(call) else { panic!() };
         assert_eq!((i.key(), action.as_ref()), ("19223201", "BootNotification"));
         assert_eq!(payload, r#"{"chargePointVendor":"V","chargePointModel":"M"}"#);
-        assert_eq!(
-            peek(r#"[3,"1",{"a":1}]"#),
-            Ok(Frame::Answer {
-                id: id("\"1\""),
-                payload: r#"{"a":1}"#
-            })
-        );
+        assert_eq!(peek(r#"[3,"1",{"a":1}]"#), Ok(Frame::Answer { id: id("\"1\""), payload: r#"{"a":1}"# }));
         assert_eq!(
             peek(r#"[4,"1","NotImplemented","",{}]"#),
-            Ok(Frame::Error {
-                id: id("\"1\""),
-                code: "NotImplemented".into()
-            })
+            Ok(Frame::Error { id: id("\"1\""), code: "NotImplemented".into() })
         );
     }
 
@@ -242,59 +176,32 @@ mod tests {
             ("[2,17,\"Heartbeat\",{}]", "17 Heartbeat {}"),
             ("[2,-1,\"Heartbeat\",{}]", "-1 Heartbeat {}"),
             ("[\"2\",\"17\",\"Heartbeat\",{}]", "\"17\" Heartbeat {}"),
-            (
-                "\u{feff} [ 2 , \"a\" , \"Heartbeat\" , {} ]\r\n\0",
-                "\"a\" Heartbeat {}",
-            ),
+            ("\u{feff} [ 2 , \"a\" , \"Heartbeat\" , {} ]\r\n\0", "\"a\" Heartbeat {}"),
             ("[2,\"a\",\"Heartbeat\"]", "\"a\" Heartbeat {}"),
             ("[2,\"a\",\"Heartbeat\",null]", "\"a\" Heartbeat null"),
             ("[2,\"a\",\"Heartbeat\",{},\"extra\"]", "\"a\" Heartbeat {}"),
             ("[2,\"a\",\"Heart\\u0062eat\",{}]", "\"a\" Heartbeat {}"),
             ("[2,\"\",\"Heartbeat\",{}]", "\"\" Heartbeat {}"),
             ("[2,\"é✓\",\"Heartbeat\",{}]", "\"é✓\" Heartbeat {}"),
-            (
-                "[2,\"a\",\"DataTransfer\",{\"x\":1e999}]",
-                "\"a\" DataTransfer {\"x\":1e999}",
-            ),
+            ("[2,\"a\",\"DataTransfer\",{\"x\":1e999}]", "\"a\" DataTransfer {\"x\":1e999}"),
         ] {
             assert_eq!(call(text), expected, "{text}");
         }
-        assert_eq!(
-            peek("[6,\"a\",\"NotifyPeriodicEventStream\",{}]"),
-            Ok(Frame::Unknown)
-        );
-        assert_eq!(
-            peek("[3,5]"),
-            Ok(Frame::Answer {
-                id: id("5"),
-                payload: "{}"
-            })
-        );
+        assert_eq!(peek("[6,\"a\",\"NotifyPeriodicEventStream\",{}]"), Ok(Frame::Unknown));
+        assert_eq!(peek("[3,5]"), Ok(Frame::Answer { id: id("5"), payload: "{}" }));
         assert_eq!(id("5").key(), id("\"5\"").key());
     }
 
     #[test]
     fn a_broken_call_keeps_its_id_where_it_can_be_read() {
         let bad = |text: &str| peek(text).unwrap_err().id.map(|i| i.token().to_owned());
-        assert_eq!(
-            bad(r#"[2,"abc","MeterValues",{"connectorId":}]"#).as_deref(),
-            Some("\"abc\"")
-        );
+        assert_eq!(bad(r#"[2,"abc","MeterValues",{"connectorId":}]"#).as_deref(), Some("\"abc\""));
         assert_eq!(bad(r#"[2, 12 ,"MeterValues",{"#).as_deref(), Some("12"));
         assert_eq!(bad(r#"[2,"abc","MeterValues",[1]]"#).as_deref(), Some("\"abc\""));
         assert_eq!(bad(r#"[2,"abc",7,{}]"#).as_deref(), Some("\"abc\""));
-        for text in [
-            "[,{}]",
-            "",
-            "{}",
-            "null",
-            "[]",
-            "[2]",
-            "[2,null,\"A\",{}]",
-            "[3,{},{}]",
-            "hello",
-            "[2,\"a",
-        ] {
+        for text in
+            ["[,{}]", "", "{}", "null", "[]", "[2]", "[2,null,\"A\",{}]", "[3,{},{}]", "hello", "[2,\"a"]
+        {
             assert_eq!(bad(text), None, "{text}");
         }
         assert_eq!(bad(&format!("[2,\"{}\",\"A\",{{}}]", "x".repeat(300))), None);
@@ -304,9 +211,7 @@ mod tests {
     #[test]
     fn a_number_is_replaced_and_nothing_else() {
         let text = r#"[2, "a","MeterValues", {"meterValue":[{"transactionId":7}],  "transactionId" : 7 ,"x":"\u00e4"}]"#;
-        let Ok(Frame::Call { payload, .. }) = peek(text) else {
-            panic!()
-        };
+        let Ok(Frame::Call { payload, .. }) = peek(text) else { panic!() };
         let number = Number::find(text, payload, &["transactionId"]).unwrap();
         assert_eq!(number.value, 7);
         assert_eq!(
@@ -314,9 +219,7 @@ mod tests {
             r#"[2, "a","MeterValues", {"meterValue":[{"transactionId":7}],  "transactionId" : 123456 ,"x":"\u00e4"}]"#
         );
         let text = r#"[2,"a","SetChargingProfile",{"csChargingProfiles":{"transactionId":"42"}}]"#;
-        let Ok(Frame::Call { payload, .. }) = peek(text) else {
-            panic!()
-        };
+        let Ok(Frame::Call { payload, .. }) = peek(text) else { panic!() };
         let number = Number::find(text, payload, &["csChargingProfiles", "transactionId"]).unwrap();
         assert!(number.put(text, -1).contains(r#""transactionId":"-1""#));
         for text in [
@@ -324,9 +227,7 @@ mod tests {
             r#"[2,"a","A",{"transactionId":null}]"#,
             r#"[2,"a","A",{"transactionId":1.5}]"#,
         ] {
-            let Ok(Frame::Call { payload, .. }) = peek(text) else {
-                panic!()
-            };
+            let Ok(Frame::Call { payload, .. }) = peek(text) else { panic!() };
             assert_eq!(Number::find(text, payload, &["transactionId"]), None, "{text}");
         }
     }

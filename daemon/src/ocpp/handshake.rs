@@ -66,14 +66,10 @@ async fn head<S: AsyncRead + Unpin>(io: &mut S) -> Result<(Vec<u8>, Vec<u8>), Re
             return Ok((bytes, rest));
         }
         if bytes.len() >= MAX_HEAD {
-            return Err(Refusal::Broken(format!(
-                "its HTTP head is longer than {MAX_HEAD} bytes"
-            )));
+            return Err(Refusal::Broken(format!("its HTTP head is longer than {MAX_HEAD} bytes")));
         }
         if io.read_buf(&mut bytes).await? == 0 {
-            return Err(Refusal::Broken(
-                "it closed the connection before its HTTP head was complete".into(),
-            ));
+            return Err(Refusal::Broken("it closed the connection before its HTTP head was complete".into()));
         }
     }
 }
@@ -115,20 +111,10 @@ impl Request {
             .flatten()
             .unwrap_or_default()
             .to_owned();
-        let protocols = header(parsed.headers, "sec-websocket-protocol").map(|list| {
-            list.split(',')
-                .map(|p| p.trim().to_owned())
-                .filter(|p| !p.is_empty())
-                .collect()
-        });
+        let protocols = header(parsed.headers, "sec-websocket-protocol")
+            .map(|list| list.split(',').map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()).collect());
         let path = parsed.path.unwrap_or_default().to_owned();
-        let request = Self {
-            io,
-            rest,
-            key,
-            path,
-            protocols,
-        };
+        let request = Self { io, rest, key, path, protocols };
         if request.key.is_empty() {
             request.refuse(400).await;
             return Err(Refusal::Broken("the request is no WebSocket upgrade".into()));
@@ -145,27 +131,21 @@ impl Request {
     /// Opens the WebSocket.
     pub(super) async fn accept(mut self, protocol: Option<&str>, max_frame: usize) -> io::Result<Socket> {
         let accept = derive_accept_key(self.key.as_bytes());
-        let protocol = protocol
-            .map(|p| format!("Sec-WebSocket-Protocol: {p}\r\n"))
-            .unwrap_or_default();
+        let protocol = protocol.map(|p| format!("Sec-WebSocket-Protocol: {p}\r\n")).unwrap_or_default();
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
         );
         self.io.write_all(head.as_bytes()).await?;
         self.io.flush().await?;
-        Ok(
-            WebSocketStream::from_partially_read(self.io, self.rest, Role::Server, Some(config(max_frame)))
-                .await,
-        )
+        Ok(WebSocketStream::from_partially_read(self.io, self.rest, Role::Server, Some(config(max_frame)))
+            .await)
     }
 
     /// Answers with an HTTP status and closes.
     pub(super) async fn refuse(mut self, status: u16) {
-        let reason = http::StatusCode::from_u16(status)
-            .ok()
-            .and_then(|s| s.canonical_reason())
-            .unwrap_or("Refused");
+        let reason =
+            http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Refused");
         let head = format!("HTTP/1.1 {status} {reason}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         // The peer may be gone already; there is nobody left to tell.
         let _ = self.io.write_all(head.as_bytes()).await;
@@ -234,8 +214,8 @@ pub(super) fn encode(segment: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~*@=".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push('%');
-            text.push_str(&format!("{byte:02X}"));
+            let digit = |nibble: u8| char::from(b"0123456789ABCDEF"[usize::from(nibble)]);
+            text.extend(['%', digit(byte >> 4), digit(byte & 15)]);
         }
     }
     text
@@ -254,38 +234,24 @@ mod tests {
     #[tokio::test]
     async fn odd_requests_are_understood() {
         for (text, identity) in [
-            (
-                "GET /ocpp/CP1 HTTP/1.1\r\nhost: x\r\nsec-websocket-key: k\r\n\r\n",
-                Some("CP1"),
-            ),
+            ("GET /ocpp/CP1 HTTP/1.1\r\nhost: x\r\nsec-websocket-key: k\r\n\r\n", Some("CP1")),
             (
                 "GET //a//b//CP%7C1/ HTTP/1.1\r\nSEC-WEBSOCKET-KEY: k\r\nConnection: close\r\n\r\n",
                 Some("CP|1"),
             ),
-            (
-                "GET /CP16_SP1?x=/y HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n",
-                Some("CP16_SP1"),
-            ),
+            ("GET /CP16_SP1?x=/y HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", Some("CP16_SP1")),
             ("GET / HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", None),
             ("GET /%zz HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", None),
             ("GET /%f HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", None),
             ("GET /%ff HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", None),
         ] {
-            assert_eq!(
-                request(text).await.unwrap().identity().as_deref(),
-                identity,
-                "{text}"
-            );
+            assert_eq!(request(text).await.unwrap().identity().as_deref(), identity, "{text}");
         }
     }
 
     #[tokio::test]
     async fn what_is_no_upgrade_is_refused() {
-        for text in [
-            "GET /CP1 HTTP/1.1\r\n\r\n",
-            "hello\r\n\r\n",
-            "\u{16}\u{3}\u{1}\r\n\r\n",
-        ] {
+        for text in ["GET /CP1 HTTP/1.1\r\n\r\n", "hello\r\n\r\n", "\u{16}\u{3}\u{1}\r\n\r\n"] {
             assert!(request(text).await.is_err(), "{text:?}");
         }
         let long = format!("GET /CP1 HTTP/1.1\r\nX: {}", "x".repeat(20_000));

@@ -103,12 +103,7 @@ pub enum Error {
 pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
     let mut doors = server::Doors::new();
-    for Station {
-        evse,
-        identity,
-        setpoint,
-    } in parts.stations
-    {
+    for Station { evse, identity, setpoint } in parts.stations {
         let (door, requests) = mpsc::channel(4);
         doors.insert(identity.as_str().to_owned(), door);
         let span = tracing::info_span!("evse", %evse);

@@ -117,11 +117,7 @@ pub(crate) struct Transaction {
 impl Transaction {
     /// The id that the EVSE uses.
     pub(crate) fn known_as(&self) -> i64 {
-        if self.told {
-            self.id
-        } else {
-            self.backend_id.unwrap_or(self.id)
-        }
+        if self.told { self.id } else { self.backend_id.unwrap_or(self.id) }
     }
 
     /// Whether the EVSE or the backend may mean this one.
@@ -286,11 +282,9 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
 pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Saved> {
     let me = [identity.as_str()];
     let station = db
-        .query_row(
-            "SELECT accepted, boot FROM ocpp_station WHERE identity = ?1",
-            me,
-            |r| Ok((r.get(0)?, r.get(1)?)),
-        )
+        .query_row("SELECT accepted, boot FROM ocpp_station WHERE identity = ?1", me, |r| {
+            Ok((r.get(0)?, r.get(1)?))
+        })
         .optional()?;
     let (accepted, boot) = station.unwrap_or((false, None));
     let messages = db
@@ -346,11 +340,7 @@ pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Sav
         .query_map(me, |r| {
             Ok(Card {
                 id_tag: r.get(0)?,
-                info: IdTagInfo {
-                    status: r.get(1)?,
-                    expiry_date: r.get(2)?,
-                    parent_id_tag: r.get(3)?,
-                },
+                info: IdTagInfo { status: r.get(1)?, expiry_date: r.get(2)?, parent_id_tag: r.get(3)? },
                 heard: Wall(r.get(4)?),
             })
         })?
@@ -402,26 +392,11 @@ mod tests {
         run(Op::Accepted(true));
         let saved = load(&db, &me).unwrap();
         assert_eq!(saved.messages.len(), 2);
-        assert_eq!(
-            saved.messages[0],
-            Message {
-                sent: true,
-                ..message(3, "m3")
-            }
-        );
+        assert_eq!(saved.messages[0], Message { sent: true, ..message(3, "m3") });
         assert_eq!(saved.messages[1], message(4, "m4"));
-        assert_eq!(
-            (saved.recent, saved.dead, saved.next_seq),
-            (vec![digest("m1")], 1, 5)
-        );
+        assert_eq!((saved.recent, saved.dead, saved.next_seq), (vec![digest("m1")], 1, 5));
         assert_eq!((saved.accepted, saved.boot.as_deref()), (true, Some("b")));
-        assert_eq!(
-            load(&db, &other).unwrap(),
-            Saved {
-                next_seq: 1,
-                ..Saved::default()
-            }
-        );
+        assert_eq!(load(&db, &other).unwrap(), Saved { next_seq: 1, ..Saved::default() });
     }
 
     #[test]
@@ -434,20 +409,13 @@ mod tests {
             apply(&db, &me, &Op::Done(seq)).unwrap();
         }
         for n in 0..i64::try_from(CARDS).unwrap() + 5 {
-            let card = Card {
-                id_tag: n.to_string(),
-                info: IdTagInfo::default(),
-                heard: Wall(n),
-            };
+            let card = Card { id_tag: n.to_string(), info: IdTagInfo::default(), heard: Wall(n) };
             apply(&db, &me, &Op::Card(card)).unwrap();
         }
         let saved = load(&db, &me).unwrap();
         assert_eq!(saved.recent.len(), RECENT);
         assert_eq!(saved.next_seq, 201, "a number is never used twice");
         assert_eq!(saved.cards.len(), CARDS);
-        assert!(
-            saved.cards.iter().all(|c| c.heard >= Wall(5)),
-            "the oldest go first"
-        );
+        assert!(saved.cards.iter().all(|c| c.heard >= Wall(5)), "the oldest go first");
     }
 }

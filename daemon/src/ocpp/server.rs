@@ -37,20 +37,14 @@ struct Hall {
 impl Hall {
     /// Whether this cause is new.
     fn is_new(&self, cause: &str) -> bool {
-        let mut logged = self
-            .logged
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut logged = self.logged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         logged.len() < MOST_LOGGED && logged.insert(cause.to_owned())
     }
 }
 
 /// Accepts until stopped.
 pub(super) async fn serve(listener: TcpListener, doors: Doors, stop: CancellationToken) -> Result<(), Error> {
-    let hall = Arc::new(Hall {
-        doors,
-        logged: Mutex::default(),
-    });
+    let hall = Arc::new(Hall { doors, logged: Mutex::default() });
     let mut strangers = JoinSet::new();
     loop {
         tokio::select! {

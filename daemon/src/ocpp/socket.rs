@@ -51,35 +51,23 @@ pub(super) struct End {
 
 impl End {
     fn peer(why: impl Into<String>) -> Self {
-        Self {
-            why: why.into(),
-            broke_rules: false,
-            close: None,
-        }
+        Self { why: why.into(), broke_rules: false, close: None }
     }
 
     fn broke(why: String, code: CloseCode, reason: &'static str) -> Self {
-        Self {
-            why,
-            broke_rules: true,
-            close: Some((code, reason)),
-        }
+        Self { why, broke_rules: true, close: Some((code, reason)) }
     }
 }
 
 impl From<Error> for End {
     fn from(error: Error) -> Self {
         match error {
-            Error::Capacity(e) => Self::broke(
-                format!("it sent too much: {e}"),
-                CloseCode::Size,
-                "frame too large",
-            ),
-            Error::Utf8(_) => Self::broke(
-                "it sent invalid UTF-8".into(),
-                CloseCode::Invalid,
-                "invalid UTF-8",
-            ),
+            Error::Capacity(e) => {
+                Self::broke(format!("it sent too much: {e}"), CloseCode::Size, "frame too large")
+            }
+            Error::Utf8(_) => {
+                Self::broke("it sent invalid UTF-8".into(), CloseCode::Invalid, "invalid UTF-8")
+            }
             Error::Protocol(e) => {
                 let torn = matches!(
                     e,
@@ -211,19 +199,12 @@ async fn converse(
 }
 
 fn going_away() -> End {
-    End {
-        why: "we are going away".into(),
-        broke_rules: false,
-        close: Some((CloseCode::Away, "going away")),
-    }
+    End { why: "we are going away".into(), broke_rules: false, close: Some((CloseCode::Away, "going away")) }
 }
 
 /// Says goodbye, then waits for the peer to go: closing with unread data would destroy the goodbye on its way.
 async fn leave(mut socket: Socket, close: Option<(CloseCode, &'static str)>) {
-    let frame = close.map(|(code, reason)| CloseFrame {
-        code,
-        reason: reason.into(),
-    });
+    let frame = close.map(|(code, reason)| CloseFrame { code, reason: reason.into() });
     let _ = socket.send(Message::Close(frame)).await;
     let _ = socket.flush().await;
     let io = socket.get_mut();

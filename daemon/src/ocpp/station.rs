@@ -90,10 +90,7 @@ impl Station {
     pub(super) async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let identity = self.identity.clone();
         let loaded = self.store.read(move |db| queue::load(db, &identity)).await;
-        let saved = loaded.map_err(|source| Error::Store {
-            identity: self.identity.clone(),
-            source,
-        })?;
+        let saved = loaded.map_err(|source| Error::Store { identity: self.identity.clone(), source })?;
         let backend = self.backend.as_ref().map(|(backend, _)| BackendRules {
             call_timeout: backend.call_timeout,
             attempts: backend.attempts,
@@ -139,7 +136,7 @@ impl Running {
                 Some(request) = self.station.requests.recv() => self.request(request).await,
                 Some((id, heard)) = inbox.recv() => self.heard(id, heard),
                 Some((ticket, outcome)) = self.acks.next(), if !self.acks.is_empty() => {
-                    self.route.stored(self.station.clock.now(), ticket, outcome);
+                    self.route.stored(self.station.clock.now(), ticket, &outcome);
                 }
                 changed = self.station.setpoint.changed(), if wishes => {
                     wishes = changed.is_ok();
@@ -167,9 +164,7 @@ impl Running {
         let request = self.waiting.as_ref().map(|(_, until)| *until);
         let now = self.station.clock.now().mono;
         let next = [route, north, request].into_iter().flatten().min();
-        next.map_or(Duration::from_secs(3600), |at| {
-            at.since(now) + Duration::from_millis(1)
-        })
+        next.map_or(Duration::from_secs(3600), |at| at.since(now) + Duration::from_millis(1))
     }
 
     async fn timeout(&mut self) {
@@ -190,7 +185,8 @@ impl Running {
         match &self.north {
             North::Off if wanted => self.dial(),
             North::Resting(until) if wanted && *until <= now => self.dial(),
-            North::Off | North::Resting(_) => {}
+            // A rest that is over and leads nowhere must not wake the task again and again.
+            North::Resting(until) if *until <= now => self.north = North::Off,
             North::Dialing(_) if !wanted => self.north = North::Off,
             North::Up { .. } if !wanted => {
                 if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
@@ -198,7 +194,7 @@ impl Running {
                     self.route.north_down(self.station.clock.now());
                 }
             }
-            North::Dialing(_) | North::Up { .. } => {}
+            North::Off | North::Resting(_) | North::Dialing(_) | North::Up { .. } => {}
         }
     }
 
@@ -207,13 +203,7 @@ impl Running {
             return;
         };
         let (dial, backend, identity) = (Arc::clone(dial), backend.clone(), self.station.identity.clone());
-        let attempt = uplink::open(
-            dial,
-            backend,
-            identity,
-            SUBPROTOCOL,
-            self.station.config.max_frame,
-        );
+        let attempt = uplink::open(dial, backend, identity, SUBPROTOCOL, self.station.config.max_frame);
         self.north = North::Dialing(Box::pin(attempt));
     }
 
@@ -222,10 +212,7 @@ impl Running {
         if let Some(offered) = &request.protocols
             && !offered.iter().any(|p| p.eq_ignore_ascii_case(SUBPROTOCOL))
         {
-            tracing::warn!(
-                ?offered,
-                "the EVSE offers no subprotocol that is spoken here; {SUBPROTOCOL} is"
-            );
+            tracing::warn!(?offered, "the EVSE offers no subprotocol that is spoken here; {SUBPROTOCOL} is");
             return request.refuse(400).await;
         }
         let now = self.station.clock.now().mono;
@@ -235,11 +222,7 @@ impl Running {
         {
             return request.refuse(status).await;
         }
-        let ready = self
-            .station
-            .backend
-            .as_ref()
-            .is_some_and(|(_, dial)| dial.ready());
+        let ready = self.station.backend.as_ref().is_some_and(|(_, dial)| dial.ready());
         self.waiting = Some((request, now + ASK_FIRST));
         match self.north {
             North::Dialing(_) if ready => {}
@@ -261,7 +244,10 @@ impl Running {
             Err(_) => return tracing::debug!("the EVSE does not take our answer to its handshake"),
         };
         if let Some(older) = self.south.take() {
-            tracing::info!("the EVSE connects again; its older connection is closed");
+            tracing::warn!("a newer connection under this identity took over; the older one is closed");
+            let what = "a newer connection took over while the older one stood: the EVSE lost its network, or two \
+                        share this identity";
+            self.route.south_trouble(self.station.clock.now(), what);
             older.close(CloseCode::Policy, "a newer connection took over");
         }
         let ping = self.station.config.ping_interval;
@@ -273,8 +259,7 @@ impl Running {
     fn start(&mut self, socket: Socket, ping: Duration) -> Link {
         self.connections += 1;
         let (link, told) = Link::new(self.connections);
-        self.links
-            .spawn(socket::run(socket, link.id, told, self.heard.clone(), ping));
+        self.links.spawn(socket::run(socket, link.id, told, self.heard.clone(), ping));
         link
     }
 
@@ -283,16 +268,9 @@ impl Running {
         let now = self.station.clock.now();
         match outcome {
             Ok(socket) => {
-                let ping = self
-                    .station
-                    .backend
-                    .as_ref()
-                    .map_or(ASK_FIRST, |(b, _)| b.ping_interval);
+                let ping = self.station.backend.as_ref().map_or(ASK_FIRST, |(b, _)| b.ping_interval);
                 let link = self.start(socket, ping);
-                self.north = North::Up {
-                    link,
-                    since: now.mono,
-                };
+                self.north = North::Up { link, since: now.mono };
                 self.refused = None;
                 tracing::info!("the backend is connected");
                 self.route.north_up(now);
@@ -300,8 +278,11 @@ impl Running {
             }
             Err(failure) => {
                 self.north = North::Resting(now.mono + self.backoff.after(&failure));
-                tracing::info!(%failure, "no connection to the backend");
-                if !matches!(failure, Failure::Way(crate::smgw::DialError::Failed(_))) {
+                if matches!(failure, Failure::Way(crate::smgw::DialError::Failed(_))) {
+                    // The uplink tells of its own outage, once.
+                    tracing::debug!(%failure, "no connection to the backend");
+                } else {
+                    tracing::warn!(%failure, "no connection to the backend");
                     self.route.north_trouble(&failure.to_string());
                 }
                 if let Failure::Refused(Refusal::Status(status @ (401 | 403 | 404))) = failure {
@@ -336,8 +317,7 @@ impl Running {
         self.south = None;
         if end.broke_rules {
             tracing::warn!(why = end.why, "the EVSE's connection was closed");
-            self.route
-                .south_trouble(now, &format!("the EVSE's connection was closed: {}", end.why));
+            self.route.south_trouble(now, &format!("the EVSE's connection was closed: {}", end.why));
         }
         self.route.south_down(now);
     }
@@ -407,11 +387,7 @@ impl Running {
 }
 
 fn stuck() -> End {
-    End {
-        why: "it takes no more data".into(),
-        broke_rules: true,
-        close: None,
-    }
+    End { why: "it takes no more data".into(), broke_rules: true, close: None }
 }
 
 /// The outcome of the attempt that runs; never, if none does.

@@ -33,9 +33,7 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(20);
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 /// The way to the backend: open or not.
@@ -50,9 +48,7 @@ impl Dial for Way {
             if !self.open.load(Ordering::SeqCst) {
                 return Err(DialError::Failed("the way is closed".into()));
             }
-            let io = TcpStream::connect(self.to)
-                .await
-                .map_err(|e| DialError::Failed(e.to_string()))?;
+            let io = TcpStream::connect(self.to).await.map_err(|e| DialError::Failed(e.to_string()))?;
             Ok(Box::new(io) as BoxedIo)
         })
     }
@@ -94,11 +90,7 @@ impl Peer {
     /// Hears a CALL with this action; gives its id and payload.
     async fn hear_call(&mut self, action: &str) -> (Value, Value) {
         let frame = self.hear().await;
-        assert_eq!(
-            (&frame[0], frame[2].as_str()),
-            (&json!(2), Some(action)),
-            "{frame}"
-        );
+        assert_eq!((&frame[0], frame[2].as_str()), (&json!(2), Some(action)), "{frame}");
         (frame[1].clone(), frame[3].clone())
     }
 
@@ -140,9 +132,7 @@ impl Csms {
             let callback = |request: &Request, mut response: Response| {
                 path = request.uri().path().to_owned();
                 assert_eq!(request.headers()["sec-websocket-protocol"], "ocpp1.6");
-                response
-                    .headers_mut()
-                    .insert("sec-websocket-protocol", "ocpp1.6".parse().unwrap());
+                response.headers_mut().insert("sec-websocket-protocol", "ocpp1.6".parse().unwrap());
                 match status {
                     None => Ok(response),
                     Some(status) => {
@@ -180,11 +170,7 @@ impl Site {
         for name in NAMES {
             let (wish, setpoint) = watch::channel(None);
             wishes.push(wish);
-            stations.push(Station {
-                evse: EvseId::new(name),
-                identity: Identity::new(name),
-                setpoint,
-            });
+            stations.push(Station { evse: EvseId::new(name), identity: Identity::new(name), setpoint });
         }
         let backend = config::Backend {
             tls: None,
@@ -214,25 +200,14 @@ impl Site {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(run(parts, stop.clone()));
-        Self {
-            address,
-            stop,
-            running,
-            events: heard,
-            wishes,
-            _writer: writer,
-        }
+        Self { address, stop, running, events: heard, wishes, _writer: writer }
     }
 
     async fn try_connect(&self, path: &str, protocol: Option<&str>) -> Result<Peer, WsError> {
         let io = TcpStream::connect(self.address).await.unwrap();
-        let mut request = format!("ws://{}/{path}", self.address)
-            .into_client_request()
-            .unwrap();
+        let mut request = format!("ws://{}/{path}", self.address).into_client_request().unwrap();
         if let Some(protocol) = protocol {
-            request
-                .headers_mut()
-                .insert("sec-websocket-protocol", protocol.parse().unwrap());
+            request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
         }
         let (socket, _) = soon("the upgrade", client_async(request, io)).await?;
         Ok(Peer(socket))
@@ -266,20 +241,13 @@ impl Site {
 
     async fn end(mut self) {
         self.stop.cancel();
-        soon("the end", self.running.join_next())
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        soon("the end", self.running.join_next()).await.unwrap().unwrap().unwrap();
     }
 }
 
 async fn world(open: bool) -> (tempfile::TempDir, Csms, Arc<Way>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let way = Arc::new(Way {
-        to: listener.local_addr().unwrap(),
-        open: AtomicBool::new(open),
-    });
+    let way = Arc::new(Way { to: listener.local_addr().unwrap(), open: AtomicBool::new(open) });
     (tempfile::tempdir().unwrap(), Csms(listener), way)
 }
 
@@ -289,14 +257,14 @@ async fn through(site: &Site, csms: &Csms, path: &str) -> (Peer, Peer) {
     (evse, backend)
 }
 
-fn setpoint(sequence: u64, amps: i64) -> Option<Setpoint> {
-    Some(Setpoint {
+fn setpoint(sequence: u64, amps: i64) -> Setpoint {
+    Setpoint {
         sequence,
         limit: Milliamps::amps(amps),
         failsafe: Milliamps::amps(6),
         lease: Duration::from_secs(60),
         reason: "test".into(),
-    })
+    }
 }
 
 fn start() -> Value {
@@ -322,32 +290,20 @@ async fn frames_pass_byte_for_byte_and_our_own_stay_between() {
     backend.say_text(answer).await;
     assert_eq!(evse.hear_text().await, answer);
 
-    site.wishes[1].send(setpoint(7, 16)).unwrap();
+    site.wishes[1].send(Some(setpoint(7, 16))).unwrap();
     let (id, payload) = evse.hear_call("SetChargingProfile").await;
-    assert_eq!(
-        payload["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"][0]["limit"],
-        16
-    );
+    assert_eq!(payload["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"][0]["limit"], 16);
     // A call of the backend waits until ours is answered.
     backend.say(json!([2, "r1", "Reset", { "type": "Soft" }])).await;
     evse.say(json!([3, id, { "status": "Accepted" }])).await;
     assert!(matches!(
-        site.event("CP|2", |e| matches!(e, EvseEvent::Confirmed { .. }))
-            .await,
-        EvseEvent::Confirmed {
-            sequence: 7,
-            limit: Milliamps(16_000),
-            ..
-        }
+        site.event("CP|2", |e| matches!(e, EvseEvent::Confirmed { .. })).await,
+        EvseEvent::Confirmed { sequence: 7, limit: Milliamps(16_000), .. }
     ));
     let (id, _) = evse.hear_call("Reset").await;
     assert_eq!(id, "r1");
     evse.say(json!([3, "r1", { "status": "Accepted" }])).await;
-    assert_eq!(
-        backend.hear().await,
-        json!([3, "r1", { "status": "Accepted" }]),
-        "the first answer it hears"
-    );
+    assert_eq!(backend.hear().await, json!([3, "r1", { "status": "Accepted" }]), "the first answer it hears");
     let (id, payload) = evse.hear_call("TriggerMessage").await;
     assert_eq!(payload["requestedMessage"], "MeterValues");
     evse.say(json!([3, id, { "status": "Accepted" }])).await;
@@ -367,25 +323,16 @@ async fn a_live_transaction_has_the_backends_id() {
     evse.say(json!([2, "s", "StartTransaction", start()])).await;
     let (id, payload) = backend.hear_call("StartTransaction").await;
     assert_eq!((id, payload), (json!("s"), start()));
-    backend
-        .say(json!([3, "s", { "transactionId": 42, "idTagInfo": { "status": "Accepted" } }]))
-        .await;
+    backend.say(json!([3, "s", { "transactionId": 42, "idTagInfo": { "status": "Accepted" } }])).await;
     assert_eq!(evse.hear().await[2]["transactionId"], 42);
-    let event = site
-        .event(
-            "CP1",
-            |e| matches!(e, EvseEvent::Transaction(t) if t.backend_id.is_some()),
-        )
-        .await;
+    let event = site.event("CP1", |e| matches!(e, EvseEvent::Transaction(t) if t.backend_id.is_some())).await;
     assert!(matches!(event, EvseEvent::Transaction(t) if t.id == 42 && t.meter_start.0 == 100));
-    evse.say(json!([2, "e", "StopTransaction", stop(&json!(42))]))
-        .await;
+    evse.say(json!([2, "e", "StopTransaction", stop(&json!(42))])).await;
     assert_eq!(backend.hear_call("StopTransaction").await.1["transactionId"], 42);
     backend.say(json!([3, "e", {}])).await;
     assert_eq!(evse.hear().await, json!([3, "e", {}]));
     site.event("CP1", |e| *e == EvseEvent::TransactionEnded).await;
-    site.event("CP1", |e| *e == EvseEvent::Queue { waiting: 0, dead: 0 })
-        .await;
+    site.event("CP1", |e| *e == EvseEvent::Queue { waiting: 0, dead: 0 }).await;
 }
 
 #[tokio::test]
@@ -394,24 +341,12 @@ async fn what_happens_while_the_backend_is_away_arrives_afterwards_in_order() {
     let mut site = Site::start(dir.path(), Some(&way)).await;
     let mut evse = site.connect("CP1").await;
     let boot = json!({ "chargePointVendor": "V", "chargePointModel": "M" });
-    assert_eq!(
-        evse.call("b", "BootNotification", boot.clone()).await["status"],
-        "Pending"
-    );
+    assert_eq!(evse.call("b", "BootNotification", boot.clone()).await["status"], "Pending");
     let time = evse.call("h", "Heartbeat", json!({})).await;
     assert!(crate::time::Wall::parse(time["currentTime"].as_str().unwrap()).is_some());
     let status = json!({ "connectorId": 1, "status": "Charging", "errorCode": "NoError" });
     assert_eq!(evse.call("n", "StatusNotification", status).await, json!({}));
-    site.event("CP1", |e| {
-        matches!(
-            e,
-            EvseEvent::Status {
-                status: ConnectorStatus::Charging,
-                ..
-            }
-        )
-    })
-    .await;
+    site.event("CP1", |e| matches!(e, EvseEvent::Status { status: ConnectorStatus::Charging, .. })).await;
     let started = evse.call("s", "StartTransaction", start()).await;
     assert_eq!(started["idTagInfo"]["status"], "Accepted");
     let id = &started["transactionId"];
@@ -422,8 +357,7 @@ async fn what_happens_while_the_backend_is_away_arrives_afterwards_in_order() {
         evse.call("d", "DataTransfer", json!({ "vendorId": "v" })).await,
         json!({ "status": "Rejected" })
     );
-    site.event("CP1", |e| *e == EvseEvent::Queue { waiting: 4, dead: 0 })
-        .await;
+    site.event("CP1", |e| *e == EvseEvent::Queue { waiting: 4, dead: 0 }).await;
 
     way.open.store(true, Ordering::SeqCst);
     let (_, mut backend) = csms.accept().await;
@@ -434,17 +368,14 @@ async fn what_happens_while_the_backend_is_away_arrives_afterwards_in_order() {
     assert_eq!(backend.hear_call("StatusNotification").await.0, "n");
     backend.say(json!([3, "n", {}])).await;
     assert_eq!(backend.hear_call("StartTransaction").await, (json!("s"), start()));
-    backend
-        .say(json!([3, "s", { "transactionId": 9, "idTagInfo": { "status": "Accepted" } }]))
-        .await;
+    backend.say(json!([3, "s", { "transactionId": 9, "idTagInfo": { "status": "Accepted" } }])).await;
     let (id, payload) = backend.hear_call("MeterValues").await;
     assert_eq!((id, &payload["transactionId"]), (json!("m"), &json!(9)));
     backend.say(json!([3, "m", {}])).await;
     let (id, payload) = backend.hear_call("StopTransaction").await;
     assert_eq!((id, payload), (json!("e"), stop(&json!(9))));
     backend.say(json!([3, "e", {}])).await;
-    site.event("CP1", |e| *e == EvseEvent::Queue { waiting: 0, dead: 0 })
-        .await;
+    site.event("CP1", |e| *e == EvseEvent::Queue { waiting: 0, dead: 0 }).await;
 }
 
 #[tokio::test]
@@ -457,9 +388,7 @@ async fn a_restart_loses_nothing_and_repeats_nothing() {
     drop(site);
 
     let mut site = Site::start(dir.path(), Some(&way)).await;
-    let event = site
-        .event("CP1", |e| matches!(e, EvseEvent::Transaction(_)))
-        .await;
+    let event = site.event("CP1", |e| matches!(e, EvseEvent::Transaction(_))).await;
     assert!(
         matches!(event, EvseEvent::Transaction(t) if json!(t.id) == id && t.backend_id.is_none()),
         "adopted"
@@ -470,10 +399,7 @@ async fn a_restart_loses_nothing_and_repeats_nothing() {
         id,
         "a retry has the same answer"
     );
-    assert_eq!(
-        evse.call("s2", "StartTransaction", start()).await["transactionId"],
-        id
-    );
+    assert_eq!(evse.call("s2", "StartTransaction", start()).await["transactionId"], id);
     evse.call("e", "StopTransaction", stop(&id)).await;
     evse.call("e2", "StopTransaction", stop(&id)).await;
     way.open.store(true, Ordering::SeqCst);
@@ -483,13 +409,8 @@ async fn a_restart_loses_nothing_and_repeats_nothing() {
     drop(backend);
     let (_, mut backend) = csms.accept().await;
     assert_eq!(backend.hear_call("StartTransaction").await, (json!("s"), start()));
-    backend
-        .say(json!([3, "s", { "transactionId": 5, "idTagInfo": { "status": "Accepted" } }]))
-        .await;
-    assert_eq!(
-        backend.hear_call("StopTransaction").await,
-        (json!("e"), stop(&json!(5)))
-    );
+    backend.say(json!([3, "s", { "transactionId": 5, "idTagInfo": { "status": "Accepted" } }])).await;
+    assert_eq!(backend.hear_call("StopTransaction").await, (json!("e"), stop(&json!(5))));
     drop((site, backend));
 
     let site = Site::start(dir.path(), Some(&way)).await;
@@ -515,14 +436,8 @@ async fn the_newer_connection_wins() {
     assert_eq!(older.end().await, 1008);
     newer.say(json!([2, "h", "Heartbeat", {}])).await;
     backend.hear_call("Heartbeat").await;
-    backend
-        .say(json!([3, "h", { "currentTime": "2026-11-23T12:00:00Z" }]))
-        .await;
-    assert_eq!(
-        newer.hear().await[1],
-        "h",
-        "the backend saw one charge point all along"
-    );
+    backend.say(json!([3, "h", { "currentTime": "2026-11-23T12:00:00Z" }])).await;
+    assert_eq!(newer.hear().await[1], "h", "the backend saw one charge point all along");
 }
 
 #[tokio::test]
@@ -535,25 +450,13 @@ async fn bad_frames_harm_only_their_sender() {
     evse.say_text("[,{}]").await;
     evse.say_text(r#"[2,"g","Heartbeat",{]"#).await;
     let error = evse.hear().await;
-    assert_eq!(
-        (&error[0], &error[1], &error[2]),
-        (&json!(4), &json!("g"), &json!("FormationViolation"))
-    );
+    assert_eq!((&error[0], &error[1], &error[2]), (&json!(4), &json!("g"), &json!("FormationViolation")));
     let problem = site.event("CP1", |e| matches!(e, EvseEvent::Problem(_))).await;
     assert!(matches!(problem, EvseEvent::Problem(text) if text.contains("not valid JSON")));
 
-    evse.say_text(&format!(
-        r#"[2,"x","DataTransfer",{{"data":"{}"}}]"#,
-        "x".repeat(100_000)
-    ))
-    .await;
+    evse.say_text(&format!(r#"[2,"x","DataTransfer",{{"data":"{}"}}]"#, "x".repeat(100_000))).await;
     assert_eq!(evse.end().await, 1009);
-    let problem = site
-        .event(
-            "CP1",
-            |e| matches!(e, EvseEvent::Problem(p) if p.contains("too much")),
-        )
-        .await;
+    let problem = site.event("CP1", |e| matches!(e, EvseEvent::Problem(p) if p.contains("too much"))).await;
     assert!(matches!(problem, EvseEvent::Problem(_)));
     site.event("CP1", |e| *e == EvseEvent::Disconnected).await;
 
@@ -588,17 +491,13 @@ async fn who_may_not_in_is_told_why() {
 async fn a_site_without_a_backend_charges() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::start(dir.path(), None).await;
-    site.wishes[0].send(setpoint(1, 10)).unwrap();
+    site.wishes[0].send(Some(setpoint(1, 10))).unwrap();
     let mut evse = site.connect("CP1").await;
     let boot = json!({ "chargePointVendor": "V", "chargePointModel": "M" });
-    assert_eq!(
-        evse.call("b", "BootNotification", boot).await["status"],
-        "Accepted"
-    );
+    assert_eq!(evse.call("b", "BootNotification", boot).await["status"], "Accepted");
     let (id, _) = evse.hear_call("SetChargingProfile").await;
     evse.say(json!([3, id, { "status": "Rejected" }])).await;
-    site.event("CP1", |e| matches!(e, EvseEvent::Refused { sequence: 1, .. }))
-        .await;
+    site.event("CP1", |e| matches!(e, EvseEvent::Refused { sequence: 1, .. })).await;
     let id = evse.call("s", "StartTransaction", start()).await["transactionId"].clone();
     assert!(id.as_i64().unwrap() > 0);
     assert_eq!(evse.call("e", "StopTransaction", stop(&id)).await, json!({}));

@@ -56,9 +56,7 @@ pub(super) async fn open(
     let upgrade = handshake::connect(io, &host, &path, protocol, max_frame);
     match tokio::time::timeout(HANDSHAKE, upgrade).await {
         Ok(outcome) => outcome.map_err(Failure::Refused),
-        Err(_) => Err(Failure::Refused(Refusal::Broken(
-            "it does not answer the handshake".into(),
-        ))),
+        Err(_) => Err(Failure::Refused(Refusal::Broken("it does not answer the handshake".into()))),
     }
 }
 

@@ -27,6 +27,7 @@ mod durable;
 mod north;
 mod offline;
 mod south;
+mod transactions;
 
 #[cfg(test)]
 mod model;
@@ -172,10 +173,7 @@ pub(crate) struct Route {
 impl Route {
     /// Takes up where the last process ended.
     pub(crate) fn new(now: Mono, rules: Rules, saved: Saved, seed: u64) -> Self {
-        let boot = saved.boot.map(|frame| Boot {
-            frame,
-            not_before: Mono::default(),
-        });
+        let boot = saved.boot.map(|frame| Boot { frame, not_before: Mono::default() });
         let mut route = Self {
             rules,
             rng: fastrand::Rng::with_seed(seed),
@@ -229,12 +227,12 @@ impl Route {
     }
 
     /// The store has carried out a ticket, or not. Tickets come back in their order.
-    pub(crate) fn stored(&mut self, now: Now, ticket: u64, outcome: Result<(), StoreError>) {
+    pub(crate) fn stored(&mut self, now: Now, ticket: u64, outcome: &Result<(), StoreError>) {
         let Some((expected, after)) = self.acks.pop_front() else {
             return;
         };
         debug_assert_eq!(expected, ticket);
-        match &outcome {
+        match outcome {
             Ok(()) => self.trouble(Trouble::Storage, None),
             Err(error) => {
                 tracing::error!(%error, "a message of the EVSE is not stored");
@@ -255,15 +253,9 @@ impl Route {
     /// When to call [`Route::timeout`], and what for.
     pub(crate) fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
         let away = self.away_since.map(|since| (since + AWAY, "the EVSE stays away"));
-        let trouble = self
-            .troubles
-            .iter()
-            .filter_map(|(_, _, until)| Some(((*until)?, "a bad frame is history")));
-        let all = away
-            .into_iter()
-            .chain(trouble)
-            .chain(self.south_timeouts())
-            .chain(self.north_timeouts());
+        let trouble =
+            self.troubles.iter().filter_map(|(_, _, until)| Some(((*until)?, "a bad frame is history")));
+        let all = away.into_iter().chain(trouble).chain(self.south_timeouts()).chain(self.north_timeouts());
         all.min_by_key(|(at, _)| *at)
     }
 
@@ -272,12 +264,8 @@ impl Route {
         if self.away_since.is_some_and(|since| now.mono.since(since) >= AWAY) {
             self.away_since = None;
         }
-        let over: Vec<_> = self
-            .troubles
-            .iter()
-            .filter(|t| t.2.is_some_and(|at| at <= now.mono))
-            .map(|t| t.0)
-            .collect();
+        let over: Vec<_> =
+            self.troubles.iter().filter(|t| t.2.is_some_and(|at| at <= now.mono)).map(|t| t.0).collect();
         for trouble in over {
             self.trouble(trouble, None);
         }
@@ -288,10 +276,7 @@ impl Route {
 
     /// The EVSE did something at the level of the connection that a person should see.
     pub(crate) fn south_trouble(&mut self, now: Now, what: &str) {
-        self.trouble(
-            Trouble::Frame,
-            Some((what.to_owned(), Some(now.mono + TROUBLE_SHOWN))),
-        );
+        self.trouble(Trouble::Frame, Some((what.to_owned(), Some(now.mono + TROUBLE_SHOWN))));
     }
 
     /// The backend cannot be reached for a reason that a person should see.
@@ -309,10 +294,7 @@ impl Route {
     fn store(&mut self, ops: Vec<Op>, after: After) {
         self.tickets += 1;
         self.acks.push_back((self.tickets, after));
-        self.out.push_back(Out::Store {
-            ticket: self.tickets,
-            ops,
-        });
+        self.out.push_back(Out::Store { ticket: self.tickets, ops });
     }
 
     fn tell(&mut self, event: EvseEvent) {
@@ -324,10 +306,7 @@ impl Route {
         if queue != self.told_queue {
             self.told_queue = queue;
             let waiting = u64::try_from(queue.0).unwrap_or(u64::MAX);
-            self.tell(EvseEvent::Queue {
-                waiting,
-                dead: queue.1,
-            });
+            self.tell(EvseEvent::Queue { waiting, dead: queue.1 });
         }
     }
 
@@ -348,11 +327,7 @@ impl Route {
     }
 
     fn trouble_text(&self) -> String {
-        self.troubles
-            .iter()
-            .map(|(_, text, _)| text.as_str())
-            .collect::<Vec<_>>()
-            .join("; ")
+        self.troubles.iter().map(|(_, text, _)| text.as_str()).collect::<Vec<_>>().join("; ")
     }
 
     /// Logs a cause once per connection of the EVSE.
@@ -374,8 +349,6 @@ impl Route {
     }
 
     fn uuid(&mut self) -> String {
-        uuid::Builder::from_random_bytes(self.rng.u128(..).to_be_bytes())
-            .into_uuid()
-            .to_string()
+        uuid::Builder::from_random_bytes(self.rng.u128(..).to_be_bytes()).into_uuid().to_string()
     }
 }

@@ -136,11 +136,7 @@ fn rules() -> Rules {
 
 fn parse(text: &str) -> (i64, String, Value) {
     let frame: Value = serde_json::from_str(text).unwrap();
-    (
-        frame[0].as_i64().unwrap(),
-        frame[1].as_str().unwrap().to_owned(),
-        frame,
-    )
+    (frame[0].as_i64().unwrap(), frame[1].as_str().unwrap().to_owned(), frame)
 }
 
 /// The transaction behind a message of the EVSE: its timestamp is the number.
@@ -149,20 +145,14 @@ fn number(frame: &Value) -> Option<usize> {
 }
 
 fn is_kept(frame: &Value) -> bool {
-    matches!(
-        frame[2].as_str(),
-        Some("StartTransaction" | "StopTransaction" | "MeterValues")
-    )
+    matches!(frame[2].as_str(), Some("StartTransaction" | "StopTransaction" | "MeterValues"))
 }
 
 impl World {
     fn new() -> Self {
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch(MIGRATIONS[0].sql).unwrap();
-        let now = Now {
-            mono: Mono::default(),
-            wall: Wall(1_800_000_000_000),
-        };
+        let now = Now { mono: Mono::default(), wall: Wall(1_800_000_000_000) };
         Self {
             route: Route::new(now.mono, rules(), queue::load(&db, &me()).unwrap(), 1),
             db,
@@ -195,22 +185,19 @@ impl World {
         let known = |t: usize| self.evse.known[&t];
         let time = |t: usize| format!("T{t}");
         let (action, payload) = match intent {
-            Intent::Start(t) => (
-                "StartTransaction",
-                json!({"connectorId":1,"idTag":"C","meterStart":0,"timestamp":time(t)}),
-            ),
+            Intent::Start(t) => {
+                ("StartTransaction", json!({"connectorId":1,"idTag":"C","meterStart":0,"timestamp":time(t)}))
+            }
             Intent::Meter(t) => (
                 "MeterValues",
                 json!({"connectorId":1,"transactionId":known(t),"meterValue":[],"timestamp":time(t)}),
             ),
-            Intent::Stop(t) => (
-                "StopTransaction",
-                json!({"transactionId":known(t),"meterStop":1,"timestamp":time(t)}),
-            ),
-            Intent::Status => (
-                "StatusNotification",
-                json!({"connectorId":1,"status":"Available","errorCode":"NoError"}),
-            ),
+            Intent::Stop(t) => {
+                ("StopTransaction", json!({"transactionId":known(t),"meterStop":1,"timestamp":time(t)}))
+            }
+            Intent::Status => {
+                ("StatusNotification", json!({"connectorId":1,"status":"Available","errorCode":"NoError"}))
+            }
             Intent::Heartbeat => ("Heartbeat", json!({})),
         };
         let text = json!([2, id, action, payload]).to_string();
@@ -226,25 +213,16 @@ impl World {
         let (kind, id, frame) = parse(text);
         if kind == 2 {
             if let Some((_, _, until)) = &self.evse.call {
-                assert!(
-                    self.now.mono.0 >= *until,
-                    "two calls are unanswered at the EVSE: {text}"
-                );
+                assert!(self.now.mono.0 >= *until, "two calls are unanswered at the EVSE: {text}");
             }
             let wait = if self.backend.calls.contains(&id) { 30 } else { 10 };
             if wait == 10 {
                 self.own.insert(id.clone());
             }
             if frame[2] == "RemoteStopTransaction" {
-                let t = id
-                    .strip_prefix('r')
-                    .and_then(|n| n.split('.').next()?.parse().ok())
-                    .unwrap();
+                let t = id.strip_prefix('r').and_then(|n| n.split('.').next()?.parse().ok()).unwrap();
                 if let Some(known) = self.evse.known.get(&t) {
-                    assert_eq!(
-                        frame[3]["transactionId"], *known,
-                        "the EVSE does not know this transaction"
-                    );
+                    assert_eq!(frame[3]["transactionId"], *known, "the EVSE does not know this transaction");
                 }
             }
             let action = frame[2].as_str().unwrap().to_owned();
@@ -252,26 +230,14 @@ impl World {
             return;
         }
         assert_eq!(kind, 3, "the EVSE got an error for {:?}: {text}", self.evse.asked);
-        let (waits_for, intent) = self
-            .evse
-            .outbox
-            .pop_front()
-            .expect("an answer without a question");
-        assert!(
-            self.evse.asked.take().is_some(),
-            "an answer without a question: {text}"
-        );
+        let (waits_for, intent) = self.evse.outbox.pop_front().expect("an answer without a question");
+        assert!(self.evse.asked.take().is_some(), "an answer without a question: {text}");
         assert_eq!(id, waits_for, "the answer to another question");
         if !matches!(intent, Intent::Status | Intent::Heartbeat) {
-            assert!(
-                self.kept.values().any(|k| *k == id),
-                "answered before it was on disk: {id}"
-            );
+            assert!(self.kept.values().any(|k| *k == id), "answered before it was on disk: {id}");
         }
         if let Intent::Start(t) = intent {
-            self.evse
-                .known
-                .insert(t, frame[2]["transactionId"].as_i64().unwrap());
+            self.evse.known.insert(t, frame[2]["transactionId"].as_i64().unwrap());
         }
     }
 
@@ -279,42 +245,23 @@ impl World {
         assert!(self.backend.up, "sent to a backend that is not there: {text}");
         let (kind, id, frame) = parse(text);
         if kind != 2 {
-            assert!(
-                !self.own.contains(&id),
-                "the answer to our own call went north: {text}"
-            );
+            assert!(!self.own.contains(&id), "the answer to our own call went north: {text}");
             assert!(self.backend.calls.remove(&id), "the backend did not ask: {text}");
             return;
         }
         if let Some((other, _, until)) = &self.backend.outstanding {
-            assert!(
-                self.now.mono.0 >= *until,
-                "two calls are unanswered at the backend: {other} and {text}"
-            );
+            assert!(self.now.mono.0 >= *until, "two calls are unanswered at the backend: {other} and {text}");
         }
         if is_kept(&frame) {
-            assert!(
-                self.kept.values().any(|k| *k == id),
-                "sent before it was on disk: {id}"
-            );
-            assert!(
-                !self.done.contains(&id),
-                "sent again although the backend has answered: {id}"
-            );
+            assert!(self.kept.values().any(|k| *k == id), "sent before it was on disk: {id}");
+            assert!(!self.done.contains(&id), "sent again although the backend has answered: {id}");
             assert!(!self.dead.contains(&id), "sent again although it is dead: {id}");
-            let first = self
-                .backend
-                .texts
-                .entry(id.clone())
-                .or_insert_with(|| text.to_owned());
+            let first = self.backend.texts.entry(id.clone()).or_insert_with(|| text.to_owned());
             assert_eq!(first, text, "a retry differs");
             if frame[2] != "StartTransaction" {
                 let t = number(&frame).unwrap();
                 let expected = self.backend.ids.get(&t).copied().unwrap_or(-1);
-                assert_eq!(
-                    frame[3]["transactionId"], expected,
-                    "the backend does not know this transaction"
-                );
+                assert_eq!(frame[3]["transactionId"], expected, "the backend does not know this transaction");
             }
             if !self.backend.got.contains(&id) {
                 self.backend.got.push(id.clone());
@@ -330,9 +277,7 @@ impl World {
         let payload = match frame[2].as_str() {
             Some("StartTransaction") => {
                 self.backend.next_id += 1;
-                self.backend
-                    .ids
-                    .insert(number(&frame).unwrap(), self.backend.next_id);
+                self.backend.ids.insert(number(&frame).unwrap(), self.backend.next_id);
                 self.backend.starts.insert(number(&frame).unwrap(), id.clone());
                 json!({"transactionId": self.backend.next_id, "idTagInfo": {"status": "Accepted"}})
             }
@@ -340,8 +285,7 @@ impl World {
             _ => json!({}),
         };
         self.backend.answered.push(id.clone());
-        self.route
-            .north_frame(self.now, json!([3, id, payload]).to_string());
+        self.route.north_frame(self.now, json!([3, id, payload]).to_string());
     }
 
     /// The oldest thing that waits for the disk is on it.
@@ -357,10 +301,7 @@ impl World {
                 }
                 Op::Done(seq) => {
                     let id = self.kept[seq].clone();
-                    assert!(
-                        self.backend.answered.contains(&id),
-                        "gone from the disk without an answer"
-                    );
+                    assert!(self.backend.answered.contains(&id), "gone from the disk without an answer");
                     self.done.insert(id);
                 }
                 Op::Dead(seq, _) => {
@@ -369,7 +310,7 @@ impl World {
                 _ => {}
             }
         }
-        self.route.stored(self.now, ticket, Ok(()));
+        self.route.stored(self.now, ticket, &Ok(()));
     }
 
     fn settle(&mut self) {
@@ -434,13 +375,11 @@ impl World {
                     self.intend(Intent::Stop(t));
                 }
             }
-            Step::Start => {}
             Step::Status => self.intend(Intent::Status),
             Step::Heartbeat => self.intend(Intent::Heartbeat),
             Step::EvseAnswers => {
                 if let Some((id, ..)) = self.evse.call.take() {
-                    self.route
-                        .south_frame(self.now, json!([3, id, {"status": "Accepted"}]).to_string());
+                    self.route.south_frame(self.now, json!([3, id, {"status": "Accepted"}]).to_string());
                 }
             }
             Step::SouthUp => self.south(true),
@@ -453,33 +392,21 @@ impl World {
                     if frame[2] == "StartTransaction" {
                         self.backend.ids.remove(&number(&frame).unwrap());
                     }
-                    self.route
-                        .north_frame(self.now, json!([4, id, "InternalError", "", {}]).to_string());
+                    self.route.north_frame(self.now, json!([4, id, "InternalError", "", {}]).to_string());
                 }
             }
             Step::BackendRepeats => {
                 let current = self.backend.outstanding.as_ref().map(|(id, ..)| id.clone());
-                let old = self
-                    .backend
-                    .answered
-                    .last()
-                    .cloned()
-                    .filter(|id| Some(id) != current.as_ref());
+                let old = self.backend.answered.last().cloned().filter(|id| Some(id) != current.as_ref());
                 if let Some(id) = old.filter(|_| self.backend.up) {
-                    self.route
-                        .north_frame(self.now, json!([3, id, {"transactionId": 77}]).to_string());
+                    self.route.north_frame(self.now, json!([3, id, {"transactionId": 77}]).to_string());
                 }
             }
             Step::RemoteStop => {
                 // An id that died with the process before it was on disk is nobody's: the Start is sent again.
                 let on_disk = |t: &usize| self.done.contains(&self.backend.starts[t]);
-                let newest = self
-                    .backend
-                    .ids
-                    .iter()
-                    .max()
-                    .map(|(t, id)| (*t, *id))
-                    .filter(|(t, _)| on_disk(t));
+                let newest =
+                    self.backend.ids.iter().max().map(|(t, id)| (*t, *id)).filter(|(t, _)| on_disk(t));
                 if let Some((t, real)) = newest.filter(|_| self.backend.up) {
                     self.backend_calls(
                         &format!("r{t}"),
@@ -489,7 +416,7 @@ impl World {
                 }
             }
             Step::Clear if self.backend.up => self.backend_calls("c", "ClearChargingProfile", &json!({})),
-            Step::Clear => {}
+            Step::Start | Step::Clear => {}
             Step::Disk => self.disk(),
             Step::Crash => {
                 self.disk.clear();
@@ -520,8 +447,7 @@ impl World {
         self.backend.calls_made += 1;
         let id = format!("{prefix}.{}", self.backend.calls_made);
         self.backend.calls.insert(id.clone());
-        self.route
-            .north_frame(self.now, json!([2, id, action, payload]).to_string());
+        self.route.north_frame(self.now, json!([2, id, action, payload]).to_string());
     }
 
     fn wait(&mut self, time: Duration) {
@@ -545,13 +471,7 @@ impl World {
     /// Everybody comes back and does what he should.
     fn end_well(&mut self) {
         for _ in 0..3000 {
-            for step in [
-                Step::SouthUp,
-                Step::NorthUp,
-                Step::Disk,
-                Step::EvseAnswers,
-                Step::BackendAnswers,
-            ] {
+            for step in [Step::SouthUp, Step::NorthUp, Step::Disk, Step::EvseAnswers, Step::BackendAnswers] {
                 self.take(step);
             }
             let saved = queue::load(&self.db, &me()).unwrap();
@@ -562,25 +482,12 @@ impl World {
                 self.take(Step::Time(1));
             }
         }
-        panic!(
-            "it does not come to an end: {:?} {:?}",
-            self.evse.outbox, self.route
-        );
+        panic!("it does not come to an end: {:?} {:?}", self.evse.outbox, self.route);
     }
 
     fn check(&self) {
-        let expected: Vec<_> = self
-            .evse
-            .order
-            .iter()
-            .filter(|id| !self.dead.contains(*id))
-            .collect();
-        let got: Vec<_> = self
-            .backend
-            .got
-            .iter()
-            .filter(|id| !self.dead.contains(*id))
-            .collect();
+        let expected: Vec<_> = self.evse.order.iter().filter(|id| !self.dead.contains(*id)).collect();
+        let got: Vec<_> = self.backend.got.iter().filter(|id| !self.dead.contains(*id)).collect();
         assert_eq!(expected, got, "lost or out of order");
         let (mut rows, mut told) = (0, BTreeSet::new());
         for id in self.evse.known.values() {

@@ -68,11 +68,7 @@ impl Route {
     /// The backend is connected.
     pub(crate) fn north_up(&mut self, now: Now) {
         self.connections += 1;
-        self.north = Some(North {
-            connection: self.connections,
-            outstanding: None,
-            silent: 0,
-        });
+        self.north = Some(North { connection: self.connections, outstanding: None, silent: 0 });
         self.trouble(Trouble::Backend, None);
         if let Some(boot) = &mut self.boot {
             boot.not_before = now.mono;
@@ -89,10 +85,7 @@ impl Route {
             What::Live(live) => Some(live),
             What::Boot | What::Queued(_) => None,
         });
-        let waiting: Vec<_> = outstanding
-            .into_iter()
-            .chain(std::mem::take(&mut self.live))
-            .collect();
+        let waiting: Vec<_> = outstanding.into_iter().chain(std::mem::take(&mut self.live)).collect();
         for live in waiting {
             self.answer_here(now, live);
         }
@@ -142,9 +135,8 @@ impl Route {
             Down::Pass => &[],
             Down::Translate(path) => path,
             Down::Arbitrate(path) => {
-                let profile = message::read::<SetChargingProfile>(payload)
-                    .cs_charging_profiles
-                    .unwrap_or_default();
+                let profile =
+                    message::read::<SetChargingProfile>(payload).cs_charging_profiles.unwrap_or_default();
                 if profile.charging_profile_purpose == SITE_PURPOSE {
                     self.note("the backend wants to set ChargePointMaxProfile, which belongs to the site");
                     self.answer_north(north, frame::result(&id, r#"{"status":"Rejected"}"#));
@@ -164,25 +156,13 @@ impl Route {
                 &[]
             }
         };
-        let number = if path.is_empty() {
-            None
-        } else {
-            Number::find(text, payload, path)
-        };
+        let number = if path.is_empty() { None } else { Number::find(text, payload, path) };
         let known = number.and_then(|number| {
-            let transaction = self
-                .transactions
-                .iter()
-                .rev()
-                .find(|t| t.backend_id == Some(number.value) && t.told)?;
+            let transaction =
+                self.transactions.iter().rev().find(|t| t.backend_id == Some(number.value) && t.told)?;
             Some(number.put(text, transaction.id))
         });
-        Some(BackendCall {
-            id,
-            frame: known.unwrap_or_else(|| text.to_owned()),
-            north,
-            restore,
-        })
+        Some(BackendCall { id, frame: known.unwrap_or_else(|| text.to_owned()), north, restore })
     }
 
     fn north_answer(&mut self, now: Now, id: &Id, outcome: Result<&str, &str>, text: String) {
@@ -232,11 +212,7 @@ impl Route {
             self.boot = None;
             self.store(vec![Op::Boot(None)], After::Nothing);
         } else if let Some(boot) = &mut self.boot {
-            let seconds = answer
-                .interval
-                .and_then(|s| u64::try_from(s).ok())
-                .unwrap_or(60)
-                .clamp(10, 3600);
+            let seconds = answer.interval.and_then(|s| u64::try_from(s).ok()).unwrap_or(60).clamp(10, 3600);
             boot.not_before = now.mono + Duration::from_secs(seconds);
         }
     }
@@ -250,34 +226,16 @@ impl Route {
 
     /// The EVSE cannot answer.
     pub(super) fn gone(&mut self, connection: u64, id: &Id) {
-        self.answer_north(
-            connection,
-            frame::error(id, "GenericError", "the charge point does not answer"),
-        );
+        self.answer_north(connection, frame::error(id, "GenericError", "the charge point does not answer"));
     }
 
     /// A CALL of the EVSE that the backend shall answer if it can.
     pub(super) fn live(&mut self, now: Now, asked: Asked, way: Up, frame: String, id_tag: String) {
         let Some(rules) = &self.rules.backend else {
-            return self.answer_here(
-                now,
-                Live {
-                    asked,
-                    way,
-                    frame,
-                    id_tag,
-                    until: now.mono,
-                },
-            );
+            return self.answer_here(now, Live { asked, way, frame, id_tag, until: now.mono });
         };
         let until = now.mono + rules.call_timeout;
-        let call = Live {
-            asked,
-            way,
-            frame,
-            id_tag,
-            until,
-        };
+        let call = Live { asked, way, frame, id_tag, until };
         let same = |other: &Live| other.asked == call.asked && other.frame == call.frame;
         let outstanding = self.north.as_ref().and_then(|n| n.outstanding.as_ref());
         if self.live.iter().any(same)
@@ -295,13 +253,7 @@ impl Route {
     /// How many CALLs of the EVSE wait for their answers.
     pub(super) fn unanswered(&self) -> usize {
         self.live.len()
-            + self
-                .queue
-                .iter()
-                .rev()
-                .take(super::MOST_UNANSWERED)
-                .filter(|e| e.asked.is_some())
-                .count()
+            + self.queue.iter().rev().take(super::MOST_UNANSWERED).filter(|e| e.asked.is_some()).count()
     }
 
     /// Sends the next CALL to the backend, if none is unanswered.
@@ -351,16 +303,9 @@ impl Route {
         let north = self.north.as_ref();
         let outstanding =
             north.and_then(|n| Some((n.outstanding.as_ref()?.until, "the backend owes an answer")));
-        let live = self
-            .live
-            .front()
-            .map(|l| (l.until, "a call waits too long for the backend"));
+        let live = self.live.front().map(|l| (l.until, "a call waits too long for the backend"));
         let free = north.is_some_and(|n| n.outstanding.is_none());
-        let boot = self
-            .boot
-            .as_ref()
-            .filter(|_| free)
-            .map(|b| (b.not_before, "the boot is sent again"));
+        let boot = self.boot.as_ref().filter(|_| free).map(|b| (b.not_before, "the boot is sent again"));
         let queue = self.queue_timeouts(free && self.boot.is_none() && !self.gate_closed);
         outstanding.into_iter().chain(live).chain(boot).chain(queue)
     }

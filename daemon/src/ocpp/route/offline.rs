@@ -21,13 +21,7 @@ const PENDING_INTERVAL_S: u64 = 60;
 impl Route {
     /// Answers a CALL in the backend's place.
     pub(super) fn answer_here(&mut self, now: Now, call: Live) {
-        let Live {
-            asked,
-            way,
-            frame: text,
-            id_tag,
-            ..
-        } = call;
+        let Live { asked, way, frame: text, id_tag, .. } = call;
         let offline = match way {
             Up::Live(offline) => offline,
             Up::Ordered if self.rules.backend.is_some() => {
@@ -51,25 +45,16 @@ impl Route {
         let accepted = self.accepted || self.rules.backend.is_none();
         if self.rules.backend.is_some() {
             self.store(vec![Op::Boot(Some(text.clone()))], After::Nothing);
-            self.boot = Some(Boot {
-                frame: text,
-                not_before: now.mono,
-            });
+            self.boot = Some(Boot { frame: text, not_before: now.mono });
         }
         let interval = if accepted { INTERVAL_S } else { PENDING_INTERVAL_S };
-        self.reply(
-            asked,
-            frame::result(&asked.id, &message::boot_answer(accepted, now.wall, interval)),
-        );
+        self.reply(asked, frame::result(&asked.id, &message::boot_answer(accepted, now.wall, interval)));
         self.booted();
     }
 
     /// The verdict on a card (G-30): what the backend said last, unless it is out of date, else the policy.
     pub(super) fn verdict(&self, id_tag: &str, now: Wall) -> IdTagInfo {
-        let with = |status: &str| IdTagInfo {
-            status: status.into(),
-            ..IdTagInfo::default()
-        };
+        let with = |status: &str| IdTagInfo { status: status.into(), ..IdTagInfo::default() };
         match self.cards.get(&id_tag.to_lowercase()) {
             Some(card) if Wall::parse(&card.info.expiry_date).is_some_and(|until| until <= now) => {
                 with("Expired")
@@ -96,18 +81,10 @@ impl Route {
         if known.is_some_and(|k| k.info == info && now.0.saturating_sub(k.heard.0) < 3_600_000) {
             return None;
         }
-        let card = Card {
-            id_tag: id_tag.clone(),
-            info,
-            heard: now,
-        };
+        let card = Card { id_tag: id_tag.clone(), info, heard: now };
         self.cards.insert(id_tag, card.clone());
         if self.cards.len() > super::super::queue::CARDS
-            && let Some(oldest) = self
-                .cards
-                .values()
-                .min_by_key(|c| c.heard)
-                .map(|c| c.id_tag.clone())
+            && let Some(oldest) = self.cards.values().min_by_key(|c| c.heard).map(|c| c.id_tag.clone())
         {
             self.cards.remove(&oldest);
         }

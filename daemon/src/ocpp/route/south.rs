@@ -92,12 +92,7 @@ pub(super) struct Wish {
 
 impl Default for Wish {
     fn default() -> Self {
-        Self {
-            setpoint: None,
-            due: false,
-            profile_id: PROFILE_ID,
-            confirmed: None,
-        }
+        Self { setpoint: None, due: false, profile_id: PROFILE_ID, confirmed: None }
     }
 }
 
@@ -180,10 +175,7 @@ impl Route {
                 {
                     south.hold_until = None;
                 }
-                let asked = Asked {
-                    id,
-                    south: connection,
-                };
+                let asked = Asked { id, south: connection };
                 let (action, payload) = (action.into_owned(), payload.to_owned());
                 self.south_call(now, asked, &action, &payload, text);
             }
@@ -197,14 +189,7 @@ impl Route {
                 self.note("the EVSE sends malformed frames");
                 self.south_trouble(now, &format!("the EVSE sent a frame that {}", bad.why));
                 if let Some(id) = bad.id {
-                    self.refuse(
-                        &Asked {
-                            id,
-                            south: connection,
-                        },
-                        "FormationViolation",
-                        bad.why,
-                    );
+                    self.refuse(&Asked { id, south: connection }, "FormationViolation", bad.why);
                 }
             }
         }
@@ -265,11 +250,7 @@ impl Route {
     fn status(&mut self, payload: &str) {
         let message: message::StatusNotification = message::read(payload);
         let status = message::connector_status(&message.status);
-        let error = if message.error_code == "NoError" {
-            String::new()
-        } else {
-            message.error_code
-        };
+        let error = if message.error_code == "NoError" { String::new() } else { message.error_code };
         let error: String = error.chars().take(64).collect();
         match message.connector_id {
             // One connector per identity for now; 0 is the station as a whole (§7.7).
@@ -323,20 +304,13 @@ impl Route {
     }
 
     fn refused(&mut self, setpoint: &Setpoint, why: String) {
-        self.tell(EvseEvent::Refused {
-            sequence: setpoint.sequence,
-            why,
-        });
+        self.tell(EvseEvent::Refused { sequence: setpoint.sequence, why });
         self.release();
     }
 
     /// Gives the backend the answers that waited for our limit.
     pub(super) fn release(&mut self) {
-        let held = self
-            .south
-            .as_mut()
-            .map(|s| std::mem::take(&mut s.held))
-            .unwrap_or_default();
+        let held = self.south.as_mut().map(|s| std::mem::take(&mut s.held)).unwrap_or_default();
         for (north, text) in held {
             self.answer_north(north, text);
         }
@@ -376,19 +350,11 @@ impl Route {
         if let Some(call) = south.calls.pop_front() {
             let until = now.mono + BACKEND_CALL;
             self.out.push_back(Out::South(call.frame.clone()));
-            south.outstanding = Some(Outstanding {
-                key: call.id.key().to_owned(),
-                until,
-                what: What::Backend(call),
-            });
+            south.outstanding =
+                Some(Outstanding { key: call.id.key().to_owned(), until, what: What::Backend(call) });
         } else if south.trigger_at.is_some_and(|at| at <= now.mono) {
             south.trigger_at = None;
-            self.send_own(
-                now,
-                "TriggerMessage",
-                &message::trigger_meter_values(),
-                What::Trigger,
-            );
+            self.send_own(now, "TriggerMessage", &message::trigger_meter_values(), What::Trigger);
         }
     }
 
@@ -406,12 +372,8 @@ impl Route {
         let outstanding =
             south.and_then(|s| Some((s.outstanding.as_ref()?.until, "the EVSE owes an answer")));
         let idle = south.filter(|s| s.outstanding.is_none());
-        let hold = idle.and_then(|s| {
-            Some((
-                s.hold_until.filter(|_| self.wish.due)?,
-                "the limit waits for the boot",
-            ))
-        });
+        let hold = idle
+            .and_then(|s| Some((s.hold_until.filter(|_| self.wish.due)?, "the limit waits for the boot")));
         let trigger = idle.and_then(|s| Some((s.trigger_at?, "the limit shall be measured")));
         outstanding.into_iter().chain(hold).chain(trigger)
     }

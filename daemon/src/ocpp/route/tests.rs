@@ -25,17 +25,10 @@ impl Bench {
             attempts: 3,
             retry_interval: Duration::from_secs(60),
         };
-        let rules = Rules {
-            backend: Some(backend),
-            own_timeout: Duration::from_secs(10),
-            accept_unknown,
-        };
+        let rules = Rules { backend: Some(backend), own_timeout: Duration::from_secs(10), accept_unknown };
         let mut bench = Self {
             route: Route::new(Mono::default(), rules, saved, 1),
-            now: Now {
-                mono: Mono::default(),
-                wall: Wall::parse("2026-11-23T12:00:00Z").unwrap(),
-            },
+            now: Now { mono: Mono::default(), wall: Wall::parse("2026-11-23T12:00:00Z").unwrap() },
             tickets: VecDeque::new(),
             slow_disk: false,
             south: VecDeque::new(),
@@ -72,14 +65,14 @@ impl Bench {
                 Out::South(text) => self.south.push_back(serde_json::from_str(&text).unwrap()),
                 Out::North(text) => self.north.push_back(serde_json::from_str(&text).unwrap()),
                 Out::Store { ticket, ops } if self.slow_disk => self.tickets.push_back((ticket, ops)),
-                Out::Store { ticket, .. } => self.route.stored(self.now, ticket, Ok(())),
+                Out::Store { ticket, .. } => self.route.stored(self.now, ticket, &Ok(())),
                 Out::Tell(event) => self.told.push(event),
                 Out::CloseNorth(_) => self.closed = true,
             }
         }
     }
 
-    fn disk(&mut self, outcome: Result<(), StoreError>) {
+    fn disk(&mut self, outcome: &Result<(), StoreError>) {
         let (ticket, _) = self.tickets.pop_front().expect("nothing to store");
         self.route.stored(self.now, ticket, outcome);
         self.drain();
@@ -132,17 +125,17 @@ impl Bench {
         self.drain();
     }
 
-    fn to_evse(&mut self) -> Value {
+    fn evse_hears(&mut self) -> Value {
         self.south.pop_front().unwrap_or(Value::Null)
     }
 
-    fn to_backend(&mut self) -> Value {
+    fn backend_hears(&mut self) -> Value {
         self.north.pop_front().unwrap_or(Value::Null)
     }
 
     /// Takes our own CALL to the EVSE; gives its id.
     fn own(&mut self, action: &str) -> Value {
-        let frame = self.to_evse();
+        let frame = self.evse_hears();
         assert_eq!(frame[2], action, "{frame}");
         frame[1].clone()
     }
@@ -176,40 +169,16 @@ fn heartbeat(id: &str) -> Value {
 #[test]
 fn what_is_answered_while_the_backend_is_away() {
     for (action, payload, key, expected) in [
-        (
-            "Heartbeat",
-            json!({}),
-            "currentTime",
-            json!("2026-11-23T12:00:02.000Z"),
-        ),
-        (
-            "Authorize",
-            json!({"idTag": "x"}),
-            "idTagInfo",
-            json!({"status": "Accepted"}),
-        ),
+        ("Heartbeat", json!({}), "currentTime", json!("2026-11-23T12:00:02.000Z")),
+        ("Authorize", json!({"idTag": "x"}), "idTagInfo", json!({"status": "Accepted"})),
         ("BootNotification", json!({}), "status", json!("Pending")),
-        (
-            "DataTransfer",
-            json!({"vendorId": "v"}),
-            "status",
-            json!("Rejected"),
-        ),
-        (
-            "SignCertificate",
-            json!({"csr": "x"}),
-            "status",
-            json!("Rejected"),
-        ),
+        ("DataTransfer", json!({"vendorId": "v"}), "status", json!("Rejected")),
+        ("SignCertificate", json!({"csr": "x"}), "status", json!("Rejected")),
     ] {
         let mut bench = Bench::south();
         bench.evse(&json!([2, 7, action, payload]));
-        let answer = bench.to_evse();
-        assert_eq!(
-            (&answer[0], &answer[1], &answer[2][key]),
-            (&json!(3), &json!(7), &expected),
-            "{action}"
-        );
+        let answer = bench.evse_hears();
+        assert_eq!((&answer[0], &answer[1], &answer[2][key]), (&json!(3), &json!(7), &expected), "{action}");
     }
     for (action, waits) in [
         ("StatusNotification", 1),
@@ -219,45 +188,36 @@ fn what_is_answered_while_the_backend_is_away() {
     ] {
         let mut bench = Bench::south();
         bench.evse(&json!([2, "a", action, {}]));
-        assert_eq!(bench.to_evse(), json!([3, "a", {}]), "{action}");
+        assert_eq!(bench.evse_hears(), json!([3, "a", {}]), "{action}");
         assert_eq!(bench.route.queue.len(), waits, "{action}");
     }
     let mut bench = Bench::south();
     bench.evse(&json!([2, "a", "Vendor", {}]));
-    assert_eq!(bench.to_evse()[2], "NotImplemented");
+    assert_eq!(bench.evse_hears()[2], "NotImplemented");
 }
 
 #[test]
 fn an_accepted_identity_boots_offline_and_the_backend_hears_of_it_first() {
-    let mut bench = Bench::new(
-        Saved {
-            accepted: true,
-            ..Saved::default()
-        },
-        true,
-    );
+    let mut bench = Bench::new(Saved { accepted: true, ..Saved::default() }, true);
     bench.south_up();
     bench.evse(&json!([2, "b", "BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"}]));
-    assert_eq!(bench.to_evse()[2]["status"], "Accepted");
-    assert!(bench.told.contains(&EvseEvent::Boot {
-        vendor: "V".into(),
-        model: "M".into()
-    }));
+    assert_eq!(bench.evse_hears()[2]["status"], "Accepted");
+    assert!(bench.told.contains(&EvseEvent::Boot { vendor: "V".into(), model: "M".into() }));
     bench.evse(&status("n"));
     bench.north_up();
-    assert_eq!(bench.to_backend()[2], "BootNotification");
+    assert_eq!(bench.backend_hears()[2], "BootNotification");
     // Not accepted: the queue stays shut, the boot is tried again after the interval.
     bench.backend(&json!([3, "b", {"status": "Pending", "interval": 20}]));
-    assert_eq!(bench.to_backend(), Value::Null);
+    assert_eq!(bench.backend_hears(), Value::Null);
     bench.wait(21);
-    assert_eq!(bench.to_backend()[2], "BootNotification");
+    assert_eq!(bench.backend_hears()[2], "BootNotification");
     bench.backend(&json!([3, "b", {"status": "Accepted", "interval": 20}]));
-    assert_eq!(bench.to_backend()[2], "StatusNotification");
+    assert_eq!(bench.backend_hears()[2], "StatusNotification");
     // A mere reconnect brings no boot (G-8).
     bench.backend(&json!([3, "n", {}]));
     bench.north_down();
     bench.north_up();
-    assert_eq!(bench.to_backend(), Value::Null);
+    assert_eq!(bench.backend_hears(), Value::Null);
 }
 
 #[test]
@@ -267,13 +227,13 @@ fn a_rejected_boot_shuts_the_queue_until_one_is_accepted() {
     bench.backend(&json!([3, "b", {"status": "Rejected", "interval": 20}]));
     bench.evse(&start("s", "T"));
     assert_eq!(
-        (bench.to_backend()[2].clone(), bench.to_backend()),
+        (bench.backend_hears()[2].clone(), bench.backend_hears()),
         (json!("BootNotification"), Value::Null)
     );
     bench.evse(&json!([2, "b2", "BootNotification", {}]));
     bench.backend(&json!([3, "b2", {"status": "Accepted", "interval": 20}]));
     assert_eq!(
-        (bench.to_backend()[1].clone(), bench.to_backend()[1].clone()),
+        (bench.backend_hears()[1].clone(), bench.backend_hears()[1].clone()),
         (json!("b2"), json!("s"))
     );
 }
@@ -284,23 +244,17 @@ fn one_call_at_a_time_goes_north_live_ones_before_the_queue() {
     bench.evse(&start("s", "T1"));
     bench.evse(&start("s2", "T2"));
     bench.evse(&heartbeat("h"));
-    assert_eq!(
-        (bench.to_backend()[1].clone(), bench.to_backend()),
-        (json!("s"), Value::Null)
-    );
+    assert_eq!((bench.backend_hears()[1].clone(), bench.backend_hears()), (json!("s"), Value::Null));
     bench.backend(&started("s", 1));
-    assert_eq!(
-        (bench.to_backend()[1].clone(), bench.to_backend()),
-        (json!("h"), Value::Null)
-    );
+    assert_eq!((bench.backend_hears()[1].clone(), bench.backend_hears()), (json!("h"), Value::Null));
     // Answers that nobody waits for are dropped.
     bench.backend(&json!([3, "s", {"transactionId": 99}]));
     bench.backend(&json!([3, "nobody", {}]));
     bench.backend(&json!([3, "h", {"currentTime": "now"}]));
-    assert_eq!(bench.to_backend()[1], "s2");
-    assert_eq!(bench.to_evse()[2]["transactionId"], 1);
-    assert_eq!(bench.to_evse(), json!([3, "h", {"currentTime": "now"}]));
-    assert_eq!(bench.to_evse(), Value::Null);
+    assert_eq!(bench.backend_hears()[1], "s2");
+    assert_eq!(bench.evse_hears()[2]["transactionId"], 1);
+    assert_eq!(bench.evse_hears(), json!([3, "h", {"currentTime": "now"}]));
+    assert_eq!(bench.evse_hears(), Value::Null);
 }
 
 #[test]
@@ -308,17 +262,13 @@ fn a_transaction_message_is_on_disk_before_it_moves() {
     let mut bench = Bench::both();
     bench.slow_disk = true;
     bench.evse(&start("s", "T"));
-    assert_eq!((bench.to_evse(), bench.to_backend()), (Value::Null, Value::Null));
-    bench.disk(Ok(()));
-    assert_eq!(bench.to_backend()[1], "s");
+    assert_eq!((bench.evse_hears(), bench.backend_hears()), (Value::Null, Value::Null));
+    bench.disk(&Ok(()));
+    assert_eq!(bench.backend_hears()[1], "s");
     bench.backend(&started("s", 1));
-    assert_eq!(
-        bench.to_evse(),
-        Value::Null,
-        "the id is on disk before the EVSE has it"
-    );
-    bench.disk(Ok(()));
-    assert_eq!(bench.to_evse(), started("s", 1));
+    assert_eq!(bench.evse_hears(), Value::Null, "the id is on disk before the EVSE has it");
+    bench.disk(&Ok(()));
+    assert_eq!(bench.evse_hears(), started("s", 1));
 }
 
 #[test]
@@ -326,71 +276,59 @@ fn a_full_disk_is_told_to_the_evse_and_passes() {
     let mut bench = Bench::both();
     bench.slow_disk = true;
     bench.evse(&start("s", "T"));
-    bench.disk(Err(StoreError::Full));
-    assert_eq!(bench.to_evse()[2], "InternalError");
-    assert!(
-        bench
-            .told
-            .iter()
-            .any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("full")))
-    );
+    bench.disk(&Err(StoreError::Full));
+    assert_eq!(bench.evse_hears()[2], "InternalError");
+    assert!(bench.told.iter().any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("full"))));
     bench.evse(&start("s", "T"));
-    bench.disk(Ok(()));
-    assert_eq!(bench.to_backend()[1], "s");
-    assert!(
-        bench.told.contains(&EvseEvent::Problem(String::new())),
-        "and it is right again"
-    );
+    bench.disk(&Ok(()));
+    assert_eq!(bench.backend_hears()[1], "s");
+    assert!(bench.told.contains(&EvseEvent::Problem(String::new())), "and it is right again");
 }
 
 #[test]
 fn a_slow_backend_costs_the_evse_a_provisional_id_and_no_message() {
     let mut bench = Bench::both();
     bench.evse(&start("s", "T"));
-    bench.to_backend();
+    bench.backend_hears();
     bench.wait(25);
-    let id = bench.to_evse()[2]["transactionId"].clone();
+    let id = bench.evse_hears()[2]["transactionId"].clone();
     assert!(id.as_i64().unwrap() >= 1 << 30);
     bench.backend(&started("s", 8));
-    assert_eq!(bench.to_evse(), Value::Null, "it is answered already");
+    assert_eq!(bench.evse_hears(), Value::Null, "it is answered already");
     bench.evse(&meter("m", &id));
-    assert_eq!(bench.to_backend(), meter("m", &json!(8)));
+    assert_eq!(bench.backend_hears(), meter("m", &json!(8)));
     bench.backend(&json!([3, "m", {}]));
     bench.backend(&json!([2, "r", "RemoteStopTransaction", {"transactionId": 8}]));
-    bench.to_evse();
-    assert_eq!(bench.to_evse()[3]["transactionId"], id);
+    bench.evse_hears();
+    assert_eq!(bench.evse_hears()[3]["transactionId"], id);
     bench.evse(&json!([3, "r", {"status": "Accepted"}]));
     let profile = json!({"connectorId": 1, "csChargingProfiles": {"chargingProfileId": 1, "transactionId": 8,
         "chargingProfilePurpose": "TxProfile"}});
     bench.backend(&json!([2, "p", "SetChargingProfile", profile]));
-    assert_eq!(bench.to_evse()[3]["csChargingProfiles"]["transactionId"], id);
+    assert_eq!(bench.evse_hears()[3]["csChargingProfiles"]["transactionId"], id);
 }
 
 #[test]
 fn repeated_starts_and_stops_are_one() {
     let mut bench = Bench::south();
     bench.evse(&start("s", "T"));
-    let id = bench.to_evse()[2]["transactionId"].clone();
+    let id = bench.evse_hears()[2]["transactionId"].clone();
     for again in ["s", "other"] {
         bench.evse(&start(again, "T"));
-        assert_eq!(bench.to_evse()[2]["transactionId"], id);
+        assert_eq!(bench.evse_hears()[2]["transactionId"], id);
     }
     for again in ["e", "e", "e2"] {
         bench.evse(&stop(again, &id));
-        assert_eq!(bench.to_evse(), json!([3, again, {}]));
+        assert_eq!(bench.evse_hears(), json!([3, again, {}]));
     }
     bench.evse(&meter("m", &id));
     bench.evse(&meter("m", &id));
-    assert_eq!(
-        bench.route.queue.len(),
-        3,
-        "one start, one stop, one closing value"
-    );
+    assert_eq!(bench.route.queue.len(), 3, "one start, one stop, one closing value");
     bench.evse(&start("s9", "T"));
-    bench.to_evse();
-    bench.to_evse();
+    bench.evse_hears();
+    bench.evse_hears();
     assert_ne!(
-        bench.to_evse()[2]["transactionId"],
+        bench.evse_hears()[2]["transactionId"],
         id,
         "after its end the same data are another transaction"
     );
@@ -405,20 +343,20 @@ fn repeated_starts_and_stops_are_one() {
 fn refused_messages_are_tried_again_and_then_kept_aside() {
     let mut bench = Bench::south();
     bench.evse(&start("s", "T"));
-    let id = bench.to_evse()[2]["transactionId"].clone();
+    let id = bench.evse_hears()[2]["transactionId"].clone();
     bench.evse(&stop("e", &id));
     bench.north_up();
     for wait in [60, 120, 0] {
-        assert_eq!(bench.to_backend()[1], "s");
+        assert_eq!(bench.backend_hears()[1], "s");
         bench.backend(&json!([4, "s", "InternalError", "", {}]));
         if wait > 0 {
             bench.wait(wait - 1);
-            assert_eq!(bench.to_backend(), Value::Null, "the interval grows");
+            assert_eq!(bench.backend_hears(), Value::Null, "the interval grows");
             bench.wait(2);
         }
     }
     assert!(bench.told.contains(&EvseEvent::Queue { waiting: 1, dead: 1 }));
-    assert_eq!(bench.to_backend(), stop("e", &json!(-1)), "errata 3.18");
+    assert_eq!(bench.backend_hears(), stop("e", &json!(-1)), "errata 3.18");
 }
 
 #[test]
@@ -427,7 +365,7 @@ fn silence_is_no_refusal() {
     bench.evse(&start("s", "T"));
     bench.north_up();
     for _ in 0..6 {
-        assert_eq!(bench.to_backend()[1], "s");
+        assert_eq!(bench.backend_hears()[1], "s");
         bench.wait(700);
     }
     assert!(bench.closed, "the connection is made anew");
@@ -450,13 +388,13 @@ fn a_live_call_finds_an_answer_when_the_backend_goes() {
     bench.evse(&heartbeat("h"));
     bench.evse(&status("n"));
     bench.north_down();
-    assert!(bench.to_evse()[2]["currentTime"].is_string());
-    assert_eq!(bench.to_evse(), json!([3, "n", {}]));
+    assert!(bench.evse_hears()[2]["currentTime"].is_string());
+    assert_eq!(bench.evse_hears(), json!([3, "n", {}]));
     assert_eq!(bench.route.queue.len(), 1, "the status is delivered later");
     let mut bench = Bench::both();
     bench.evse(&json!([2, "d", "DataTransfer", {}]));
     bench.wait(31);
-    assert_eq!(bench.to_evse()[2], "GenericError");
+    assert_eq!(bench.evse_hears()[2], "GenericError");
 }
 
 #[test]
@@ -467,24 +405,17 @@ fn cards_are_learnt_and_blocked_ones_stay_blocked() {
     for (card, info) in [
         ("Good", json!({"status": "Accepted", "parentIdTag": "P"})),
         ("Bad", json!({"status": "Blocked"})),
-        (
-            "Old",
-            json!({"status": "Accepted", "expiryDate": "2026-11-23T11:00:00Z"}),
-        ),
+        ("Old", json!({"status": "Accepted", "expiryDate": "2026-11-23T11:00:00Z"})),
     ] {
         bench.evse(&json!([2, card, "Authorize", {"idTag": card}]));
         bench.backend(&json!([3, card, {"idTagInfo": info}]));
     }
     bench.north_down();
     bench.south.clear();
-    for (card, verdict) in [
-        ("GOOD", "Accepted"),
-        ("bad", "Blocked"),
-        ("Old", "Expired"),
-        ("New", "Invalid"),
-    ] {
+    for (card, verdict) in [("GOOD", "Accepted"), ("bad", "Blocked"), ("Old", "Expired"), ("New", "Invalid")]
+    {
         bench.evse(&json!([2, "a", "Authorize", {"idTag": card}]));
-        assert_eq!(bench.to_evse()[2]["idTagInfo"]["status"], verdict, "{card}");
+        assert_eq!(bench.evse_hears()[2]["idTagInfo"]["status"], verdict, "{card}");
     }
 }
 
@@ -496,61 +427,35 @@ fn the_limit_goes_first_and_only_the_newest() {
     bench.backend(&json!([2, "r", "Reset", {}]));
     bench.wish(2, 10);
     bench.wish(3, 8);
-    assert_eq!(bench.to_evse(), Value::Null, "one call is unanswered");
+    assert_eq!(bench.evse_hears(), Value::Null, "one call is unanswered");
     bench.evse(&json!([3, id, {"status": "Accepted"}]));
-    let frame = bench.to_evse();
-    assert_eq!(
-        frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"][0]["limit"],
-        8
-    );
+    let frame = bench.evse_hears();
+    assert_eq!(frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"][0]["limit"], 8);
     bench.evse(&json!([3, frame[1], {"status": "Accepted"}]));
-    assert_eq!(bench.to_evse()[2], "Reset");
-    let confirmed: Vec<_> = bench
-        .told
-        .iter()
-        .filter(|e| matches!(e, EvseEvent::Confirmed { .. }))
-        .collect();
+    assert_eq!(bench.evse_hears()[2], "Reset");
+    let confirmed: Vec<_> = bench.told.iter().filter(|e| matches!(e, EvseEvent::Confirmed { .. })).collect();
     assert!(matches!(
         confirmed[..],
-        [
-            EvseEvent::Confirmed { sequence: 1, .. },
-            EvseEvent::Confirmed { sequence: 3, .. }
-        ]
+        [EvseEvent::Confirmed { sequence: 1, .. }, EvseEvent::Confirmed { sequence: 3, .. }]
     ));
-    assert_eq!(bench.to_backend(), Value::Null, "nothing of it goes north");
+    assert_eq!(bench.backend_hears(), Value::Null, "nothing of it goes north");
 }
 
 #[test]
 fn a_refused_limit_is_told_and_tried_again_with_the_next_wish_or_connection() {
-    for answer in [
-        json!({"status": "Rejected"}),
-        json!({"status": "NotSupported"}),
-        json!({}),
-    ] {
+    for answer in [json!({"status": "Rejected"}), json!({"status": "NotSupported"}), json!({})] {
         let mut bench = Bench::south();
         bench.wish(1, 16);
         let id = bench.own("SetChargingProfile");
         bench.evse(&json!([3, id, answer]));
-        assert!(
-            bench
-                .told
-                .iter()
-                .any(|e| matches!(e, EvseEvent::Refused { sequence: 1, .. })),
-            "{answer}"
-        );
-        assert_eq!(bench.to_evse(), Value::Null);
+        assert!(bench.told.iter().any(|e| matches!(e, EvseEvent::Refused { sequence: 1, .. })), "{answer}");
+        assert_eq!(bench.evse_hears(), Value::Null);
         bench.wish(2, 16);
         bench.own("SetChargingProfile");
         bench.wait(11);
-        assert!(
-            bench
-                .told
-                .iter()
-                .any(|e| matches!(e, EvseEvent::Refused { sequence: 2, .. })),
-            "silent"
-        );
+        assert!(bench.told.iter().any(|e| matches!(e, EvseEvent::Refused { sequence: 2, .. })), "silent");
         bench.south_up();
-        assert_eq!(bench.to_evse(), Value::Null, "it may be booting");
+        assert_eq!(bench.evse_hears(), Value::Null, "it may be booting");
         bench.wait(2);
         bench.own("SetChargingProfile");
     }
@@ -564,7 +469,7 @@ fn after_an_accepted_boot_the_limit_is_set_again() {
     bench.evse(&json!([3, id, {"status": "Accepted"}]));
     bench.evse(&json!([2, "b", "BootNotification", {}]));
     bench.backend(&json!([3, "b", {"status": "Accepted", "interval": 20}]));
-    assert_eq!(bench.to_evse()[1], "b");
+    assert_eq!(bench.evse_hears()[1], "b");
     bench.own("SetChargingProfile");
 }
 
@@ -585,7 +490,7 @@ fn a_new_limit_is_measured_unless_the_box_cannot() {
             };
             bench.evse(&answer);
         }
-        assert_eq!(bench.to_evse(), Value::Null, "{sequence}");
+        assert_eq!(bench.evse_hears(), Value::Null, "{sequence}");
     }
 }
 
@@ -598,31 +503,24 @@ fn the_sites_purpose_is_defended() {
     let profile =
         json!({"connectorId": 0, "csChargingProfiles": {"chargingProfilePurpose": "ChargePointMaxProfile"}});
     bench.backend(&json!([2, "p", "SetChargingProfile", profile]));
-    assert_eq!(bench.to_backend(), json!([3, "p", {"status": "Rejected"}]));
-    assert_eq!(bench.to_evse(), Value::Null);
+    assert_eq!(bench.backend_hears(), json!([3, "p", {"status": "Rejected"}]));
+    assert_eq!(bench.evse_hears(), Value::Null);
     for (payload, restored) in [
         (json!({}), true),
-        (
-            json!({"chargingProfilePurpose": "ChargePointMaxProfile", "stackLevel": 3}),
-            true,
-        ),
+        (json!({"chargingProfilePurpose": "ChargePointMaxProfile", "stackLevel": 3}), true),
         (json!({"chargingProfilePurpose": "TxProfile"}), false),
         (json!({"id": 1}), false),
     ] {
         bench.backend(&json!([2, "c", "ClearChargingProfile", payload]));
-        assert_eq!(bench.to_evse()[2], "ClearChargingProfile");
+        assert_eq!(bench.evse_hears()[2], "ClearChargingProfile");
         bench.evse(&json!([3, "c", {"status": "Accepted"}]));
         if restored {
-            assert_eq!(bench.to_backend(), Value::Null, "ours first");
+            assert_eq!(bench.backend_hears(), Value::Null, "ours first");
             let id = bench.own("SetChargingProfile");
             bench.evse(&json!([3, id, {"status": "Accepted"}]));
         }
-        assert_eq!(
-            bench.to_backend(),
-            json!([3, "c", {"status": "Accepted"}]),
-            "{payload}"
-        );
-        assert_eq!(bench.to_evse(), Value::Null, "{payload}");
+        assert_eq!(bench.backend_hears(), json!([3, "c", {"status": "Accepted"}]), "{payload}");
+        assert_eq!(bench.evse_hears(), Value::Null, "{payload}");
     }
 }
 
@@ -633,18 +531,18 @@ fn a_call_to_an_absent_or_silent_evse_is_refused() {
     bench.backend(&json!([2, "u", "UnlockConnector", {}]));
     bench.wait(31);
     assert_eq!(
-        bench.to_backend(),
+        bench.backend_hears(),
         json!([4, "r", "GenericError", "the charge point does not answer", {}])
     );
     bench.route.south_down(bench.now);
     bench.drain();
-    assert_eq!(bench.to_backend()[1], "u");
+    assert_eq!(bench.backend_hears()[1], "u");
     bench.backend(&json!([2, "x", "Reset", {}]));
-    assert_eq!(bench.to_backend()[2], "GenericError");
+    assert_eq!(bench.backend_hears()[2], "GenericError");
     // What the EVSE answers too late goes nowhere.
     bench.south_up();
     bench.evse(&json!([3, "r", {"status": "Accepted"}]));
-    assert_eq!(bench.to_backend(), Value::Null);
+    assert_eq!(bench.backend_hears(), Value::Null);
 }
 
 #[test]
@@ -654,12 +552,12 @@ fn answers_do_not_cross_connections() {
     bench.north_down();
     bench.north_up();
     bench.evse(&json!([3, "r", {"status": "Accepted"}]));
-    assert_eq!(bench.to_backend(), Value::Null);
+    assert_eq!(bench.backend_hears(), Value::Null);
     bench.south.clear();
     bench.evse(&heartbeat("h"));
     bench.south_up();
     bench.backend(&json!([3, "h", {}]));
-    assert_eq!(bench.to_evse(), Value::Null);
+    assert_eq!(bench.evse_hears(), Value::Null);
 }
 
 #[test]
@@ -681,33 +579,19 @@ fn a_flood_is_stemmed() {
 fn facts_reach_the_site() {
     let mut bench = Bench::south();
     bench.evse(&status("n"));
-    assert!(bench.told.contains(&EvseEvent::Status {
-        status: ConnectorStatus::Charging,
-        error: String::new()
-    }));
+    assert!(
+        bench.told.contains(&EvseEvent::Status { status: ConnectorStatus::Charging, error: String::new() })
+    );
     bench.evse(&json!([2, "n0", "StatusNotification",
         {"connectorId": 0, "status": "Faulted", "errorCode": "GroundFailure"}]));
-    assert!(
-        bench
-            .told
-            .iter()
-            .any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("GroundFailure")))
-    );
+    assert!(bench.told.iter().any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("GroundFailure"))));
     bench.evse(&meter("m", &json!(4711)));
     let adopted =
         |e: &EvseEvent| matches!(e, EvseEvent::Transaction(t) if t.id == 4711 && t.backend_id == Some(4711));
-    assert!(
-        bench.told.iter().any(adopted),
-        "a transaction that began elsewhere"
-    );
+    assert!(bench.told.iter().any(adopted), "a transaction that began elsewhere");
     bench.route.south_frame(bench.now, "rubbish".into());
     bench.drain();
-    assert!(
-        bench
-            .told
-            .iter()
-            .any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("not a JSON array")))
-    );
+    assert!(bench.told.iter().any(|e| matches!(e, EvseEvent::Problem(p) if p.contains("not a JSON array"))));
 }
 
 #[test]
@@ -741,7 +625,7 @@ proptest::proptest! {
             }
             while let Some(out) = bench.route.output() {
                 if let Out::Store { ticket, .. } = out {
-                    bench.route.stored(bench.now, ticket, Ok(()));
+                    bench.route.stored(bench.now, ticket, &Ok(()));
                 }
             }
         }

@@ -16,9 +16,7 @@ use crate::{
 /// Reads a payload, or gives the empty message.
 pub(crate) fn read<T: DeserializeOwned + Default>(payload: &str) -> T {
     // By way of a value: a member that comes twice then counts once instead of spoiling the rest.
-    serde_json::from_str::<Value>(payload)
-        .and_then(serde_json::from_value)
-        .unwrap_or_default()
+    serde_json::from_str::<Value>(payload).and_then(serde_json::from_value).unwrap_or_default()
 }
 
 /// A whole number, in quotes or not.
@@ -52,10 +50,7 @@ pub(super) fn many<'de, D: Deserializer<'de>, T: DeserializeOwned>(
         Value::Null => Vec::new(),
         one => vec![one],
     };
-    Ok(list
-        .into_iter()
-        .filter_map(|v| serde_json::from_value(v).ok())
-        .collect())
+    Ok(list.into_iter().filter_map(|v| serde_json::from_value(v).ok()).collect())
 }
 
 fn one<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
@@ -197,11 +192,7 @@ impl MeterValues {
     /// Whether it must be kept: it belongs to a transaction, or to the clock-aligned record of the meter (§3.16.3).
     pub(crate) fn durable(&self) -> bool {
         self.transaction_id.is_some()
-            || self
-                .meter_value
-                .iter()
-                .flat_map(|m| &m.sampled_value)
-                .any(|s| s.context == "Sample.Clock")
+            || self.meter_value.iter().flat_map(|m| &m.sampled_value).any(|s| s.context == "Sample.Clock")
     }
 }
 
@@ -272,11 +263,7 @@ const CLOCK_TOLERANCE_S: u64 = 300;
 /// Amperes with one decimal, rounded down: a limit is never overstated (§7.14: at most one digit).
 fn amps(limit: Milliamps) -> Value {
     let tenths = limit.0.max(0) / 100;
-    if tenths % 10 == 0 {
-        json!(tenths / 10)
-    } else {
-        json!(tenths as f64 / 10.0)
-    }
+    if tenths % 10 == 0 { json!(tenths / 10) } else { json!(tenths as f64 / 10.0) }
 }
 
 /// §6.43 SetChargingProfile.req with our limit: from `now` for `lease` the limit, afterwards the failsafe value.
@@ -320,10 +307,7 @@ pub(crate) fn heartbeat_answer(now: Wall) -> String {
 
 fn info(info: &IdTagInfo) -> Value {
     let mut value = json!({ "status": info.status });
-    for (name, text) in [
-        ("expiryDate", &info.expiry_date),
-        ("parentIdTag", &info.parent_id_tag),
-    ] {
+    for (name, text) in [("expiryDate", &info.expiry_date), ("parentIdTag", &info.parent_id_tag)] {
         if !text.is_empty() {
             value[name] = json!(text);
         }
@@ -361,14 +345,8 @@ mod tests {
         let value: Value = serde_json::from_str(&text).unwrap();
         let schedule = &value["csChargingProfiles"]["chargingSchedule"];
         assert_eq!(schedule["startSchedule"], "2026-11-23T11:55:00.000Z");
-        assert_eq!(
-            schedule["chargingSchedulePeriod"][0],
-            json!({ "startPeriod": 0, "limit": 13.8 })
-        );
-        assert_eq!(
-            schedule["chargingSchedulePeriod"][1],
-            json!({ "startPeriod": 360, "limit": 6 })
-        );
+        assert_eq!(schedule["chargingSchedulePeriod"][0], json!({ "startPeriod": 0, "limit": 13.8 }));
+        assert_eq!(schedule["chargingSchedulePeriod"][1], json!({ "startPeriod": 360, "limit": 6 }));
     }
 
     #[test]

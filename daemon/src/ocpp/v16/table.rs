@@ -78,9 +78,7 @@ pub(crate) const OTHER_UP: Up = Up::Live(Offline::Unknown);
 
 /// The way of an action of the EVSE.
 pub(crate) fn up(action: &str) -> Up {
-    UP.iter()
-        .find(|(name, _)| *name == action)
-        .map_or(OTHER_UP, |(_, way)| *way)
+    UP.iter().find(|(name, _)| *name == action).map_or(OTHER_UP, |(_, way)| *way)
 }
 
 /// The way of a CALL from the backend.
@@ -99,18 +97,13 @@ pub(crate) enum Down {
 /// Actions of the backend that do not simply pass.
 pub(crate) const DOWN: &[(&str, Down)] = &[
     ("RemoteStopTransaction", Down::Translate(&["transactionId"])),
-    (
-        "SetChargingProfile",
-        Down::Arbitrate(&["csChargingProfiles", "transactionId"]),
-    ),
+    ("SetChargingProfile", Down::Arbitrate(&["csChargingProfiles", "transactionId"])),
     ("ClearChargingProfile", Down::Restore),
 ];
 
 /// The way of an action of the backend.
 pub(crate) fn down(action: &str) -> Down {
-    DOWN.iter()
-        .find(|(name, _)| *name == action)
-        .map_or(Down::Pass, |(_, way)| *way)
+    DOWN.iter().find(|(name, _)| *name == action).map_or(Down::Pass, |(_, way)| *way)
 }
 
 #[cfg(test)]
