@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Remote administration through peers that nobody here wrote.
+"""Administration from afar and over the network, through and with peers that nobody here wrote.
 
 The real daemon dials an operator through a gateway of stunnel and dante; the operator runs `ladewartctl reverse-listen`
 behind the stunnel at the end of the WAN leg. Each role tries what it may and what it may not; strangers try, too; then
-the gateway dies and the cable is unplugged, and the appliance must be gone and come back. Needs root (network
+the gateway dies and the cable is unplugged, and the appliance must be gone and come back. grpcio calls, too: on the appliance's socket at
+the operator, and over TCP with mutual TLS on the site's own network. Needs root (network
 namespaces); `setup` installs the rest.
 """
 
@@ -26,6 +27,17 @@ ROLES = ("viewer", "installer", "grid", "supplier", "admin")
 LIMITING = ("installer", "grid", "admin")
 SITE = "site-4711"
 DONE, DENIED, UNREACHABLE = 0, 4, 3
+LAN_PORT = 8884
+
+# What grpcio calls, with an empty message; the code is that of somebody who may, with the roles who may.
+CALLS = {
+    "/ladewart.v1.SiteService/GetSite": ("OK", ROLES),
+    "/ladewart.v1.GridService/ClearLimit": ("INVALID_ARGUMENT", LIMITING),
+    "/ladewart.v1.JournalService/ExportJournal": ("OK", LIMITING),
+    "/ladewart.v1.SystemService/GetVersion": ("OK", ROLES),
+    "/grpc.health.v1.Health/Check": ("OK", ROLES),
+    "/ladewart.v1.SiteService/Shutdown": ("UNIMPLEMENTED", ROLES),
+}
 
 
 def arguments() -> argparse.Namespace:
@@ -62,6 +74,7 @@ class Admin(Run):
         certificates.leaf("unknown", "operators", OPERATOR)
         certificates.leaf("wrong-ca", "others", OPERATOR)
         certificates.leaf("wrong-name", "operators", "elsewhere.example")
+        certificates.leaf("expired", "operators", OPERATOR, days=-1)
         write_configurations(self.directory)
         (self.directory / "ladewart.toml").write_text(f"""
 [site]
@@ -69,6 +82,11 @@ name = "interop"
 data = "data"
 [api]
 socket = "{self.socket}"
+[api.lan]
+listen = "127.0.0.1:{LAN_PORT}"
+certificate = "site.pem"
+key = "site.key"
+ca = "operators.pem"
 [uplink]
 mode = "socks5"
 gateway = "{HAN_GW}:{HAN_PORT}"
@@ -133,7 +151,37 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
             self.problems.append(f"{who}: {name} ended with {got} instead of {code}: {err or out}")
         return out
 
+    async def grpcio(self, over: str, who: str, codes: dict[str, str]) -> None:
+        """Each call by another implementation of gRPC, on the appliance's socket or over the network."""
+        if over == "network":
+            files = ["-", "-"] if who == "nobody" else [f"{who}.pem", f"{who}.key"]
+            target = [f"127.0.0.1:{LAN_PORT}", SITE, "sites.pem", *files]
+        else:
+            target = [f"unix:appliances/{SITE}.sock", "-", "-", "-", "-"]
+        command = [sys.executable, str(run.HERE / "caller.py"), *target, *CALLS]
+        whole = self.network.inside("cls" if over == "network" else "emt", *command)
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*whole, cwd=self.directory, stdout=pipe)
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        got = json.loads(out)
+        print(f"          {who:12} grpcio, {over}: " + " ".join(got.values()), flush=True)
+        for call, code in got.items():
+            self.rows.append({"certificate": who, "over": over, "call": call, "code": code, "expected": codes[call]})
+            if code != codes[call]:
+                self.problems.append(f"{who}, {over}: {call} gave {code} instead of {codes[call]}")
+
+    def codes(self, role: str) -> dict[str, str]:
+        return {call: code if role in roles else "PERMISSION_DENIED" for call, (code, roles) in CALLS.items()}
+
     # The story
+
+    async def network_roles(self) -> None:
+        await self.listening("cls", f"127.0.0.1:{LAN_PORT}")
+        for role in ROLES:
+            await self.grpcio("network", role, self.codes(role))
+        await self.grpcio("network", "unknown", dict.fromkeys(CALLS, "PERMISSION_DENIED"))
+        for stranger in ("nobody", "wrong-ca", "expired"):
+            await self.grpcio("network", stranger, dict.fromkeys(CALLS, "UNAVAILABLE"))
 
     async def roles(self) -> None:
         for role in ROLES:
@@ -147,6 +195,7 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
             await self.expect(role, may, "limit", "clear", f"l-{role}")
             await self.expect(role, may, "journal", "export")
             await self.expect(role, DONE, "uplink", "status")
+            await self.grpcio("dialed", role, self.codes(role))
             await self.processes.stop("operator")
         limits = (await self.ctl("limit", "list", "--all"))["limits"]
         issuers = {l["id"]: (l["issuer"], l["role"]) for l in limits}
@@ -216,6 +265,7 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
             await self.start_gateway()
             self.say("gateway stands: stunnel, dante, stunnel")
             await self.start_daemon()
+            await self.network_roles()
             await self.roles()
             await self.strangers()
             await self.cuts()
@@ -235,7 +285,7 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
         file = ROOT / "target/report/admin.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         content = {"name": "admin", "unit": "exit code", "rows": self.rows, "figures": self.figures}
-        content |= {"problems": self.problems, "peer": "stunnel4, dante-server", "passed": not self.problems}
+        content |= {"problems": self.problems, "peer": "stunnel4, dante-server, grpcio", "passed": not self.problems}
         file.write_text(json.dumps(content, indent=2) + "\n")
         print(f"figures in {file.relative_to(ROOT)}")
         print("admin: " + ("FAILED" if self.problems else "passed"))

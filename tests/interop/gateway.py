@@ -59,7 +59,7 @@ class Certificates:
             *("-addext", "keyUsage=critical,keyCertSign,cRLSign", "-out", f"{name}.pem"),
         )
 
-    def leaf(self, name: str, ca: str, host: str) -> None:
+    def leaf(self, name: str, ca: str, host: str, days: int = 20) -> None:
         extensions = (
             f"subjectAltName=DNS:{host}\nbasicConstraints=critical,CA:FALSE\n"
             "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n"
@@ -69,7 +69,7 @@ class Certificates:
         self.openssl("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={host}", "-out", f"{name}.csr")
         self.openssl(
             *("x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial"),
-            *("-sha256", "-days", "20", "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
+            *("-sha256", "-days", str(days), "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
         )
 
     def pin(self, name: str) -> str:
