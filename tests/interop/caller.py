@@ -29,7 +29,8 @@ def code(channel: grpc.Channel, method: str) -> str:
 def main() -> None:
     target, name, ca, certificate, key, *methods = sys.argv[1:]
     if ca == "-":
-        channel = grpc.insecure_channel(target)
+        # Without it grpcio sends the socket's path as the authority, which is none by RFC 3986; h2 refuses that.
+        channel = grpc.insecure_channel(target, [("grpc.default_authority", "localhost")])
     else:
         trust = grpc.ssl_channel_credentials(read(ca), read(key), read(certificate))
         channel = grpc.secure_channel(target, trust, [("grpc.ssl_target_name_override", name)])
