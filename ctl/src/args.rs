@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{documents, evse, failure::EXIT_CODES, journal, limit, meter, uplink, watch};
+use crate::{documents, evse, failure::EXIT_CODES, journal, limit, meter, reverse, uplink, watch};
 
 /// Shows a charging site and steers it, through the daemon on this machine.
 #[derive(Debug, Parser)]
@@ -57,6 +57,8 @@ pub(crate) enum Command {
     /// The evidence.
     #[command(subcommand)]
     Journal(journal::Journal),
+    /// For an operator: accepts appliances that dial in, and gives a socket to each.
+    ReverseListen(reverse::ReverseListen),
     /// The versions of this program and of the daemon.
     Version,
     /// Writes the completions of a shell.

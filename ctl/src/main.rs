@@ -18,6 +18,7 @@ mod limit;
 mod meter;
 mod output;
 mod quantity;
+mod reverse;
 mod session;
 mod status;
 mod table;

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use serde_json::json;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
@@ -25,6 +25,7 @@ use crate::{
     grid,
     journal::{self, Entry, Journal},
     meter, ocpp, relay,
+    remote::{Lan, Operators},
     smgw::{BackendDialer, Dial, Uplink},
     store::{Migration, Store},
 };
@@ -39,6 +40,8 @@ pub struct App {
     clock: Clock,
     uplink: Option<Uplink>,
     backend: Option<BackendDialer>,
+    operators: Option<Operators>,
+    lan: Option<Lan>,
 }
 
 type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
@@ -62,7 +65,11 @@ impl App {
             _ => None,
         };
         let backend = backend.transpose().map_err(|e| source.problem(e.field, e.problem))?;
-        Ok(Self { config: Arc::new(config), definitions, clock, uplink, backend })
+        let operators = Operators::new(&config, uplink.as_ref(), clock);
+        let operators = operators.map_err(|e| source.problem(&e.field, e.problem))?;
+        let lan = config.api.lan.as_ref().map(|lan| Lan::new(lan, clock)).transpose();
+        let lan = lan.map_err(|e| source.problem(&e.field, e.problem))?;
+        Ok(Self { config: Arc::new(config), definitions, clock, uplink, backend, operators, lan })
     }
 
     /// Binds, starts, announces, runs until SIGTERM or SIGINT, drains.
@@ -113,6 +120,15 @@ impl App {
         let (config, clock) = (self.config, self.clock);
         let limits = store.read(grid::kept).await.context("cannot read the limits in force")?;
         let socket = api::bind(&config.api.socket)?;
+        let lan = match (self.lan, &config.api.lan) {
+            (Some(lan), Some(at)) => Some((
+                lan.bind()
+                    .await
+                    .with_context(|| format!("cannot open the interface on the network at {}", at.listen))?,
+                lan,
+            )),
+            _ => None,
+        };
         let listener = TcpListener::bind(config.ocpp.listen)
             .await
             .with_context(|| format!("cannot listen for EVSEs on {}", config.ocpp.listen))?;
@@ -181,20 +197,47 @@ impl App {
             stop.clone(),
         );
         tasks.spawn(async move { ("OCPP gateway", gateway.await.map_err(Into::into)) });
-        let api = api::run(
-            api::Parts {
-                config: config.api.clone(),
-                site,
-                uplink: self.uplink.as_ref().map(Uplink::status),
-                journal: evidence.clone(),
-                clock,
-                listener: socket,
-            },
-            stop.clone(),
-        );
-        tasks.spawn(async move { ("API", api.await.map_err(Into::into)) });
-        Ok(())
+        let parts = api::Parts {
+            config: config.api.clone(),
+            site,
+            uplink: self.uplink.as_ref().map(Uplink::status),
+            journal: evidence.clone(),
+            clock,
+        };
+        serve(tasks, parts, socket, lan, self.operators, stop).await
     }
+}
+
+/// The interface, on everything that it is served on.
+async fn serve(
+    tasks: &mut Tasks,
+    parts: api::Parts,
+    socket: UnixListener,
+    lan: Option<(TcpListener, Lan)>,
+    operators: Option<Operators>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (path, journal, clock) = (parts.config.socket.clone(), parts.journal.clone(), parts.clock);
+    let interface = api::Interface::new(parts, stop.clone()).await?;
+    if let Some((listener, lan)) = lan {
+        let task = lan.run(listener, interface.clone(), stop.clone());
+        tasks.spawn(async move {
+            task.await;
+            ("API on the network", Ok(()))
+        });
+    }
+    if let Some(operators) = operators {
+        let task = operators.run(interface.clone(), journal, clock, stop.clone());
+        tasks.spawn(async move {
+            task.await;
+            ("operators", Ok(()))
+        });
+    }
+    tasks.spawn(async move {
+        let served = interface.serve_socket(socket, &path).await;
+        ("API", served.map_err(Into::into))
+    });
+    Ok(())
 }
 
 /// Feeds the service manager's watchdog, if there is one.

@@ -57,4 +57,5 @@ pub mod relay;
 pub mod api;
 pub mod app;
 pub mod journal;
+pub mod remote;
 pub mod telemetry;

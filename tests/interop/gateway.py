@@ -7,13 +7,17 @@ site -TLS 1.2, both certificates-> stunnel [han-cls] -> danted -> stunnel [wan-e
 import pathlib
 import subprocess
 
-from network import HAN_GW, TARGET, TARGET_ADDRESS, WAN_EMT
+from network import HAN_GW, OPERATOR, OPERATOR_ADDRESS, TARGET, TARGET_ADDRESS, WAN_EMT
 
 HAN_PORT = 8443
 PROXY_PORT = 1080
 CHANNEL_PORT = 9000
 EMT_PORT = 8443
 BACKEND_PORT = 9100
+# The operator of the remote administration, beside the backend.
+ADMIN_PORT = 9443
+OPERATOR_PORT = 8444
+LISTEN_PORT = 9200
 
 CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
 
@@ -42,6 +46,7 @@ class Certificates:
         self.leaf("gw-han", "han-ca", "smgw.local")
         self.leaf("gw-wan", "wan-ca", "gateway.example")
         self.leaf("emt", "wan-ca", TARGET)
+        self.leaf("operator-wan", "wan-ca", OPERATOR)
 
     def openssl(self, *arguments: str) -> str:
         command = ["openssl", *arguments]
@@ -54,7 +59,7 @@ class Certificates:
             *("-addext", "keyUsage=critical,keyCertSign,cRLSign", "-out", f"{name}.pem"),
         )
 
-    def leaf(self, name: str, ca: str, host: str) -> None:
+    def leaf(self, name: str, ca: str, host: str, days: int = 20) -> None:
         extensions = (
             f"subjectAltName=DNS:{host}\nbasicConstraints=critical,CA:FALSE\n"
             "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n"
@@ -64,7 +69,7 @@ class Certificates:
         self.openssl("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={host}", "-out", f"{name}.csr")
         self.openssl(
             *("x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial"),
-            *("-sha256", "-days", "20", "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
+            *("-sha256", "-days", str(days), "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
         )
 
     def pin(self, name: str) -> str:
@@ -95,6 +100,15 @@ key = {directory}/gw-wan.key
 CAfile = {directory}/wan-ca.pem
 verifyChain = yes
 checkHost = {TARGET}
+[wan-operator]
+client = yes
+accept = {OPERATOR_ADDRESS}:{ADMIN_PORT}
+connect = {WAN_EMT}:{OPERATOR_PORT}
+cert = {directory}/gw-wan.pem
+key = {directory}/gw-wan.key
+CAfile = {directory}/wan-ca.pem
+verifyChain = yes
+checkHost = {OPERATOR}
 """)
     (directory / "emt.conf").write_text(f"""{COMMON}
 [emt]
@@ -102,6 +116,14 @@ accept = {WAN_EMT}:{EMT_PORT}
 connect = 127.0.0.1:{BACKEND_PORT}
 cert = {directory}/emt.pem
 key = {directory}/emt.key
+CAfile = {directory}/wan-ca.pem
+requireCert = yes
+verifyChain = yes
+[operator]
+accept = {WAN_EMT}:{OPERATOR_PORT}
+connect = 127.0.0.1:{LISTEN_PORT}
+cert = {directory}/operator-wan.pem
+key = {directory}/operator-wan.key
 CAfile = {directory}/wan-ca.pem
 requireCert = yes
 verifyChain = yes
@@ -118,6 +140,10 @@ client pass {{
 }}
 socks pass {{
     from: 127.0.0.0/8 to: {TARGET} port = {CHANNEL_PORT}
+    command: connect
+}}
+socks pass {{
+    from: 127.0.0.0/8 to: {OPERATOR} port = {ADMIN_PORT}
     command: connect
 }}
 socks block {{

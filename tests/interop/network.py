@@ -14,9 +14,11 @@ HAN_GW = "10.77.1.1"
 WAN_GW = "10.77.2.1"
 WAN_EMT = "10.77.2.2"
 
-# The gateway's proxy resolves this name itself.
+# The gateway's proxy resolves these names itself.
 TARGET = "emt.example"
 TARGET_ADDRESS = "127.0.0.11"
+OPERATOR = "operator.example"
+OPERATOR_ADDRESS = "127.0.0.12"
 
 
 def run(*command: str) -> None:
@@ -50,7 +52,7 @@ class Network:
             self.wire("gw", "wan", WAN_GW, "emt", "wan0", WAN_EMT)
             run(*self.inside("gw", "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"))
             self.etc.mkdir(parents=True)
-            (self.etc / "hosts").write_text(f"127.0.0.1 localhost\n{TARGET_ADDRESS} {TARGET}\n")
+            (self.etc / "hosts").write_text(f"127.0.0.1 localhost\n{TARGET_ADDRESS} {TARGET}\n{OPERATOR_ADDRESS} {OPERATOR}\n")
         except BaseException:
             self.__exit__()
             raise

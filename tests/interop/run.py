@@ -54,7 +54,7 @@ def enter_environment() -> None:
     if os.environ.get("LADEWART_INTEROP") != "1":
         python = subprocess.run([HERE / "setup"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
         os.environ |= {"LADEWART_INTEROP": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        os.execv(python, [python, __file__, *sys.argv[1:]])
+        os.execv(python, [python, *sys.argv])
 
 
 class Run:

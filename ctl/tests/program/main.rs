@@ -1,6 +1,7 @@
 //! The compiled program against a server on a real socket: what it writes, where, and how it ends.
 
 mod daemon;
+mod reverse;
 
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 

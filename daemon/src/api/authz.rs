@@ -1,10 +1,9 @@
 //! Who may call what: one table, enforced in one place before any service.
 //!
-//! In: the socket peer's user id and the call's path. Out: the call with its [`Caller`], or a refusal.
-//! Invariant: fail closed. An unknown user gets nothing, and what is not in the table is not there for anybody.
+//! In: who is at the other end, and the call's path. Out: the call with its [`Caller`], or a refusal.
+//! Invariant: fail closed. An unknown caller gets nothing, and what is not in the table is not there for anybody.
 
 use std::{
-    collections::HashMap,
     future::{Ready, ready},
     sync::Arc,
     task::{Context, Poll},
@@ -14,8 +13,18 @@ use futures_util::future::Either;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::incoming::Peer;
-use crate::config::Role::{self, Admin, Grid, Installer, Supplier, Viewer};
+use super::{
+    caller::{Caller, Directory, Peer},
+    refusals::Refusals,
+};
+use crate::{
+    clock::Clock,
+    config::{
+        self,
+        Role::{self, Admin, Grid, Installer, Supplier, Viewer},
+    },
+    time::Wall,
+};
 
 const EVERY: &[Role] = &[Viewer, Installer, Grid, Supplier, Admin];
 /// The evidence names people and their commands: it is for those who must show or judge it.
@@ -24,7 +33,7 @@ const EVIDENCE: &[Role] = &[Installer, Grid, Admin];
 const LIMITING: &[Role] = &[Installer, Grid, Admin];
 
 /// Method → roles, for every method that is served.
-pub(super) const TABLE: &[(&str, &[Role])] = &[
+pub(crate) const TABLE: &[(&str, &[Role])] = &[
     ("/ladewart.v1.SiteService/GetSite", EVERY),
     ("/ladewart.v1.SiteService/WatchSite", EVERY),
     ("/ladewart.v1.GridService/SetLimit", LIMITING),
@@ -42,59 +51,61 @@ pub(super) const TABLE: &[(&str, &[Role])] = &[
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", EVERY),
 ];
 
-/// Who calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// As it appears in limits and in the journal: `"uid:1000"`.
-    pub issuer: String,
-    /// What it may do.
-    pub role: Role,
+/// Whether a path is part of the interface.
+pub(super) fn is_method(path: &str) -> bool {
+    TABLE.iter().any(|(method, _)| *method == path)
 }
 
-impl Caller {
-    /// The caller of a request that passed the gate.
-    pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
-        // Only a service that is served without the gate could get here.
-        request.extensions().get::<Self>().cloned().ok_or_else(|| Status::internal("the caller is not known"))
+/// The table, and who is who.
+#[derive(Debug)]
+pub(super) struct Access {
+    directory: Directory,
+}
+
+impl Access {
+    pub(super) fn new(config: &config::Api) -> Self {
+        Self { directory: Directory::new(config) }
+    }
+
+    fn judge(&self, peer: Option<&Peer>, path: &str, now: Wall) -> Result<Caller, Status> {
+        let Some(peer) = peer else {
+            return Err(Status::permission_denied("the transport does not say who calls"));
+        };
+        let caller = self.directory.caller(peer, now).map_err(Status::permission_denied)?;
+        let Some((_, roles)) = TABLE.iter().find(|(method, _)| *method == path) else {
+            return Err(Status::unimplemented(format!("{path} is not part of this interface")));
+        };
+        if !roles.contains(&caller.role) {
+            let may: Vec<_> = roles.iter().map(|role| role.name()).collect();
+            let who = match peer {
+                Peer::User(Some(uid)) => format!("user {uid}"),
+                _ => caller.issuer,
+            };
+            return Err(Status::permission_denied(format!(
+                "{path} is not for {who} with the role {}; it takes {}",
+                caller.role.name(),
+                may.join(" or ")
+            )));
+        }
+        Ok(caller)
     }
 }
 
 /// The table in front of the services.
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
-    users: Arc<HashMap<u32, Role>>,
+    access: Arc<Access>,
+    refusals: Arc<Refusals>,
+    clock: Clock,
 }
 
 impl Gate {
-    /// Users by the configuration. Root and the daemon's own user are `admin` unless it says otherwise.
-    pub(super) fn new(users: &[(u32, Role)]) -> Self {
-        let own = nix::unistd::geteuid().as_raw();
-        let mut map = HashMap::from([(0, Admin), (own, Admin)]);
-        map.extend(users.iter().copied());
-        Self { users: Arc::new(map) }
+    pub(super) fn new(access: Access, refusals: Refusals, clock: Clock) -> Self {
+        Self { access: Arc::new(access), refusals: Arc::new(refusals), clock }
     }
 
-    fn judge(&self, peer: Option<&Peer>, path: &str) -> Result<Caller, Status> {
-        let Some(uid) = peer.and_then(|peer| peer.uid) else {
-            return Err(Status::permission_denied("the system does not say who calls"));
-        };
-        let Some(&role) = self.users.get(&uid) else {
-            return Err(Status::permission_denied(format!(
-                "user {uid} has no role here; an administrator gives one in the configuration under api.user"
-            )));
-        };
-        let Some((_, roles)) = TABLE.iter().find(|(method, _)| *method == path) else {
-            return Err(Status::unimplemented(format!("{path} is not part of this interface")));
-        };
-        if !roles.contains(&role) {
-            let may: Vec<_> = roles.iter().map(|role| role.name()).collect();
-            return Err(Status::permission_denied(format!(
-                "{path} is not for user {uid} with the role {}; it takes {}",
-                role.name(),
-                may.join(" or ")
-            )));
-        }
-        Ok(Caller { issuer: format!("uid:{uid}"), role })
+    pub(super) fn caller(&self, peer: &Peer) -> Result<Caller, String> {
+        self.access.directory.caller(peer, self.clock.now().wall)
     }
 }
 
@@ -127,13 +138,14 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<Peer>();
-        match self.gate.judge(peer, request.uri().path()) {
+        let now = self.gate.clock.now();
+        match self.gate.access.judge(peer, request.uri().path(), now.wall) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 Either::Left(self.inner.call(request))
             }
             Err(status) => {
-                tracing::info!(reason = status.message(), "a call was refused");
+                self.gate.refusals.refused(peer, request.uri().path(), status.message(), now);
                 Either::Right(ready(Ok(status.into_http())))
             }
         }
@@ -141,8 +153,8 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::BTreeSet, fmt::Write};
+pub(crate) mod tests {
+    use std::{collections::BTreeMap, collections::BTreeSet, fmt::Write};
 
     use prost::Message;
     use prost_types::FileDescriptorSet;
@@ -150,19 +162,28 @@ mod tests {
 
     use super::*;
 
-    /// Every method of every service that is served, from the descriptors.
-    fn served() -> BTreeSet<String> {
+    fn access(users: &[(u32, Role)]) -> Access {
+        let config =
+            config::Api { socket: "x".into(), users: users.to_vec(), certificates: vec![], lan: None };
+        Access::new(&config)
+    }
+
+    /// Every method of every service that is served, from the descriptors, and whether it answers with a stream.
+    pub(crate) fn served() -> BTreeMap<String, bool> {
         let sets = [
             ladewart_proto::DESCRIPTORS,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         ];
-        let mut methods = BTreeSet::new();
+        let mut methods = BTreeMap::new();
         for set in sets {
             for file in FileDescriptorSet::decode(set).unwrap().file {
                 for service in &file.service {
                     for method in &service.method {
-                        methods.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                        methods.insert(
+                            format!("/{}.{}/{}", file.package(), service.name(), method.name()),
+                            method.server_streaming(),
+                        );
                     }
                 }
             }
@@ -174,18 +195,18 @@ mod tests {
     fn the_table_has_one_row_for_every_method_and_no_other() {
         let rows: BTreeSet<_> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
         assert_eq!(rows.len(), TABLE.len(), "no method twice");
-        assert_eq!(rows, served());
+        assert_eq!(rows, served().into_keys().collect());
     }
 
     #[test]
     fn every_row_admits_admin_and_only_the_named_roles() {
         let users: Vec<_> = (1000..).zip(EVERY.iter().copied()).collect();
-        let gate = Gate::new(&users);
+        let gate = access(&users);
         let mut table = String::new();
         for (path, roles) in TABLE {
             assert!(roles.contains(&Admin), "{path}");
             for (uid, role) in &users {
-                let judged = gate.judge(Some(&Peer { uid: Some(*uid) }), path);
+                let judged = gate.judge(Some(&Peer::User(Some(*uid))), path, Wall(0));
                 match judged {
                     Ok(caller) => {
                         assert!(roles.contains(role), "{path} {role:?}");
@@ -206,15 +227,15 @@ mod tests {
 
     #[test]
     fn strangers_and_unknown_paths_are_refused() {
-        let gate = Gate::new(&[(1000, Viewer)]);
-        let stranger = gate.judge(Some(&Peer { uid: Some(4711) }), TABLE[0].0).unwrap_err();
+        let gate = access(&[(1000, Viewer)]);
+        let stranger = gate.judge(Some(&Peer::User(Some(4711))), TABLE[0].0, Wall(0)).unwrap_err();
         assert_eq!(stranger.code(), Code::PermissionDenied);
         assert!(stranger.message().contains("4711"), "{}", stranger.message());
-        for nobody in [None, Some(&Peer { uid: None })] {
-            assert_eq!(gate.judge(nobody, TABLE[0].0).unwrap_err().code(), Code::PermissionDenied);
+        for nobody in [None, Some(&Peer::User(None))] {
+            assert_eq!(gate.judge(nobody, TABLE[0].0, Wall(0)).unwrap_err().code(), Code::PermissionDenied);
         }
         for path in ["/ladewart.v1.SiteService/Shutdown", "/ladewart.v1.siteservice/GetSite", "/", "", "*"] {
-            let refused = gate.judge(Some(&Peer { uid: Some(0) }), path).unwrap_err();
+            let refused = gate.judge(Some(&Peer::User(Some(0))), path, Wall(0)).unwrap_err();
             assert_eq!(refused.code(), Code::Unimplemented, "{path}");
         }
     }
@@ -222,9 +243,10 @@ mod tests {
     #[test]
     fn root_and_the_own_user_are_admin_unless_the_configuration_says_otherwise() {
         let own = nix::unistd::geteuid().as_raw();
-        let judge = |gate: &Gate, uid| gate.judge(Some(&Peer { uid: Some(uid) }), TABLE[0].0).unwrap().role;
-        let gate = Gate::new(&[]);
+        let judge =
+            |gate: &Access, uid| gate.judge(Some(&Peer::User(Some(uid))), TABLE[0].0, Wall(0)).unwrap().role;
+        let gate = access(&[]);
         assert_eq!((judge(&gate, 0), judge(&gate, own)), (Admin, Admin));
-        assert_eq!(judge(&Gate::new(&[(own, Viewer)]), own), Viewer);
+        assert_eq!(judge(&access(&[(own, Viewer)]), own), Viewer);
     }
 }

@@ -1,7 +1,7 @@
-//! Ends what streams when the daemon stops.
+//! Ends what streams when the daemon stops or a connection is given up.
 //!
-//! In: responses. Out: the same responses, whose bodies end with UNAVAILABLE once the daemon stops and nothing
-//! more is ready. Invariant: an answer that is ready is delivered, also while stopping; a stream that waits for
+//! In: responses. Out: the same responses, whose bodies end with UNAVAILABLE once that is so and nothing more is
+//! ready. Invariant: an answer that is ready is delivered, also while stopping; a stream that waits for
 //! news does not keep the daemon alive.
 
 use std::{
@@ -17,16 +17,18 @@ use tower::util::MapResponseLayer;
 /// The layer around all services.
 pub(super) fn layer(
     stop: CancellationToken,
+    why: &'static str,
 ) -> MapResponseLayer<impl Fn(http::Response<Body>) -> http::Response<Body> + Clone> {
     MapResponseLayer::new(move |response: http::Response<Body>| {
         let stop = Box::pin(stop.clone().cancelled_owned());
-        response.map(|inner| Body::new(UntilStopped { inner, stop, ended: false }))
+        response.map(|inner| Body::new(UntilStopped { inner, stop, why, ended: false }))
     })
 }
 
 struct UntilStopped {
     inner: Body,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    why: &'static str,
     ended: bool,
 }
 
@@ -49,7 +51,7 @@ impl http_body::Body for UntilStopped {
         }
         self.ended = true;
         let mut trailers = http::HeaderMap::new();
-        Status::unavailable("the daemon is stopping").add_header(&mut trailers)?;
+        Status::unavailable(self.why).add_header(&mut trailers)?;
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 

@@ -1,7 +1,8 @@
-//! Accepts connections, each with the user id that the kernel vouches for, and no user too many of them.
+//! Connections with their peers: those of the socket, each with the user id that the kernel vouches for, and those
+//! that TLS made.
 //!
-//! In: the listener. Out: connections. Invariant: the stream never ends and never fails; one user's connections
-//! cannot use up what another needs.
+//! In: the listener, or one stream. Out: connections. Invariant: the stream of connections never ends and never
+//! fails; one peer's connections cannot use up what another needs.
 
 use std::{
     collections::HashMap,
@@ -17,66 +18,111 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
 };
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-/// Most connections of one user at a time.
-const PER_USER: usize = 32;
+use super::Peer;
+use crate::smgw;
+
+/// Most connections of one peer at a time.
+const PER_PEER: usize = 32;
 /// Wait after a failed accept, e.g. without free file descriptors.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Who is at the other end.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
-    /// Absent if the system would not tell.
-    pub(super) uid: Option<u32>,
-}
-
-/// How many connections each user has.
-type Count = Arc<Mutex<HashMap<Option<u32>, usize>>>;
+/// How many connections each peer has.
+#[derive(Debug, Clone, Default)]
+pub struct Places(Arc<Mutex<HashMap<String, usize>>>);
 
 /// Gives the place back when the connection ends.
 #[derive(Debug)]
-struct Place {
-    count: Count,
-    uid: Option<u32>,
+pub struct Place {
+    places: Places,
+    key: String,
 }
 
-impl Place {
-    fn take(count: &Count, uid: Option<u32>) -> Option<Self> {
-        let mut taken = count.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = taken.entry(uid).or_default();
-        if *mine >= PER_USER {
+impl Places {
+    /// A place for one more connection of this peer, if it has not too many.
+    #[must_use]
+    pub fn take(&self, peer: &Peer) -> Option<Place> {
+        let key = peer.key();
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = taken.entry(key.clone()).or_default();
+        if *mine >= PER_PEER {
+            tracing::warn!(
+                peer = key,
+                most = PER_PEER,
+                "a peer has too many connections; one more is closed"
+            );
             return None;
         }
         *mine += 1;
-        Some(Self { count: Arc::clone(count), uid })
+        Some(Place { places: self.clone(), key })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mine) = taken.get_mut(&self.uid) {
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mine) = taken.get_mut(&self.key) {
             *mine -= 1;
             if *mine == 0 {
-                taken.remove(&self.uid);
+                taken.remove(&self.key);
             }
         }
     }
 }
 
-/// One accepted connection.
-#[derive(Debug)]
-pub(super) struct Connection {
-    stream: UnixStream,
+/// What is known of one connection from outside.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Line {
+    /// It is over.
+    pub(super) ended: CancellationToken,
+    /// The peer has said something.
+    pub(super) heard: CancellationToken,
+    /// To break it.
+    pub(super) cut: CancellationToken,
+    why: Arc<Mutex<Option<String>>>,
+}
+
+impl Line {
+    /// Why it ended, as far as the stream showed it.
+    pub(super) fn why(&self) -> Option<String> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, why: impl FnOnce() -> String) {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(why);
+    }
+}
+
+struct Watched {
+    line: Line,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    _ended: DropGuard,
+}
+
+/// One connection.
+pub(super) struct Connection<S> {
+    stream: S,
     peer: Peer,
-    _place: Place,
+    watched: Option<Watched>,
+    _place: Option<Place>,
+}
+
+impl<S> Connection<S> {
+    /// A connection that TLS made.
+    pub(super) fn new(stream: S, peer: Peer, line: Line) -> Self {
+        let cut = Box::pin(line.cut.clone().cancelled_owned());
+        let ended = line.ended.clone().drop_guard();
+        Self { stream, peer, watched: Some(Watched { line, cut, _ended: ended }), _place: None }
+    }
 }
 
 /// Every connection that has a place.
-pub(super) fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<Connection>> + Send {
-    let count = Count::default();
-    stream::unfold((listener, count), |(listener, count)| async move {
+pub(super) fn connections(
+    listener: UnixListener,
+) -> impl Stream<Item = io::Result<Connection<UnixStream>>> + Send {
+    stream::unfold((listener, Places::default()), |(listener, places)| async move {
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -86,41 +132,48 @@ pub(super) fn connections(listener: UnixListener) -> impl Stream<Item = io::Resu
                     continue;
                 }
             };
-            let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-            match Place::take(&count, uid) {
-                Some(place) => {
-                    let connection = Connection { stream, peer: Peer { uid }, _place: place };
-                    return Some((Ok(connection), (listener, count)));
-                }
-                None => tracing::warn!(
-                    ?uid,
-                    most = PER_USER,
-                    "a user has too many connections; one more was closed"
-                ),
+            let peer = Peer::User(stream.peer_cred().ok().map(|peer| peer.uid()));
+            if let Some(place) = places.take(&peer) {
+                let connection = Connection { stream, peer, watched: None, _place: Some(place) };
+                return Some((Ok(connection), (listener, places)));
             }
         }
     })
 }
 
-impl Connected for Connection {
+impl<S> Connected for Connection<S> {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer
+        self.peer.clone()
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let Some(watched) = &mut self.watched else {
+            return read;
+        };
+        match &read {
+            Poll::Pending if watched.cut.as_mut().poll(cx).is_ready() => {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) if buf.filled().len() > before => watched.line.heard.cancel(),
+            Poll::Ready(Ok(())) => watched.line.note(|| "the other side closed it".to_owned()),
+            Poll::Ready(Err(error)) => watched.line.note(|| smgw::io_reason(error)),
+        }
+        read
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

@@ -1,17 +1,18 @@
-//! gRPC on a Unix socket: shows the site, steers it, hands out the evidence.
+//! gRPC, on a Unix socket and on every authenticated stream: shows the site, steers it, hands out the evidence.
 //!
-//! In: calls, each from a socket peer whose user id the kernel vouches for. Out: commands to the site's owner,
-//! pictures of the site, pages of the journal.
+//! In: calls, each from a [`Peer`] whom the transport vouches for. Out: commands to the site's owner, pictures of the
+//! site, pages of the journal.
 //!
 //! Invariant: no call reaches a service before [`authz`] has found its method in the table and the caller's role
 //! in the method's row. A slow reader holds up nobody but itself: streams take the latest picture when their
 //! reader is ready, and nothing is queued for them.
 //!
 //! ```text
-//! accept (bounded per user) → authz → service → response, cut off when the daemon stops
+//! accept (bounded per peer) → authz → service → response, cut off when the daemon stops
 //! ```
 
-mod authz;
+pub(crate) mod authz;
+mod caller;
 mod convert;
 mod drain;
 mod evse;
@@ -19,25 +20,40 @@ mod grid;
 mod incoming;
 mod journal;
 mod meter;
+mod refusals;
 mod site;
 mod socket;
 mod system;
 mod uplink;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures_util::{Stream, StreamExt, stream};
 use ladewart_proto::v1::{
     evse_service_server::EvseServiceServer, grid_service_server::GridServiceServer,
     journal_service_server::JournalServiceServer, meter_service_server::MeterServiceServer,
     site_service_server::SiteServiceServer, system_service_server::SystemServiceServer,
     uplink_service_server::UplinkServiceServer,
 };
-use tokio::{net::UnixListener, sync::watch};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
-use tonic::{server::NamedService, transport::Server};
+use tonic::{server::NamedService, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-pub use self::{authz::Caller, socket::bind};
+pub use self::{
+    caller::{Caller, Peer, Presented},
+    incoming::{Place, Places},
+    socket::bind,
+};
 use crate::{
     clock::Clock,
     config, control,
@@ -72,9 +88,9 @@ pub enum Error {
 }
 
 /// What the interface needs of the others.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Parts {
-    /// The socket's path and its users.
+    /// Who is who.
     pub config: config::Api,
     /// The way to the site.
     pub site: control::Handle,
@@ -84,16 +100,20 @@ pub struct Parts {
     pub journal: Journal,
     /// The clocks.
     pub clock: Clock,
-    /// From [`bind`].
-    pub listener: UnixListener,
 }
 
 /// Largest request in bytes.
 const MAX_MESSAGE: usize = 1 << 20;
 /// Most calls of one connection at a time.
 const MAX_STREAMS: u32 = 64;
-/// A peer that is asked whether it is there answers within this time, or its connection ends.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// On the socket.
+const SOCKET_PULSE: Pulse = (Duration::from_secs(30), Duration::from_secs(30));
+/// Over a network, where a dead peer does not show by itself.
+const STREAM_PULSE: Pulse = (Duration::from_secs(20), Duration::from_secs(10));
+/// A peer begins to speak within this time.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+const STOPPING: &str = "the daemon is stopping";
+const RETIRED: &str = "this connection is given up; call again over the next one";
 /// How long calls that run may take to end when the daemon stops.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -126,94 +146,197 @@ async fn serving<S: NamedService>(health: &HealthReporter, service: S) -> S {
     service
 }
 
-/// Serves until `stop`. Calls that run then get a short time to end; streams end with UNAVAILABLE.
-pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
-    let Parts { config, site, uplink, journal, clock, listener } = parts;
-    let context = Context { site, uplink, journal, clock, started: clock.now().wall };
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(ladewart_proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    let (health, health_service) = tonic_health::server::health_reporter();
+/// The interface, ready to be served on whatever carries bytes. Cheap to clone; clones are the same.
+#[derive(Clone)]
+pub struct Interface {
+    routes: Routes,
+    gate: authz::Gate,
+    stop: CancellationToken,
+}
 
-    let of = || context.clone();
-    let services = Server::builder()
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .http2_max_header_list_size(16 << 10)
-        .layer(drain::layer(stop.clone()))
-        .layer(authz::Gate::new(&config.users))
-        .add_service(health_service)
-        .add_service(reflection)
-        .add_service(
+impl std::fmt::Debug for Interface {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interface").finish_non_exhaustive()
+    }
+}
+
+/// When a peer that says nothing is asked whether it is there, and how long it has to answer.
+type Pulse = (Duration, Duration);
+
+impl Interface {
+    /// Everything is served until `stop`.
+    pub async fn new(parts: Parts, stop: CancellationToken) -> Result<Self, Error> {
+        let Parts { config, site, uplink, journal, clock } = parts;
+        let refusals = refusals::Refusals::new(journal.clone());
+        let gate = authz::Gate::new(authz::Access::new(&config), refusals, clock);
+        let context = Context { site, uplink, journal, clock, started: clock.now().wall };
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(ladewart_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let (health, health_service) = tonic_health::server::health_reporter();
+
+        let of = || context.clone();
+        let mut routes = Routes::builder();
+        routes.add_service(health_service);
+        routes.add_service(reflection);
+        routes.add_service(
             serving(
                 &health,
                 SiteServiceServer::new(site::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
-        )
-        .add_service(
+        );
+        routes.add_service(
             serving(
                 &health,
                 GridServiceServer::new(grid::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
-        )
-        .add_service(
+        );
+        routes.add_service(
             serving(
                 &health,
                 EvseServiceServer::new(evse::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
-        )
-        .add_service(
+        );
+        routes.add_service(
             serving(
                 &health,
                 MeterServiceServer::new(meter::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
-        )
-        .add_service(
+        );
+        routes.add_service(
             serving(
                 &health,
                 UplinkServiceServer::new(uplink::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
-        )
-        .add_service(
+        );
+        routes.add_service(
             serving(
                 &health,
                 JournalServiceServer::new(journal::Service::new(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
-        )
-        .add_service(
+        );
+        routes.add_service(
             serving(
                 &health,
                 SystemServiceServer::new(system::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
         );
+        Ok(Self { routes: routes.routes(), gate, stop })
+    }
 
-    tracing::info!(socket = %config.socket.display(), "the interface is open");
-    let serve = services
-        .serve_with_incoming_shutdown(incoming::connections(listener), stop.clone().cancelled_owned());
-    let overdue = async {
-        stop.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    let result = tokio::select! {
-        result = serve => result.map_err(Error::from),
-        () = overdue => {
-            tracing::warn!("some callers did not take the end of their answers");
-            Ok(())
-        }
-    };
-    // The next start would replace the file anyway; without it a client learns at once that nobody is there.
-    let _ = std::fs::remove_file(&config.socket);
-    result
+    /// Serves the Unix socket from [`bind`] until the stop. Calls that run then get a short time to end; streams end
+    /// with UNAVAILABLE.
+    pub async fn serve_socket(self, listener: UnixListener, socket: &Path) -> Result<(), Error> {
+        tracing::info!(socket = %socket.display(), "the interface is open");
+        let (stop, never) = (self.stop.clone(), CancellationToken::new());
+        let serve =
+            self.serve(incoming::connections(listener), SOCKET_PULSE, &never, stop.clone().cancelled_owned());
+        let result = tokio::select! {
+            result = serve => result,
+            () = overdue(&stop) => {
+                tracing::warn!("some callers did not take the end of their answers");
+                Ok(())
+            }
+        };
+        // The next start would replace the file anyway; without it a client learns at once that nobody is there.
+        let _ = std::fs::remove_file(socket);
+        result
+    }
+
+    /// Serves one connection, whose peer the caller has authenticated, until it ends, `retire` or the stop. With
+    /// `retire` it takes no new calls, its streams end with UNAVAILABLE, and calls that run get a short time. Gives
+    /// the reason of its end, in words.
+    pub async fn serve_stream(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
+        retire: CancellationToken,
+    ) -> Result<String, Error> {
+        let line = incoming::Line::default();
+        let connection = incoming::Connection::new(io, peer, line.clone());
+        // The connection lives on when tonic has accepted it: its end shows in its being dropped.
+        let one = stream::once(async { Ok(connection) }).chain(stream::pending());
+        let over = async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = retire.cancelled() => {}
+                () = line.ended.cancelled() => {}
+            }
+        };
+        let overdue = async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = retire.cancelled() => {}
+            }
+            tokio::time::sleep(DRAIN).await;
+        };
+        let silence = async {
+            if tokio::time::timeout(FIRST_BYTE, line.heard.cancelled()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        // On the heap: it holds the whole stack of services.
+        let serve = Box::pin(self.serve(one, STREAM_PULSE, &retire, over));
+        let (why, result) = tokio::select! {
+            result = serve => (None, result),
+            () = silence => (Some(format!("no call of HTTP/2 within {FIRST_BYTE:?}")), Ok(())),
+            () = overdue => (None, Ok(())),
+        };
+        // What tonic has accepted does not end with its future.
+        line.cut.cancel();
+        result?;
+        let ours = || {
+            if self.stop.is_cancelled() {
+                STOPPING.to_owned()
+            } else if retire.is_cancelled() {
+                RETIRED.to_owned()
+            } else {
+                "the other side did not answer any more".to_owned()
+            }
+        };
+        Ok(why.or_else(|| line.why()).unwrap_or_else(ours))
+    }
+
+    /// Who a peer is at this moment, or why it is nobody, in a sentence.
+    pub fn caller(&self, peer: &Peer) -> Result<Caller, String> {
+        self.gate.caller(peer)
+    }
+
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        incoming: impl Stream<Item = io::Result<incoming::Connection<S>>>,
+        (every, within): Pulse,
+        retire: &CancellationToken,
+        over: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        Server::builder()
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_keepalive_interval(Some(every))
+            .http2_keepalive_timeout(Some(within))
+            .http2_max_header_list_size(16 << 10)
+            .layer(drain::layer(self.stop.clone(), STOPPING))
+            .layer(drain::layer(retire.clone(), RETIRED))
+            .layer(self.gate.clone())
+            .add_routes(self.routes.clone())
+            .serve_with_incoming_shutdown(incoming, over)
+            .await
+            .map_err(Error::from)
+    }
+}
+
+/// The time for the end has passed.
+async fn overdue(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(DRAIN).await;
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,10 +1,12 @@
 //! Document → [`Config`]: names resolved to indices, ranges checked, defaults filled in.
 
+mod access;
+
 use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    Api, Backend, BackendTls, Config, ConfigError, Contact, Control, Evse, Gateway, Line, Meter, Mode, Node,
-    Ocpp, Relay, RelayFunction, Source, Trust, Uplink, raw,
+    Backend, BackendTls, Config, ConfigError, Contact, Control, Evse, Gateway, Line, Meter, Mode, Node, Ocpp,
+    Relay, RelayFunction, Source, Trust, Uplink, raw,
 };
 use crate::{
     ids::{Identity, NodeId},
@@ -48,18 +50,18 @@ impl Check<'_> {
         if backend.is_some() && uplink.is_none() {
             return self.fail("backend", "needs a table [uplink]; without a gateway write mode = \"direct\"");
         }
+        let api = self.api(doc.api)?;
+        let operators = self.operators(doc.operator, &api.certificates, uplink.is_some())?;
         if doc.site.name.trim().is_empty() {
             return self.fail("site.name", "is empty; name the site for the people who read its evidence");
         }
         Ok(Config {
             name: doc.site.name,
-            api: Api {
-                socket: at_home(doc.api.socket.unwrap_or_else(|| "/run/ladewart/ladewartd.sock".into())),
-                users: doc.api.user.into_iter().map(|u| (u.uid, u.role)).collect(),
-            },
+            api,
             data_dir: at_home(doc.site.data.unwrap_or_else(|| "/var/lib/ladewart".into())),
             uplink,
             backend,
+            operators,
             ocpp: self.ocpp(&doc.ocpp)?,
             control: self.control(&doc.control)?,
             nodes,

@@ -32,6 +32,8 @@ pub struct Config {
     pub uplink: Option<Uplink>,
     /// The OCPP backend.
     pub backend: Option<Backend>,
+    /// Who administers the site from behind the gateway; with [`Config::uplink`] only.
+    pub operators: Vec<Operator>,
     /// The side towards the EVSEs.
     pub ocpp: Ocpp,
     /// How limits and leases move.
@@ -57,6 +59,76 @@ pub struct Api {
     pub socket: PathBuf,
     /// Roles of socket users by numeric user id. The daemon's own user and root are `admin` without an entry.
     pub users: Vec<(u32, Role)>,
+    /// Roles of those who come over TLS.
+    pub certificates: Vec<KnownCertificate>,
+    /// The interface over TCP; off without.
+    pub lan: Option<Lan>,
+}
+
+/// A certificate that has a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownCertificate {
+    /// How it is recognised.
+    pub by: Mark,
+    /// The caller's name in limits and in the journal, without the `cert:` before it.
+    pub name: String,
+    /// What its holder may do.
+    pub role: Role,
+}
+
+/// How a certificate is recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// SHA-256 of the whole certificate (DER).
+    Fingerprint([u8; 32]),
+    /// A URI among its subject alternative names (RFC 5280 §4.2.1.6).
+    Uri(String),
+}
+
+/// The interface over TCP with mutual TLS.
+#[derive(Debug, Clone)]
+pub struct Lan {
+    /// Where.
+    pub listen: SocketAddr,
+    /// PEM file with our certificate there, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
+    /// PEM bundle of the callers' issuers.
+    pub ca: PathBuf,
+}
+
+/// Somebody who administers the site over a connection that we open through the uplink.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// Name.
+    pub name: String,
+    /// Host as the gateway's proxy shall resolve it.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// How the operator's certificate is judged.
+    pub trust: OperatorTrust,
+    /// PEM file with our certificate there, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
+    /// The most that anybody may be on this connection.
+    pub roles: Vec<Role>,
+}
+
+/// How an operator's certificate is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OperatorTrust {
+    /// SHA-256 of the whole certificate (DER).
+    Pin([u8; 32]),
+    /// It ends in one of these anchors and carries the name.
+    Ca {
+        /// PEM bundle.
+        file: PathBuf,
+        /// The expected name.
+        name: String,
+    },
 }
 
 /// What a caller may do; see `api/authz.rs` for the table.

@@ -56,6 +56,9 @@ pub(super) struct Document {
     pub(super) uplink: Option<Uplink>,
     /// `[backend]`: the OCPP backend; needs `[uplink]`.
     pub(super) backend: Option<Backend>,
+    /// `[[operator]]`: who administers the site from behind the gateway; needs `[uplink]`.
+    #[serde(default)]
+    pub(super) operator: Vec<Operator>,
     /// `[ocpp]`: the side towards the EVSEs.
     #[serde(default)]
     pub(super) ocpp: Ocpp,
@@ -98,6 +101,58 @@ pub(super) struct Api {
     /// `[[api.user]]`: roles of socket users; root and the daemon's own user are `admin`.
     #[serde(default)]
     pub(super) user: Vec<User>,
+    /// `[[api.certificate]]`: roles of those who come over TLS.
+    #[serde(default)]
+    pub(super) certificate: Vec<Certificate>,
+    /// `[api.lan]`: the same interface over TCP with mutual TLS; without it there is none.
+    pub(super) lan: Option<Lan>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Certificate {
+    /// SHA-256 of the certificate, hexadecimal; or `uri`.
+    pub(super) fingerprint: Option<String>,
+    /// A URI among its subject alternative names; or `fingerprint`.
+    pub(super) uri: Option<String>,
+    /// As it appears in limits and in the journal; outlives a change of the certificate.
+    pub(super) name: Option<String>,
+    /// `viewer`, `installer`, `grid`, `supplier` or `admin`.
+    pub(super) role: Role,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lan {
+    /// Address and port.
+    pub(super) listen: SocketAddr,
+    /// PEM, what we show there, leaf first.
+    pub(super) certificate: PathBuf,
+    /// PEM, its private key.
+    pub(super) key: PathBuf,
+    /// PEM bundle: who issues the callers' certificates.
+    pub(super) ca: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Operator {
+    /// Name, for people and for the journal.
+    pub(super) name: String,
+    /// `"host:port"` as the gateway's proxy shall resolve it.
+    pub(super) address: String,
+    /// SHA-256 of the operator's certificate, hexadecimal; or `ca`.
+    pub(super) pin: Option<String>,
+    /// PEM bundle of anchors; or `pin`.
+    pub(super) ca: Option<PathBuf>,
+    /// Name that the certificate must carry; with `ca` only, default the host in `address`.
+    pub(super) server_name: Option<String>,
+    /// PEM, what we show there, leaf first.
+    pub(super) certificate: PathBuf,
+    /// PEM, its private key.
+    pub(super) key: PathBuf,
+    /// The most that anybody may be on this connection; `[[api.certificate]]` says who is what.
+    pub(super) roles: Vec<Role>,
 }
 
 #[derive(Debug, Deserialize)]

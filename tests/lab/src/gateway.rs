@@ -114,6 +114,7 @@ pub enum Event {
 
 struct Shared {
     profile: Profile,
+    routes: Mutex<HashMap<String, Route>>,
     log: Log<Event>,
     faults: Mutex<Faults>,
     cut: watch::Sender<bool>,
@@ -128,10 +129,11 @@ pub struct Gateway {
 
 impl Gateway {
     /// Binds a free port of the loopback interface and starts.
-    pub async fn start(profile: Profile) -> anyhow::Result<Self> {
+    pub async fn start(mut profile: Profile) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
+            routes: Mutex::new(std::mem::take(&mut profile.routes)),
             profile,
             log: Log::default(),
             faults: Mutex::default(),
@@ -164,6 +166,11 @@ impl Gateway {
     pub fn restore(&self) {
         self.shared.cut.send_replace(false);
         self.shared.log.push(Event::Restored);
+    }
+
+    /// Allows one more target, as the gateway administrator does with a new profile.
+    pub fn allow(&self, target: &str, route: Route) {
+        lock(&self.shared.routes).insert(target.to_owned(), route);
     }
 
     /// Sets what goes wrong from now on.
@@ -238,13 +245,13 @@ async fn serve(stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
         (None, Socks5Command::TCPConnect) => None,
         (None, _) => Some(ReplyError::CommandNotSupported),
     };
-    let route = shared.profile.routes.get(&target);
+    let route = lock(&shared.routes).get(&target).cloned();
     let Some(route) = route.filter(|_| refusal.is_none()) else {
         shared.log.push(Event::Refused(target));
         proxy.reply_error(&refusal.unwrap_or(ReplyError::ConnectionNotAllowed)).await?;
         return Ok(());
     };
-    let far: Box<dyn Stream> = match wan(&shared.profile.wan, route).await {
+    let far: Box<dyn Stream> = match wan(&shared.profile.wan, &route).await {
         Ok(far) => far,
         Err(error) => {
             shared.log.push(Event::Failed(format!("WAN leg to {target}: {error:#}")));

@@ -16,6 +16,7 @@ pub mod observer;
 pub mod operator;
 pub mod pki;
 pub mod process;
+pub mod reverse;
 pub mod site;
 mod steps;
 pub mod wire;

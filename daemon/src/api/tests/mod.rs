@@ -28,7 +28,7 @@ use crate::{
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("in time")
 }
 
@@ -36,9 +36,11 @@ async fn next_site(stream: &mut tonic::Streaming<v1::WatchSiteResponse>) -> Resu
     soon(stream.message()).await.map(|answer| answer.expect("a picture").site.unwrap())
 }
 
-struct Daemon {
-    socket: PathBuf,
-    stop: CancellationToken,
+pub(crate) struct Daemon {
+    pub(crate) socket: PathBuf,
+    pub(crate) stop: CancellationToken,
+    /// For more interfaces to the same site.
+    pub(crate) parts: Parts,
     site: Arc<Loop>,
     uplink: watch::Sender<smgw::Status>,
     tasks: JoinSet<Result<(), Error>>,
@@ -47,7 +49,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(users: Vec<(u32, Role)>) -> Self {
+    pub(crate) fn start(users: Vec<(u32, Role)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (store, writer) = Store::open(dir.path(), MIGRATIONS).unwrap();
         let (clock, journal) = (Clock::system(), Journal::new(store));
@@ -60,24 +62,25 @@ impl Daemon {
         let stop = CancellationToken::new();
         let site = Arc::new(Loop { journal: journal.clone(), view, limits: limits.clone(), clock });
         let parts = Parts {
-            config: config::Api { socket: socket.clone(), users },
+            config: config::Api { socket: socket.clone(), users, certificates: vec![], lan: None },
             site: Handle { commands, view: shown, limits },
             uplink: Some(status),
             journal,
             clock,
-            listener,
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(parts, stop.clone()));
+        let (token, path) = (stop.clone(), socket.clone());
+        let mine = parts.clone();
+        tasks.spawn(async move { Interface::new(mine, token).await?.serve_socket(listener, &path).await });
         let owner = Arc::clone(&site);
         tasks.spawn(async move {
             owner.run(queue).await;
             Ok(())
         });
-        Self { socket, stop, site, uplink, tasks, _dir: dir, _writer: writer }
+        Self { socket, stop, parts, site, uplink, tasks, _dir: dir, _writer: writer }
     }
 
-    async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         let socket = self.socket.clone();
         let connect = tower::service_fn(move |_| {
             let socket = socket.clone();
@@ -86,8 +89,9 @@ impl Daemon {
         Endpoint::from_static("http://ladewart").connect_with_connector(connect).await.unwrap()
     }
 
-    async fn ends(mut self) {
+    pub(crate) async fn ends(mut self) {
         self.stop.cancel();
+        drop(self.parts);
         // The interface ends and drops the way to the site; then the site's owner ends, too.
         while let Some(ended) = soon(self.tasks.join_next()).await {
             ended.unwrap().unwrap();
@@ -96,6 +100,6 @@ impl Daemon {
     }
 }
 
-fn own_uid() -> u32 {
+pub(crate) fn own_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
