@@ -35,6 +35,6 @@ pub mod evse;
 pub mod relay;
 
 pub mod api;
-// pub mod app;
+pub mod app;
 pub mod journal;
 pub mod telemetry;

@@ -366,7 +366,8 @@ impl Check<'_> {
                 Some(name) => match meters.iter().position(|m| m.id == name) {
                     Some(index) => Some(index),
                     None => {
-                        return self.fail(&at("meter"), format!("there is no [[meter]] with id = \"{name}\""));
+                        return self
+                            .fail(&at("meter"), format!("there is no [[meter]] with id = \"{name}\""));
                     }
                 },
             };

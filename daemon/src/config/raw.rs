@@ -47,23 +47,34 @@ impl<'de> Deserialize<'de> for Span {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Document {
+    /// `[site]`.
     pub(super) site: Site,
+    /// `[api]`: the gRPC socket.
     #[serde(default)]
     pub(super) api: Api,
+    /// `[uplink]`: the way to the backend; a site without it charges by its own rules.
     pub(super) uplink: Option<Uplink>,
+    /// `[backend]`: the OCPP backend; needs `[uplink]`.
     pub(super) backend: Option<Backend>,
+    /// `[ocpp]`: the side towards the EVSEs.
     #[serde(default)]
     pub(super) ocpp: Ocpp,
+    /// `[control]`: how limits and leases move.
     #[serde(default)]
     pub(super) control: Control,
+    /// `[[node]]`: the electrical tree, parents first; the first is the grid connection.
     #[serde(default)]
     pub(super) node: Vec<Node>,
+    /// `[[meter]]`.
     #[serde(default)]
     pub(super) meter: Vec<Meter>,
+    /// `[[evse]]`.
     #[serde(default)]
     pub(super) evse: Vec<Evse>,
+    /// `[[contact]]`: digital inputs that carry a limit.
     #[serde(default)]
     pub(super) contact: Vec<Contact>,
+    /// `[[relay]]`: digital outputs.
     #[serde(default)]
     pub(super) relay: Vec<Relay>,
 }
@@ -71,15 +82,20 @@ pub(super) struct Document {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Site {
+    /// For people; appears in the evidence.
     pub(super) name: String,
+    /// Directory of the database; default `/var/lib/ladewart`.
     pub(super) data: Option<PathBuf>,
+    /// Directory of device definitions of your own.
     pub(super) devices: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Api {
+    /// Default `/run/ladewart/ladewartd.sock`.
     pub(super) socket: Option<PathBuf>,
+    /// `[[api.user]]`: roles of socket users; root and the daemon's own user are `admin`.
     #[serde(default)]
     pub(super) user: Vec<User>,
 }
@@ -87,21 +103,32 @@ pub(super) struct Api {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct User {
+    /// Numeric user id.
     pub(super) uid: u32,
+    /// `viewer`, `installer`, `grid`, `supplier` or `admin`.
     pub(super) role: Role,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Uplink {
+    /// `"socks5"` or `"direct"`.
     pub(super) mode: Mode,
+    /// `"host:port"` of the gateway on the HAN.
     pub(super) gateway: Option<String>,
+    /// Network interface to bind to.
     pub(super) interface: Option<String>,
+    /// PEM, our certificate, leaf first.
     pub(super) certificate: Option<PathBuf>,
+    /// PEM, its private key.
     pub(super) key: Option<PathBuf>,
+    /// How the gateway is judged.
     pub(super) trust: Option<Trust>,
+    /// First wait after a failure; default 1 s.
     pub(super) backoff_min: Option<Span>,
+    /// Longest wait; default 300 s.
     pub(super) backoff_max: Option<Span>,
+    /// Time for each step of a connection; default 10 s.
     pub(super) step_timeout: Option<Span>,
 }
 
@@ -115,62 +142,94 @@ pub(super) enum Mode {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Trust {
+    /// SHA-256 of the certificate, hexadecimal.
     pub(super) pin: Option<String>,
+    /// PEM bundle of anchors.
     pub(super) ca: Option<PathBuf>,
+    /// Name that the certificate must carry; with `ca` only.
     pub(super) name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Backend {
+    /// `ws://` or `wss://`; the EVSE's identity is appended.
     pub(super) url: String,
+    /// PEM bundle of anchors; with `wss://` only.
     pub(super) ca: Option<PathBuf>,
+    /// PEM, our certificate there, if it wants one.
     pub(super) certificate: Option<PathBuf>,
+    /// PEM, its private key.
     pub(super) key: Option<PathBuf>,
+    /// WebSocket ping; default 60 s, at most 9 min.
     pub(super) ping_interval: Option<Span>,
+    /// Time for an answer; default 30 s.
     pub(super) call_timeout: Option<Span>,
+    /// How often a transaction message is sent that is answered with an error; default 3.
     pub(super) attempts: Option<u32>,
+    /// First wait between them; default 60 s.
     pub(super) retry_interval: Option<Span>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ocpp {
+    /// Default `0.0.0.0:8887`.
     pub(super) listen: Option<SocketAddr>,
+    /// WebSocket ping; default 30 s.
     pub(super) ping_interval: Option<Span>,
+    /// Time for an EVSE's answer; default 10 s.
     pub(super) call_timeout: Option<Span>,
+    /// Whether an unknown card may charge while the backend cannot be asked; default false.
     pub(super) accept_unknown_offline: Option<bool>,
+    /// Largest frame in bytes; default 1 MiB.
     pub(super) max_frame: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Control {
+    /// How long a setpoint holds without renewal; default 60 s.
     pub(super) lease: Option<Span>,
+    /// How long there must be room before a setpoint rises; default 10 s.
     pub(super) raise_dwell: Option<Span>,
+    /// How long a car may take to follow; default 5 s.
     pub(super) settle: Option<Span>,
+    /// Least charging time before a car may be paused for another; default 10 min.
     pub(super) min_on: Option<Span>,
+    /// Default 5 s.
     pub(super) meter_stale: Option<Span>,
+    /// Default 30 s.
     pub(super) meter_lost: Option<Span>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Node {
+    /// Name.
     pub(super) id: NodeId,
+    /// Name of the node above; not at the grid connection.
     pub(super) parent: Option<NodeId>,
+    /// Rated current per phase.
     pub(super) fuse: Milliamps,
+    /// Name of the meter that measures it.
     pub(super) meter: Option<MeterId>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Meter {
+    /// Name.
     pub(super) id: MeterId,
+    /// Name of the device definition.
     pub(super) device: String,
+    /// `"host:port"` of the Modbus TCP server.
     pub(super) address: String,
+    /// Modbus unit identifier; default 1.
     pub(super) unit: Option<u8>,
+    /// Time between readings; default 1 s.
     pub(super) interval: Option<Span>,
+    /// Whether it counts the other way round; default false.
     #[serde(default)]
     pub(super) inverted: bool,
 }
@@ -178,21 +237,32 @@ pub(super) struct Meter {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Evse {
+    /// Name.
     pub(super) id: EvseId,
+    /// OCPP identity; default the name.
     pub(super) identity: Option<Identity>,
+    /// Name of its node; default the grid connection.
     pub(super) node: Option<NodeId>,
+    /// How its terminals are wired: `"L2 L3 L1"`, `"L3"`; default `"L1 L2 L3"`.
     pub(super) phases: Option<Wiring>,
+    /// Rated current per phase.
     pub(super) max: Milliamps,
+    /// Least current at which it charges; default 6 A.
     pub(super) min: Option<Milliamps>,
+    /// Step of its setpoints; default 1 A.
     pub(super) step: Option<Milliamps>,
+    /// What it may draw when its lease ends; 0 A or within min and max; default 6 A.
     pub(super) failsafe: Option<Milliamps>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Line {
+    /// `"/dev/gpiochip0"`.
     pub(super) chip: Option<PathBuf>,
+    /// Line on the chip.
     pub(super) offset: Option<u32>,
+    /// On a simulated site: a file that holds 0 or 1.
     pub(super) file: Option<PathBuf>,
 }
 
@@ -206,11 +276,17 @@ pub(super) enum Level {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Contact {
+    /// Name.
     pub(super) id: ContactId,
+    /// Where it is.
     pub(super) line: Line,
+    /// `"closed"` or `"open"`.
     pub(super) limited_when: Level,
+    /// How long a level must hold; default 200 ms.
     pub(super) debounce: Option<Span>,
+    /// Power of the controllable devices while limited.
     pub(super) limit: Watts,
+    /// Name of the limited node; default the grid connection.
     pub(super) node: Option<NodeId>,
 }
 
@@ -224,8 +300,12 @@ pub(super) enum Function {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Relay {
+    /// Name.
     pub(super) id: RelayId,
+    /// Where it is.
     pub(super) line: Line,
+    /// `"release"`: energised while the EVSE may charge; `"unlimited"`: energised while no limit is in force.
     pub(super) function: Function,
+    /// Name of the EVSE; with `release` only.
     pub(super) evse: Option<EvseId>,
 }

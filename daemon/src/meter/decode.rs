@@ -213,6 +213,46 @@ mod tests {
     }
 
     #[test]
+    fn an_abb_image_becomes_a_reading_and_its_missing_phase_is_named() {
+        let d = Catalog::load(None).unwrap().find("abb-b23").unwrap();
+        // 230.1 V, 230.2 V, 230.3 V; 16.00 A, 0.25 A, 0 A; -3676.31 W in all: -3680.12 W, 3.81 W, 0 W; 50.01 Hz.
+        let mut phases = vec![0_u16; 45];
+        for (register, bytes) in [
+            (0x5B00, 2301),
+            (0x5B02, 2302),
+            (0x5B04, 2303),
+            (0x5B0C, 1600),
+            (0x5B0E, 25),
+            (0x5B14, 0xFFFA_63F1_u32),
+            (0x5B16, 0xFFFA_6274),
+            (0x5B18, 381),
+        ] {
+            phases[register - 0x5B00] = (bytes >> 16) as u16;
+            phases[register - 0x5AFF] = (bytes & 0xFFFF) as u16;
+        }
+        phases[0x2C] = 5001;
+        let energy = vec![0, 0, 0x0001, 0xE240, 0, 0, 0, 100];
+        let reading = decode(&d, &[phases.clone(), energy.clone()], false, Now::default()).unwrap();
+        assert_eq!(
+            reading.voltages,
+            PerPhase([Millivolts(230_100), Millivolts(230_200), Millivolts(230_300)])
+        );
+        assert_eq!(
+            reading.currents,
+            PerPhase([Milliamps(-16_000), Milliamps(250), Milliamps(0)])
+        );
+        assert_eq!(reading.power, Watts(-3676));
+        assert_eq!(reading.import, Some(WattHours(1_234_560)));
+        assert_eq!(reading.export, Some(WattHours(1000)));
+
+        (phases[0x10], phases[0x11]) = (0xFFFF, 0xFFFF);
+        let error = decode(&d, &[phases, energy], false, Now::default())
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "current-l3 (register 0x5B10) is not available: 0xFFFFFFFF");
+    }
+
+    #[test]
     fn nonsense_is_refused_by_name_and_value() {
         let refused = |at: usize, value: f32| {
             let mut registers = image();

@@ -1,1 +1,132 @@
-//! (being built)
+//! The OCPP gateway, a Local Controller in the sense of OCPP 2.0.1 Part 4 chapter 6 for OCPP 1.6J stations.
+//!
+//! EVSEs connect to us and find what looks like their backend; the backend finds one connection per EVSE under its
+//! own identity. Calls pass both ways byte for byte. While the backend is away the EVSE is answered here (`resident`
+//! mode), and what is billed is kept durably and delivered in order afterwards. The site's limit is set at the EVSE in
+//! between.
+//!
+//! In: connections, setpoints (`watch`). Out: facts about EVSEs ([`crate::control::Events`]). Invariant: see `route`.
+//!
+//! ```text
+//!   EVSE ⇄ server → station(socket ⇄ route ⇄ socket) ⇄ uplink ⇄ backend
+//!                              ⇅ queue (store)
+//! ```
+
+mod frame;
+mod handshake;
+mod queue;
+mod route;
+mod server;
+mod socket;
+mod station;
+mod uplink;
+mod v16;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+pub use self::queue::MIGRATIONS;
+use crate::{
+    clock::Clock,
+    config, control,
+    ids::{EvseId, Identity},
+    plan::Setpoint,
+    smgw::Dial,
+    store::{Store, StoreError},
+};
+
+/// A charging point.
+#[derive(Debug, Clone)]
+pub struct Station {
+    /// Name on the site.
+    pub evse: EvseId,
+    /// OCPP identity, towards both sides.
+    pub identity: Identity,
+    /// What the site wants it to keep to.
+    pub setpoint: watch::Receiver<Option<Setpoint>>,
+}
+
+/// What the gateway is made of.
+pub struct Parts {
+    /// The side towards the EVSEs.
+    pub config: config::Ocpp,
+    /// The backend and the way there; without it everything is answered here and nothing is kept for later.
+    pub backend: Option<(config::Backend, Arc<dyn Dial>)>,
+    /// Every charging point that may connect.
+    pub stations: Vec<Station>,
+    /// Where facts go.
+    pub events: control::Events,
+    /// Opened with [`MIGRATIONS`].
+    pub store: Store,
+    /// The present.
+    pub clock: Clock,
+    /// Where EVSEs connect.
+    pub listener: tokio::net::TcpListener,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("config", &self.config).field("stations", &self.stations).finish_non_exhaustive()
+    }
+}
+
+/// Why the gateway does not run (any longer).
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What is kept of a station cannot be read; without it messages could be lost or sent twice.
+    #[error("the stored messages of {identity} cannot be read")]
+    Store {
+        /// The station.
+        identity: Identity,
+        /// The reason.
+        #[source]
+        source: StoreError,
+    },
+    /// A task ended that must not.
+    #[error("{0} ended unexpectedly")]
+    Ended(String),
+}
+
+/// Runs until stopped, or until a part fails.
+pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
+    let mut tasks = JoinSet::new();
+    let mut doors = server::Doors::new();
+    for Station { evse, identity, setpoint } in parts.stations {
+        let (door, requests) = mpsc::channel(4);
+        doors.insert(identity.as_str().to_owned(), door);
+        let span = tracing::info_span!("evse", %evse);
+        let station = station::Station {
+            evse,
+            identity: identity.clone(),
+            setpoint,
+            requests,
+            config: parts.config.clone(),
+            backend: parts.backend.clone(),
+            events: parts.events.clone(),
+            store: parts.store.clone(),
+            clock: parts.clock,
+        };
+        let stop = stop.clone();
+        tasks.spawn(async move { (format!("the station {identity}"), station.run(stop).await) }.instrument(span));
+    }
+    let serve = server::serve(parts.listener, doors, stop.clone());
+    tasks.spawn(async move { ("the EVSE port".to_owned(), serve.await) });
+    while let Some(end) = tasks.join_next().await {
+        match end {
+            Ok((_, Ok(()))) if stop.is_cancelled() => {}
+            Ok((name, Ok(()))) => return Err(Error::Ended(name)),
+            Ok((_, Err(error))) => return Err(error),
+            Err(error) => return Err(Error::Ended(format!("a task of the OCPP gateway ({error})"))),
+        }
+    }
+    Ok(())
+}

@@ -1,2 +1,67 @@
-//! `ladewartctl`
-fn main() {}
+//! `ladewart-lab demo` tells the main job live; `ladewart-lab bench` measures it.
+
+mod bench;
+mod demo;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use ladewart_lab::process;
+
+/// A simulated site around the real daemon.
+#[derive(Debug, Parser)]
+#[command(name = "ladewart-lab", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The main job as a story, live and checked.
+    Demo {
+        /// Without pauses, cars in a hurry: about 20 s.
+        #[arg(long)]
+        fast: bool,
+    },
+    /// From a limit to the last setpoint on the wire; memory and size of the daemon.
+    Bench {
+        /// Charge points.
+        #[arg(long, default_value_t = 10)]
+        evses: u32,
+        /// Limits set.
+        #[arg(long, default_value_t = 200)]
+        trials: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Before the runtime: an interrupt ends cargo and us together.
+    let result = process::build(true).and_then(|()| {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+            tokio::select! {
+                result = run(arguments.command) => result,
+                _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            }
+        })
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody may be there to read it.
+            let _ = writeln!(io::stderr(), "\nladewart-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Demo { fast } => demo::run(fast).await,
+        Command::Bench { evses, trials } => bench::run(evses, trials).await,
+    }
+}

@@ -1,0 +1,86 @@
+//! The command line as a whole. The nouns' own parts are in their files.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{documents, evse, failure::EXIT_CODES, journal, limit, meter, uplink, watch};
+
+/// Shows a charging site and steers it, through the daemon on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "ladewartctl", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// The daemon's socket.
+    #[arg(
+        long,
+        global = true,
+        env = "LADEWART_SOCKET",
+        default_value = "/run/ladewart/ladewartd.sock",
+        value_name = "PATH"
+    )]
+    pub(crate) socket: PathBuf,
+    /// Tables for people or JSON for programs. Without it: tables; `journal export` into a pipe: JSON.
+    #[arg(long, short, global = true, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables and sentences; times in local time.
+    Table,
+    /// One JSON document, or one per line where there are many; times in UTC.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The site on one screen: nodes, EVSEs, meters, limits, uplink.
+    Status,
+    /// The same, live: redraws on a terminal, a line per change otherwise.
+    Watch(watch::Watch),
+    /// Power limits (EnWG §14a).
+    #[command(subcommand)]
+    Limit(limit::Limit),
+    /// Charging points.
+    #[command(subcommand)]
+    Evse(evse::Evse),
+    /// Meters.
+    #[command(subcommand)]
+    Meter(meter::Meter),
+    /// The channel through the Smart Meter Gateway.
+    #[command(subcommand)]
+    Uplink(uplink::Uplink),
+    /// The evidence.
+    #[command(subcommand)]
+    Journal(journal::Journal),
+    /// The versions of this program and of the daemon.
+    Version,
+    /// Writes the completions of a shell.
+    Completions(documents::Completions),
+    /// Writes the manual page.
+    Man(documents::Man),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_every_exit_code() {
+        let help = Cli::command().render_long_help().to_string();
+        for code in 0..=4 {
+            assert!(help.contains(&format!("\n  {code}  ")), "{help}");
+        }
+        assert!(help.contains("LADEWART_SOCKET"));
+    }
+}

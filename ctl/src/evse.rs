@@ -1,0 +1,275 @@
+//! `ladewartctl evse`.
+
+use clap::Subcommand;
+use ladewart_proto::v1::{self, ConnectorStatus, evse_service_client::EvseServiceClient};
+
+use crate::{
+    failure::Failure,
+    session::Session,
+    table::table,
+    words::{self, NOTHING, Style},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Evse {
+    /// Every configured charging point, connected or not.
+    List,
+}
+
+impl Evse {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let Self::List = self;
+        let mut client = EvseServiceClient::new(session.channel().await?);
+        let answer = session.call(client.list_evses(v1::ListEvsesRequest {})).await?;
+        session
+            .show("ListEvsesResponse", &answer, |style| list(style, &answer.evses))
+            .await
+    }
+}
+
+/// What the connector does, in a word.
+pub(crate) fn state(evse: &v1::Evse) -> &'static str {
+    if !evse.connected {
+        return "offline";
+    }
+    match evse.status() {
+        ConnectorStatus::Unspecified => "unknown",
+        ConnectorStatus::Available => "available",
+        ConnectorStatus::Preparing => "preparing",
+        ConnectorStatus::Charging => "charging",
+        ConnectorStatus::SuspendedEvse => "paused by the site",
+        ConnectorStatus::SuspendedEv => "paused by the car",
+        ConnectorStatus::Finishing => "finishing",
+        ConnectorStatus::Reserved => "reserved",
+        ConnectorStatus::Unavailable => "out of service",
+        ConnectorStatus::Faulted => "faulted",
+    }
+}
+
+/// What it may draw: `"16.0 A"`, with a mark while the EVSE has not confirmed it.
+pub(crate) fn setpoint(evse: &v1::Evse) -> String {
+    evse.setpoint.as_ref().map_or_else(
+        || NOTHING.to_owned(),
+        |s| {
+            format!(
+                "{}{}",
+                words::amps(s.milliamps),
+                if s.confirmed { "" } else { " (not confirmed)" }
+            )
+        },
+    )
+}
+
+fn lease(style: &Style, evse: &v1::Evse) -> String {
+    let Some(setpoint) = &evse.setpoint else {
+        return NOTHING.to_owned();
+    };
+    let then = words::amps(setpoint.failsafe_milliamps);
+    match (setpoint.lease_until, style.until(setpoint.lease_until.as_ref())) {
+        (None, _) => NOTHING.to_owned(),
+        (Some(_), Some(left)) => format!("{left}, then {then}"),
+        (Some(_), None) => format!("over: {then}"),
+    }
+}
+
+fn draw(evse: &v1::Evse) -> String {
+    let Some(draw) = &evse.draw else {
+        return NOTHING.to_owned();
+    };
+    match (&draw.currents, draw.power_watts) {
+        (Some(currents), Some(watts)) => {
+            format!("{}, {}", words::phases(Some(currents)), words::watts(watts))
+        }
+        (Some(currents), None) => words::phases(Some(currents)),
+        (None, Some(watts)) => words::watts(watts),
+        (None, None) => NOTHING.to_owned(),
+    }
+}
+
+fn backend(evse: &v1::Evse) -> String {
+    let link = if evse.backend_connected {
+        "connected"
+    } else {
+        "not connected"
+    };
+    let counted = |count: u64, what| {
+        if count > 0 {
+            format!(", {count} {what}")
+        } else {
+            String::new()
+        }
+    };
+    format!(
+        "{link}{}{}",
+        counted(evse.queued_messages, "wait"),
+        counted(evse.dead_messages, "refused")
+    )
+}
+
+fn transaction(evse: &v1::Evse) -> String {
+    evse.transaction.map_or_else(
+        || NOTHING.to_owned(),
+        |t| match t.backend_id {
+            Some(backend) if backend != t.id => format!("{} (backend: {backend})", t.id),
+            _ => t.id.to_string(),
+        },
+    )
+}
+
+/// Why the setpoint is what it is, or what is wrong.
+fn why(evse: &v1::Evse) -> String {
+    let reason = evse
+        .setpoint
+        .as_ref()
+        .map(|s| s.reason.as_str())
+        .unwrap_or_default();
+    let error = match evse.error_code.as_str() {
+        "" => String::new(),
+        code => format!("error {code}"),
+    };
+    let parts = [evse.problem.as_str(), &error, reason];
+    words::text(
+        &parts
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("; "),
+    )
+}
+
+/// What matters now: for `status`.
+pub(crate) fn overview(style: &Style, evses: &[v1::Evse]) -> String {
+    let row = |evse: &v1::Evse| {
+        vec![
+            words::text(&evse.id),
+            state(evse).to_owned(),
+            setpoint(evse),
+            draw(evse),
+            backend(evse),
+            why(evse),
+        ]
+    };
+    table(
+        style,
+        &["EVSE", "STATE", "MAY DRAW", "DRAWS", "BACKEND", "WHY"],
+        evses.iter().map(row).collect(),
+    )
+}
+
+/// Everything.
+pub(crate) fn list(style: &Style, evses: &[v1::Evse]) -> String {
+    if evses.is_empty() {
+        return "This site has no charging points.\n".to_owned();
+    }
+    let row = |evse: &v1::Evse| {
+        vec![
+            words::text(&evse.id),
+            words::text(&evse.identity),
+            words::text(&evse.node),
+            words::text(format!("{} {}", evse.vendor, evse.model).trim()),
+            state(evse).to_owned(),
+            setpoint(evse),
+            lease(style, evse),
+            draw(evse),
+            transaction(evse),
+            backend(evse),
+            why(evse),
+        ]
+    };
+    let headings = [
+        "EVSE",
+        "IDENTITY",
+        "NODE",
+        "MAKE",
+        "STATE",
+        "MAY DRAW",
+        "FOR",
+        "DRAWS",
+        "TRANSACTION",
+        "BACKEND",
+        "WHY",
+    ];
+    table(style, &headings, evses.iter().map(row).collect())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn samples() -> Vec<v1::Evse> {
+        let currents = |ma| v1::PhaseCurrents {
+            l1_milliamps: ma,
+            l2_milliamps: ma,
+            l3_milliamps: 0,
+        };
+        vec![
+            v1::Evse {
+                id: "wb1".into(),
+                identity: "DE*LAD*1".into(),
+                node: "grid".into(),
+                connected: true,
+                connected_since: Style::ago(3600),
+                backend_connected: true,
+                status: ConnectorStatus::Charging.into(),
+                vendor: "Acme".into(),
+                model: "W\u{1b}[31m1".into(),
+                transaction: Some(v1::Transaction {
+                    id: -3,
+                    backend_id: Some(1207),
+                    started: Style::ago(1800),
+                    meter_start_watthours: 120_400,
+                }),
+                setpoint: Some(v1::Setpoint {
+                    milliamps: 10_500,
+                    failsafe_milliamps: 6000,
+                    confirmed: true,
+                    lease_until: Style::ago(-42),
+                    reason: "limit dso-1 of uid:1001: 10 kW at grid".into(),
+                }),
+                draw: Some(v1::Draw {
+                    currents: Some(currents(10_420)),
+                    power_watts: Some(4793),
+                    energy_watthours: Some(128_000),
+                    at: Style::ago(4),
+                }),
+                ..Default::default()
+            },
+            v1::Evse {
+                id: "wb2".into(),
+                identity: "DE*LAD*2".into(),
+                node: "garage".into(),
+                connected: true,
+                status: ConnectorStatus::SuspendedEvse.into(),
+                error_code: "WeakSignal".into(),
+                setpoint: Some(v1::Setpoint {
+                    milliamps: 0,
+                    failsafe_milliamps: 0,
+                    confirmed: false,
+                    lease_until: Style::ago(3),
+                    reason: "no room for 6 A; its turn comes in 4 min".into(),
+                }),
+                queued_messages: 17,
+                dead_messages: 1,
+                ..Default::default()
+            },
+            v1::Evse {
+                id: "wb3".into(),
+                identity: "DE*LAD*3".into(),
+                node: "garage".into(),
+                status: ConnectorStatus::Charging.into(),
+                problem: "never connected".into(),
+                ..Default::default()
+            },
+        ]
+    }
+
+    #[test]
+    fn the_list_shows_each_evse_on_one_line() {
+        insta::assert_snapshot!(list(&Style::fixed(), &samples()));
+    }
+
+    #[test]
+    fn an_empty_list_says_so() {
+        assert_eq!(list(&Style::fixed(), &[]), "This site has no charging points.\n");
+    }
+}

@@ -1,0 +1,235 @@
+//! Builds every task and wires the channels; the only file that knows all rooms.
+//!
+//! In: a checked configuration. Out: a daemon that runs until it is asked to stop. Invariant: no task is detached; when
+//! one ends before it was asked to, the daemon ends with a sentence that names it.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use serde_json::json;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api,
+    clock::Clock,
+    config::{Config, ConfigError, Source},
+    contact,
+    control::{self, Control},
+    device::{Catalog, Definition},
+    grid,
+    journal::{self, Entry, Journal},
+    meter, ocpp, relay,
+    smgw::{BackendDialer, Dial, Uplink},
+    store::{Migration, Store},
+};
+
+/// How long tasks may take to end once asked.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Everything that can be made before a port is bound: what fails here is the configuration's fault.
+pub struct App {
+    config: Arc<Config>,
+    definitions: Vec<Arc<Definition>>,
+    clock: Clock,
+    uplink: Option<Uplink>,
+    backend: Option<BackendDialer>,
+}
+
+type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
+
+impl App {
+    /// Reads the files that the configuration names.
+    pub fn prepare(config: Config, source: &Source) -> Result<Self, ConfigError> {
+        let clock = Clock::system();
+        let catalog =
+            Catalog::load(config.device_dir.as_deref()).map_err(|e| source.problem("site.devices", e))?;
+        let mut definitions = Vec::with_capacity(config.meters.len());
+        for (i, meter) in config.meters.iter().enumerate() {
+            let field = format!("meter[{i}].device");
+            let definition = catalog.find(&meter.device).map_err(|e| source.problem(&field, e))?;
+            definitions.push(definition);
+        }
+        let uplink = config.uplink.as_ref().map(|u| Uplink::new(u, clock));
+        let uplink = uplink.transpose().map_err(|e| source.problem(e.field, e.problem))?;
+        let backend = match (&config.backend, &uplink) {
+            (Some(backend), Some(uplink)) => Some(BackendDialer::new(uplink.clone(), backend)),
+            _ => None,
+        };
+        let backend = backend.transpose().map_err(|e| source.problem(e.field, e.problem))?;
+        Ok(Self { config: Arc::new(config), definitions, clock, uplink, backend })
+    }
+
+    /// Binds, starts, announces, runs until SIGTERM or SIGINT, drains.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (clock, config) = (self.clock, Arc::clone(&self.config));
+        let stop = CancellationToken::new();
+        let migrations: Vec<Migration> =
+            [journal::MIGRATIONS, grid::MIGRATIONS, ocpp::MIGRATIONS].concat();
+        let (store, writer) = Store::open(&config.data_dir, &migrations)
+            .with_context(|| format!("cannot open the database in {}", config.data_dir.display()))?;
+        let evidence = Journal::new(store.clone());
+        let started = json!({ "version": env!("CARGO_PKG_VERSION"), "site": config.name });
+        remark(&evidence, clock, "daemon.started", started).await;
+
+        let mut tasks: Tasks = JoinSet::new();
+        self.start(&mut tasks, &store, &evidence, &stop).await?;
+        tracing::info!(site = %config.name, "ready");
+        sd_notify::notify(&[sd_notify::NotifyState::Ready]).context("cannot tell the service manager")?;
+
+        let outcome = tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            ended = tasks.join_next() => Err(sentence(ended)),
+        };
+        tracing::info!("stopping");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        stop.cancel();
+        let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
+        if drained.is_err() {
+            tracing::warn!("some tasks did not end in time");
+            tasks.shutdown().await;
+        }
+        let why = outcome.as_ref().err().map(ToString::to_string);
+        remark(&evidence, clock, "daemon.stopped", json!({ "failure": why })).await;
+        drop((evidence, store));
+        writer.join();
+        outcome
+    }
+
+    async fn start(
+        self,
+        tasks: &mut Tasks,
+        store: &Store,
+        evidence: &Journal,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let (config, clock) = (self.config, self.clock);
+        let limits = store.read(grid::kept).await.context("cannot read the limits in force")?;
+        let socket = api::bind(&config.api.socket)?;
+        let listener = TcpListener::bind(config.ocpp.listen)
+            .await
+            .with_context(|| format!("cannot listen for EVSEs on {}", config.ocpp.listen))?;
+        tracing::info!(address = %listener.local_addr()?, "EVSEs connect here");
+
+        let (setpoints, setpoints_out): (Vec<_>, Vec<_>) =
+            config.evses.iter().map(|_| watch::channel(None)).unzip();
+        let (relays, relays_out): (Vec<_>, Vec<_>) = config.relays.iter().map(|_| watch::channel(false)).unzip();
+        let (control, site, events) = Control::new(control::Parts {
+            config: Arc::clone(&config),
+            limits,
+            store: store.clone(),
+            journal: evidence.clone(),
+            clock,
+            setpoints,
+            relays,
+            alive: watchdog(),
+        });
+
+        let token = stop.clone();
+        tasks.spawn(async move {
+            control.run(token).await;
+            ("control", Ok(()))
+        });
+        for (m, definition) in config.meters.iter().zip(self.definitions) {
+            let task = meter::run(m.clone(), definition, events.clone(), clock, stop.clone());
+            tasks.spawn(async move {
+                task.await;
+                ("meter", Ok(()))
+            });
+        }
+        for c in &config.contacts {
+            let task = contact::run(c.clone(), events.clone(), clock, stop.clone());
+            tasks.spawn(async move {
+                task.await;
+                ("contact", Ok(()))
+            });
+        }
+        for (r, wanted) in config.relays.iter().zip(relays_out) {
+            let task = relay::run(r.clone(), wanted, events.clone(), clock, stop.clone());
+            tasks.spawn(async move {
+                task.await;
+                ("relay", Ok(()))
+            });
+        }
+        let stations = config
+            .evses
+            .iter()
+            .zip(setpoints_out)
+            .map(|(e, setpoint)| ocpp::Station { evse: e.id.clone(), identity: e.identity.clone(), setpoint })
+            .collect();
+        let gateway = ocpp::run(
+            ocpp::Parts {
+                config: config.ocpp.clone(),
+                backend: config
+                    .backend
+                    .clone()
+                    .zip(self.backend.map(|dialer| Arc::new(dialer) as Arc<dyn Dial>)),
+                stations,
+                events,
+                store: store.clone(),
+                clock,
+                listener,
+            },
+            stop.clone(),
+        );
+        tasks.spawn(async move { ("OCPP gateway", gateway.await.map_err(Into::into)) });
+        let api = api::run(
+            api::Parts {
+                config: config.api.clone(),
+                site,
+                uplink: self.uplink.as_ref().map(Uplink::status),
+                journal: evidence.clone(),
+                clock,
+                listener: socket,
+            },
+            stop.clone(),
+        );
+        tasks.spawn(async move { ("API", api.await.map_err(Into::into)) });
+        Ok(())
+    }
+}
+
+/// Feeds the service manager's watchdog, if there is one.
+fn watchdog() -> Box<dyn FnMut() + Send> {
+    if sd_notify::watchdog_enabled().is_none() {
+        return Box::new(|| ());
+    }
+    Box::new(|| {
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+            tracing::warn!(%error, "the watchdog was not fed");
+        }
+    })
+}
+
+async fn remark(journal: &Journal, clock: Clock, kind: &str, body: serde_json::Value) {
+    let entry = Entry {
+        at: clock.now().wall,
+        kind: kind.to_owned(),
+        subject: "ladewartd".to_owned(),
+        actor: String::new(),
+        body,
+    };
+    match journal.append(vec![entry]).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "{kind} is not in the journal"),
+        Err(_) => tracing::error!("{kind} is not in the journal: the writer is gone"),
+    }
+}
+
+/// Why the daemon ends although nobody asked.
+fn sentence(ended: Option<Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>>) -> anyhow::Error {
+    match ended {
+        Some(Ok((task, Ok(())))) => anyhow!("the task \"{task}\" ended by itself"),
+        Some(Ok((task, Err(error)))) => error.context(format!("the task \"{task}\" failed")),
+        Some(Err(error)) => anyhow!("a task broke: {error}"),
+        None => anyhow!("there was nothing to run"),
+    }
+}

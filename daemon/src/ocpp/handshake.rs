@@ -1,0 +1,254 @@
+//! The opening handshake of a WebSocket (RFC 6455 §4), on both sides.
+//!
+//! In: a byte stream. Out: what the peer asked for, or a WebSocket. Invariant: an EVSE's request is answered only once
+//! it is decided what becomes of it; a head is never longer than [`MAX_HEAD`]. Lenient where the field needs it
+//! (rule G-3): no `Connection` header, paths with doubled slashes, backends that do not repeat the subprotocol.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        handshake::{client::generate_key, derive_accept_key},
+        protocol::{Role, WebSocketConfig},
+    },
+};
+
+use crate::smgw::BoxedIo;
+
+/// Longest request or response head.
+const MAX_HEAD: usize = 16 * 1024;
+/// tungstenite's default of 128 KiB each would be most of what a connection costs.
+const BUFFER: usize = 4 * 1024;
+
+/// A WebSocket over anything.
+pub(super) type Socket = WebSocketStream<BoxedIo>;
+
+/// Why there is no WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The peer answered with this HTTP status.
+    Status(u16),
+    /// Anything else, in words.
+    Broken(String),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Status(code) => write!(f, "the backend refuses the connection with HTTP {code}"),
+            Self::Broken(why) => write!(f, "the backend's WebSocket cannot be opened: {why}"),
+        }
+    }
+}
+
+fn config(max_frame: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER)
+        .max_message_size(Some(max_frame))
+        .max_frame_size(Some(max_frame))
+}
+
+/// Reads up to the empty line; returns the head and what came behind it.
+async fn head<S: AsyncRead + Unpin>(io: &mut S) -> Result<(Vec<u8>, Vec<u8>), Refusal> {
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+            let rest = bytes.split_off(end + 4);
+            return Ok((bytes, rest));
+        }
+        if bytes.len() >= MAX_HEAD {
+            return Err(Refusal::Broken(format!("its HTTP head is longer than {MAX_HEAD} bytes")));
+        }
+        if io.read_buf(&mut bytes).await? == 0 {
+            return Err(Refusal::Broken("it closed the connection before its HTTP head was complete".into()));
+        }
+    }
+}
+
+fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
+    let found = headers.iter().find(|h| h.name.eq_ignore_ascii_case(name))?;
+    std::str::from_utf8(found.value).ok().map(str::trim)
+}
+
+/// An EVSE's request that waits for its answer.
+pub(super) struct Request {
+    io: BoxedIo,
+    rest: Vec<u8>,
+    key: String,
+    /// As requested.
+    pub(super) path: String,
+    /// Subprotocols on offer; `None` without the header.
+    pub(super) protocols: Option<Vec<String>>,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request").field("path", &self.path).field("protocols", &self.protocols).finish_non_exhaustive()
+    }
+}
+
+impl Request {
+    /// Reads a request. What is no upgrade is answered with 400 and reported.
+    pub(super) async fn read(mut io: BoxedIo) -> Result<Self, Refusal> {
+        let (bytes, rest) = head(&mut io).await?;
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut parsed = httparse::Request::new(&mut headers);
+        let complete = matches!(parsed.parse(&bytes), Ok(httparse::Status::Complete(_)));
+        let key = complete.then(|| header(parsed.headers, "sec-websocket-key")).flatten().unwrap_or_default().to_owned();
+        let protocols = header(parsed.headers, "sec-websocket-protocol")
+            .map(|list| list.split(',').map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()).collect());
+        let path = parsed.path.unwrap_or_default().to_owned();
+        let request = Self { io, rest, key, path, protocols };
+        if request.key.is_empty() {
+            request.refuse(400).await;
+            return Err(Refusal::Broken("the request is no WebSocket upgrade".into()));
+        }
+        Ok(request)
+    }
+
+    /// The identity: the last segment of the path, percent-decoded (OCPP-J 1.6 §3.1.1).
+    pub(super) fn identity(&self) -> Option<String> {
+        let path = self.path.split(['?', '#']).next()?;
+        decode(path.split('/').rfind(|segment| !segment.is_empty())?)
+    }
+
+    /// Opens the WebSocket.
+    pub(super) async fn accept(mut self, protocol: Option<&str>, max_frame: usize) -> io::Result<Socket> {
+        let accept = derive_accept_key(self.key.as_bytes());
+        let protocol = protocol.map(|p| format!("Sec-WebSocket-Protocol: {p}\r\n")).unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
+        );
+        self.io.write_all(head.as_bytes()).await?;
+        self.io.flush().await?;
+        Ok(WebSocketStream::from_partially_read(self.io, self.rest, Role::Server, Some(config(max_frame))).await)
+    }
+
+    /// Answers with an HTTP status and closes.
+    pub(super) async fn refuse(mut self, status: u16) {
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Refused");
+        let head = format!("HTTP/1.1 {status} {reason}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        // The peer may be gone already; there is nobody left to tell.
+        let _ = self.io.write_all(head.as_bytes()).await;
+        let _ = self.io.shutdown().await;
+    }
+}
+
+/// Opens a WebSocket as a client.
+pub(super) async fn connect(
+    mut io: BoxedIo,
+    host: &str,
+    path: &str,
+    protocol: &str,
+    max_frame: usize,
+) -> Result<Socket, Refusal> {
+    let key = generate_key();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+    );
+    io.write_all(request.as_bytes()).await?;
+    io.flush().await?;
+    let (bytes, rest) = head(&mut io).await?;
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let code = match response.parse(&bytes) {
+        Ok(httparse::Status::Complete(_)) => response.code.unwrap_or_default(),
+        _ => return Err(Refusal::Broken("its answer is not HTTP".into())),
+    };
+    if code != 101 {
+        return Err(Refusal::Status(code));
+    }
+    if header(response.headers, "sec-websocket-accept") != Some(derive_accept_key(key.as_bytes()).as_str()) {
+        return Err(Refusal::Broken("its Sec-WebSocket-Accept does not fit".into()));
+    }
+    if let Some(chosen) = header(response.headers, "sec-websocket-protocol")
+        && !chosen.eq_ignore_ascii_case(protocol)
+    {
+        return Err(Refusal::Broken(format!("it chose the subprotocol {chosen:?}; only {protocol} was offered")));
+    }
+    Ok(WebSocketStream::from_partially_read(io, rest, Role::Client, Some(config(max_frame))).await)
+}
+
+fn decode(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if *first == b'%' {
+            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// A segment of a path (RFC 3986 §3.3).
+pub(super) fn encode(segment: &str) -> String {
+    let mut text = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~*@=".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push('%');
+            text.push_str(&format!("{byte:02X}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn request(text: &'static str) -> Result<Request, Refusal> {
+        let (mut peer, io) = tokio::io::duplex(64 * 1024);
+        peer.write_all(text.as_bytes()).await.unwrap();
+        Request::read(Box::new(io)).await
+    }
+
+    #[tokio::test]
+    async fn odd_requests_are_understood() {
+        for (text, identity) in [
+            ("GET /ocpp/CP1 HTTP/1.1\r\nhost: x\r\nsec-websocket-key: k\r\n\r\n", Some("CP1")),
+            ("GET //a//b//CP%7C1/ HTTP/1.1\r\nSEC-WEBSOCKET-KEY: k\r\nConnection: close\r\n\r\n", Some("CP|1")),
+            ("GET /CP16_SP1?x=/y HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", Some("CP16_SP1")),
+            ("GET / HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", None),
+            ("GET /%zz HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", None),
+            ("GET /%f HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", None),
+            ("GET /%ff HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", None),
+        ] {
+            assert_eq!(request(text).await.unwrap().identity().as_deref(), identity, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_upgrade_is_refused() {
+        for text in ["GET /CP1 HTTP/1.1\r\n\r\n", "hello\r\n\r\n", "\u{16}\u{3}\u{1}\r\n\r\n"] {
+            assert!(request(text).await.is_err(), "{text:?}");
+        }
+        let long = format!("GET /CP1 HTTP/1.1\r\nX: {}", "x".repeat(20_000));
+        assert!(request(Box::leak(long.into_boxed_str())).await.is_err());
+    }
+
+    #[test]
+    fn identities_survive_the_path() {
+        for identity in ["CP1", "DE*ABC*E1", "a|b", "x@y=z", "ä b/c"] {
+            assert_eq!(decode(&encode(identity)).as_deref(), Some(identity));
+        }
+        assert_eq!(encode("a|b c"), "a%7Cb%20c");
+    }
+}

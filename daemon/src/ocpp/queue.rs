@@ -1,0 +1,419 @@
+//! What must survive: the messages that wait for the backend, the transactions, the cards, the boot.
+//!
+//! In: [`Op`]s, carried out in their order inside the store's writer. Out: [`Saved`], the state of one station at
+//! start. Invariant: replaying the operations on an empty database gives the state that the route holds in memory.
+//!
+//! ```text
+//! a message:  waiting → sent, unanswered → done (only its fingerprint is kept, for retries of the EVSE)
+//!                └──────────────┴────────→ dead (kept as it is, for a person)
+//! ```
+
+use rusqlite::{Connection, OptionalExtension, params};
+use sha2::{Digest, Sha256};
+
+use super::v16::{message::IdTagInfo, table::Kind};
+use crate::{ids::Identity, store::Migration, time::Wall};
+
+/// The tables of this room.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    name: "ocpp-1",
+    sql: "
+CREATE TABLE ocpp_station (
+    identity TEXT PRIMARY KEY,
+    accepted INTEGER NOT NULL DEFAULT 0,
+    boot TEXT
+) STRICT;
+CREATE TABLE ocpp_message (
+    identity TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'sent', 'done', 'dead')),
+    kind TEXT NOT NULL,
+    frame TEXT NOT NULL,
+    tx INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    digest INTEGER NOT NULL,
+    why TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (identity, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE ocpp_transaction (
+    born INTEGER PRIMARY KEY,
+    identity TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    backend_id INTEGER,
+    told INTEGER NOT NULL,
+    dead INTEGER NOT NULL,
+    ended INTEGER NOT NULL,
+    connector INTEGER NOT NULL,
+    id_tag TEXT NOT NULL,
+    started INTEGER NOT NULL,
+    meter_start INTEGER NOT NULL,
+    sameness TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    UNIQUE (identity, id)
+) STRICT;
+CREATE TABLE ocpp_card (
+    identity TEXT NOT NULL,
+    id_tag TEXT NOT NULL,
+    status TEXT NOT NULL,
+    expiry TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    heard INTEGER NOT NULL,
+    PRIMARY KEY (identity, id_tag)
+) STRICT, WITHOUT ROWID;
+",
+}];
+
+/// How many fingerprints of delivered messages are kept per station.
+pub(crate) const RECENT: usize = 64;
+/// How many cards are kept per station.
+pub(crate) const CARDS: usize = 1000;
+
+/// A message that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// Its place in the order of this station.
+    pub(crate) seq: i64,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// As the EVSE sent it.
+    pub(crate) frame: String,
+    /// The transaction it belongs to, by [`Transaction::id`].
+    pub(crate) tx: Option<i64>,
+    /// Whether it may have reached the backend.
+    pub(crate) sent: bool,
+    /// How often the backend has refused it.
+    pub(crate) attempts: u32,
+    /// Of `frame`.
+    pub(crate) digest: i64,
+}
+
+/// A transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Transaction {
+    /// Provisional, from our own range; for one that we did not see begin, the id that the EVSE uses.
+    pub(crate) id: i64,
+    /// The backend's id, once it is known.
+    pub(crate) backend_id: Option<i64>,
+    /// Whether the EVSE knows it by `id` instead of by the backend's.
+    pub(crate) told: bool,
+    /// The backend refused its StartTransaction for good.
+    pub(crate) dead: bool,
+    /// Its StopTransaction was heard.
+    pub(crate) ended: bool,
+    /// Connector.
+    pub(crate) connector: i64,
+    /// Card, in lower case.
+    pub(crate) id_tag: String,
+    /// By the EVSE's clock.
+    pub(crate) started: Wall,
+    /// Meter register in Wh.
+    pub(crate) meter_start: i64,
+    /// [`super::v16::message::StartTransaction::sameness`].
+    pub(crate) sameness: String,
+    /// Id of its StartTransaction.
+    pub(crate) message_id: String,
+}
+
+impl Transaction {
+    /// The id that the EVSE uses.
+    pub(crate) fn known_as(&self) -> i64 {
+        if self.told { self.id } else { self.backend_id.unwrap_or(self.id) }
+    }
+
+    /// Whether the EVSE or the backend may mean this one.
+    pub(crate) fn is(&self, id: i64) -> bool {
+        self.id == id || self.backend_id == Some(id)
+    }
+}
+
+/// What is known of a card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Card {
+    /// In lower case.
+    pub(crate) id_tag: String,
+    /// The backend's word.
+    pub(crate) info: IdTagInfo,
+    /// When.
+    pub(crate) heard: Wall,
+}
+
+/// A change.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Append(Message),
+    Sent(i64),
+    Attempts(i64, u32),
+    Done(i64),
+    Dead(i64, String),
+    Transaction(Box<Transaction>),
+    Forget(i64),
+    Card(Card),
+    Accepted(bool),
+    Boot(Option<String>),
+}
+
+/// The state of one station.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Saved {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) recent: Vec<i64>,
+    pub(crate) dead: u64,
+    pub(crate) next_seq: i64,
+    /// Oldest first.
+    pub(crate) transactions: Vec<Transaction>,
+    pub(crate) cards: Vec<Card>,
+    pub(crate) accepted: bool,
+    pub(crate) boot: Option<String>,
+}
+
+/// Fingerprint of a frame, the same in every version of this program.
+pub(crate) fn digest(frame: &str) -> i64 {
+    let hash = Sha256::digest(frame.as_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    i64::from_be_bytes(first)
+}
+
+const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Start => "start",
+        Kind::Stop => "stop",
+        Kind::Meter => "meter",
+        Kind::Other => "other",
+    }
+}
+
+fn kind(name: &str) -> Kind {
+    match name {
+        "start" => Kind::Start,
+        "stop" => Kind::Stop,
+        "meter" => Kind::Meter,
+        _ => Kind::Other,
+    }
+}
+
+/// Carries out one change.
+pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::Result<()> {
+    let me = identity.as_str();
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| db.prepare_cached(sql)?.execute(values);
+    match op {
+        Op::Append(m) => run(
+            "INSERT INTO ocpp_message (identity, seq, state, kind, frame, tx, attempts, digest)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                me,
+                m.seq,
+                if m.sent { "sent" } else { "waiting" },
+                kind_name(m.kind),
+                m.frame,
+                m.tx,
+                m.attempts,
+                m.digest
+            ],
+        )?,
+        Op::Sent(seq) => {
+            run("UPDATE ocpp_message SET state = 'sent' WHERE identity = ?1 AND seq = ?2", params![me, seq])?
+        }
+        Op::Attempts(seq, n) => {
+            run("UPDATE ocpp_message SET attempts = ?3 WHERE identity = ?1 AND seq = ?2", params![me, seq, n])?
+        }
+        Op::Done(seq) => {
+            run(
+                "UPDATE ocpp_message SET state = 'done', frame = '' WHERE identity = ?1 AND seq = ?2",
+                params![me, seq],
+            )?;
+            let oldest = seq - i64::try_from(RECENT).unwrap_or(i64::MAX);
+            run(
+                "DELETE FROM ocpp_message WHERE identity = ?1 AND seq <= ?2 AND state = 'done'",
+                params![me, oldest],
+            )?
+        }
+        Op::Dead(seq, why) => run(
+            "UPDATE ocpp_message SET state = 'dead', why = ?3 WHERE identity = ?1 AND seq = ?2",
+            params![me, seq, why],
+        )?,
+        Op::Transaction(t) => run(
+            "INSERT INTO ocpp_transaction (identity, id, backend_id, told, dead, ended, connector, id_tag, started,
+                 meter_start, sameness, message_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+             ON CONFLICT (identity, id) DO UPDATE SET backend_id = ?3, told = ?4, dead = ?5, ended = ?6",
+            params![
+                me,
+                t.id,
+                t.backend_id,
+                t.told,
+                t.dead,
+                t.ended,
+                t.connector,
+                t.id_tag,
+                t.started.0,
+                t.meter_start,
+                t.sameness,
+                t.message_id
+            ],
+        )?,
+        Op::Forget(id) => run("DELETE FROM ocpp_transaction WHERE identity = ?1 AND id = ?2", params![me, id])?,
+        Op::Card(c) => {
+            run(
+                "INSERT OR REPLACE INTO ocpp_card VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![me, c.id_tag, c.info.status, c.info.expiry_date, c.info.parent_id_tag, c.heard.0],
+            )?;
+            run(
+                "DELETE FROM ocpp_card WHERE identity = ?1 AND id_tag IN
+                 (SELECT id_tag FROM ocpp_card WHERE identity = ?1 ORDER BY heard DESC LIMIT -1 OFFSET ?2)",
+                params![me, i64::try_from(CARDS).unwrap_or(i64::MAX)],
+            )?
+        }
+        Op::Accepted(yes) => run(
+            "INSERT INTO ocpp_station (identity, accepted) VALUES (?1, ?2)
+             ON CONFLICT (identity) DO UPDATE SET accepted = ?2",
+            params![me, yes],
+        )?,
+        Op::Boot(frame) => run(
+            "INSERT INTO ocpp_station (identity, boot) VALUES (?1, ?2)
+             ON CONFLICT (identity) DO UPDATE SET boot = ?2",
+            params![me, frame],
+        )?,
+    };
+    Ok(())
+}
+
+/// Reads what is kept of one station.
+pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Saved> {
+    let me = [identity.as_str()];
+    let station = db
+        .query_row("SELECT accepted, boot FROM ocpp_station WHERE identity = ?1", me, |r| Ok((r.get(0)?, r.get(1)?)))
+        .optional()?;
+    let (accepted, boot) = station.unwrap_or((false, None));
+    let messages = db
+        .prepare(
+            "SELECT seq, kind, frame, tx, state = 'sent', attempts, digest FROM ocpp_message
+             WHERE identity = ?1 AND state IN ('waiting', 'sent') ORDER BY seq",
+        )?
+        .query_map(me, |r| {
+            Ok(Message {
+                seq: r.get(0)?,
+                kind: kind(&r.get::<_, String>(1)?),
+                frame: r.get(2)?,
+                tx: r.get(3)?,
+                sent: r.get(4)?,
+                attempts: r.get(5)?,
+                digest: r.get(6)?,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let recent = db
+        .prepare("SELECT digest FROM ocpp_message WHERE identity = ?1 AND state = 'done' ORDER BY seq")?
+        .query_map(me, |r| r.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let (next_seq, dead) = db.query_row(
+        "SELECT coalesce(max(seq), 0) + 1, coalesce(sum(state = 'dead'), 0) FROM ocpp_message WHERE identity = ?1",
+        me,
+        |r| Ok((r.get(0)?, r.get::<_, i64>(1)?)),
+    )?;
+    let transactions = db
+        .prepare(
+            "SELECT identity, id, backend_id, told, dead, ended, connector, id_tag, started, meter_start, sameness,
+                 message_id
+             FROM ocpp_transaction WHERE identity = ?1 ORDER BY born",
+        )?
+        .query_map(me, |r| {
+            Ok(Transaction {
+                id: r.get(1)?,
+                backend_id: r.get(2)?,
+                told: r.get(3)?,
+                dead: r.get(4)?,
+                ended: r.get(5)?,
+                connector: r.get(6)?,
+                id_tag: r.get(7)?,
+                started: Wall(r.get(8)?),
+                meter_start: r.get(9)?,
+                sameness: r.get(10)?,
+                message_id: r.get(11)?,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let cards = db
+        .prepare("SELECT id_tag, status, expiry, parent, heard FROM ocpp_card WHERE identity = ?1")?
+        .query_map(me, |r| {
+            Ok(Card {
+                id_tag: r.get(0)?,
+                info: IdTagInfo { status: r.get(1)?, expiry_date: r.get(2)?, parent_id_tag: r.get(3)? },
+                heard: Wall(r.get(4)?),
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Saved {
+        messages,
+        recent,
+        dead: u64::try_from(dead).unwrap_or_default(),
+        next_seq,
+        transactions,
+        cards,
+        accepted,
+        boot,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(seq: i64, frame: &str) -> Message {
+        Message {
+            seq,
+            kind: Kind::Meter,
+            frame: frame.into(),
+            tx: Some(7),
+            sent: false,
+            attempts: 0,
+            digest: digest(frame),
+        }
+    }
+
+    #[test]
+    fn a_message_lives_as_drawn() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(MIGRATIONS[0].sql).unwrap();
+        let (me, other) = (Identity::new("A"), Identity::new("B"));
+        let run = |op: Op| apply(&db, &me, &op).unwrap();
+        for seq in 1..=4 {
+            run(Op::Append(message(seq, &format!("m{seq}"))));
+        }
+        run(Op::Sent(1));
+        run(Op::Done(1));
+        run(Op::Sent(2));
+        run(Op::Attempts(2, 3));
+        run(Op::Dead(2, "InternalError".into()));
+        run(Op::Sent(3));
+        run(Op::Boot(Some("b".into())));
+        run(Op::Accepted(true));
+        let saved = load(&db, &me).unwrap();
+        assert_eq!(saved.messages.len(), 2);
+        assert_eq!(saved.messages[0], Message { sent: true, ..message(3, "m3") });
+        assert_eq!(saved.messages[1], message(4, "m4"));
+        assert_eq!((saved.recent, saved.dead, saved.next_seq), (vec![digest("m1")], 1, 5));
+        assert_eq!((saved.accepted, saved.boot.as_deref()), (true, Some("b")));
+        assert_eq!(load(&db, &other).unwrap(), Saved { next_seq: 1, ..Saved::default() });
+    }
+
+    #[test]
+    fn fingerprints_and_cards_are_bounded() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(MIGRATIONS[0].sql).unwrap();
+        let me = Identity::new("A");
+        for seq in 1..=200 {
+            apply(&db, &me, &Op::Append(message(seq, "m"))).unwrap();
+            apply(&db, &me, &Op::Done(seq)).unwrap();
+        }
+        for n in 0..i64::try_from(CARDS).unwrap() + 5 {
+            let card = Card { id_tag: n.to_string(), info: IdTagInfo::default(), heard: Wall(n) };
+            apply(&db, &me, &Op::Card(card)).unwrap();
+        }
+        let saved = load(&db, &me).unwrap();
+        assert_eq!(saved.recent.len(), RECENT);
+        assert_eq!(saved.next_seq, 201, "a number is never used twice");
+        assert_eq!(saved.cards.len(), CARDS);
+        assert!(saved.cards.iter().all(|c| c.heard >= Wall(5)), "the oldest go first");
+    }
+}

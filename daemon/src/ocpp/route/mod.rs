@@ -1,0 +1,348 @@
+//! One station between its EVSE and the backend: who answers whom. Sans-IO.
+//!
+//! In: frames from both sides, connections that come and go, the site's wish for a limit, the store's
+//! acknowledgements, the passing of time. Out: [`Out`]: frames to either side, changes to store, facts for the site.
+//! Invariants:
+//! - at most one CALL of ours or relayed by us is unanswered per direction (1.6-J §4.1.1, G-14);
+//! - a transaction message is stored before it is sent or answered, leaves the store only after the backend's
+//!   CALLRESULT, and goes north in the order in which it came;
+//! - the answer to a CALL of our own never goes north; an answer that nobody waits for goes nowhere.
+//!
+//! ```text
+//!                    EVSE                                              backend
+//!   CALL ──→ table::up ─ Live ───────────────→ live ──┐
+//!                      ─ Durable → store → queue ─────┴→ [outstanding] ──→
+//!        ←── answer: the backend's, or ours when it is away or slow ←──── answer
+//!
+//!        ←── [outstanding] ←┬─ 1 our limit
+//!                           ├─ 2 calls ←──────────────── table::down ←── CALL
+//!                           └─ 3 TriggerMessage
+//!   answer ──→ to the call it belongs to ──────────────────────────────→
+//!
+//!   a queued message:  kept ─stored→ waiting ─marked sent→ sent ─CALLRESULT→ done
+//!                                       ↑  └── CALLERROR, attempts left ─┘ └─ none left → dead
+//! ```
+
+mod durable;
+mod north;
+mod offline;
+mod south;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use self::{
+    durable::Entry,
+    north::{Live, North},
+    south::{South, Wish},
+};
+use super::{
+    frame::Id,
+    queue::{Card, Op, Saved, Transaction},
+};
+use crate::{
+    plan::Setpoint,
+    site::event::EvseEvent,
+    store::StoreError,
+    time::{Mono, Now},
+};
+
+/// How long the backend's connection outlives the EVSE's: a reboot shall not look like a new charge point.
+const AWAY: Duration = Duration::from_secs(60);
+/// How long a bad frame is shown.
+const TROUBLE_SHOWN: Duration = Duration::from_secs(60);
+/// Most CALLs of the EVSE that wait for an answer; 1.6 allows one.
+const MOST_UNANSWERED: usize = 64;
+
+/// What does not change while the daemon runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// `None`: the site has no backend; everything is answered here, nothing is kept for it.
+    pub(crate) backend: Option<BackendRules>,
+    /// For an answer to a CALL of our own.
+    pub(crate) own_timeout: Duration,
+    /// The verdict on a card that nothing is known about.
+    pub(crate) accept_unknown: bool,
+}
+
+/// What concerns the backend.
+#[derive(Debug, Clone)]
+pub(crate) struct BackendRules {
+    /// For an answer to a CALL.
+    pub(crate) call_timeout: Duration,
+    /// After this many CALLERRORs a transaction message is dead.
+    pub(crate) attempts: u32,
+    /// Wait before the second attempt; grows by itself with each one.
+    pub(crate) retry_interval: Duration,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub(crate) enum Out {
+    /// Send to the EVSE.
+    South(String),
+    /// Send to the backend.
+    North(String),
+    /// Store together; then call [`Route::stored`].
+    Store { ticket: u64, ops: Vec<Op> },
+    /// Tell the site.
+    Tell(EvseEvent),
+    /// The backend stays silent: close its connection and make a new one.
+    CloseNorth(&'static str),
+}
+
+/// A CALL of the EVSE that waits for its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Asked {
+    id: Id,
+    /// The connection it came over.
+    south: u64,
+}
+
+/// What follows the store's acknowledgement.
+#[derive(Debug)]
+enum After {
+    Nothing,
+    /// The message is kept.
+    Kept(i64),
+    /// It may be sent.
+    Marked(i64),
+    /// The answer may be given.
+    Answer(Asked, String),
+    /// A transaction without a backend is kept.
+    Alone(Asked, String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    Frame,
+    Station,
+    Storage,
+    Backend,
+}
+
+/// A BootNotification that the backend has not heard.
+#[derive(Debug)]
+struct Boot {
+    frame: String,
+    not_before: Mono,
+}
+
+/// The state of one station. After every input, take everything from [`Route::output`].
+#[derive(Debug)]
+pub(crate) struct Route {
+    rules: Rules,
+    rng: fastrand::Rng,
+    out: VecDeque<Out>,
+    tickets: u64,
+    acks: VecDeque<(u64, After)>,
+    connections: u64,
+
+    south: Option<South>,
+    away_since: Option<Mono>,
+    wish: Wish,
+
+    north: Option<North>,
+    live: VecDeque<Live>,
+    /// The backend has accepted this identity at some time.
+    accepted: bool,
+    /// Its last word on the boot was not Accepted: nothing is delivered (1.6 §4.2).
+    gate_closed: bool,
+    boot: Option<Boot>,
+
+    queue: VecDeque<Entry>,
+    next_seq: i64,
+    recent: VecDeque<i64>,
+    dead: u64,
+    transactions: Vec<Transaction>,
+    cards: HashMap<String, Card>,
+
+    troubles: Vec<(Trouble, String, Option<Mono>)>,
+    told_queue: (usize, u64),
+    noted: HashSet<&'static str>,
+}
+
+impl Route {
+    /// Takes up where the last process ended.
+    pub(crate) fn new(rules: Rules, saved: Saved, seed: u64) -> Self {
+        let boot = saved.boot.map(|frame| Boot { frame, not_before: Mono::default() });
+        let mut route = Self {
+            rules,
+            rng: fastrand::Rng::with_seed(seed),
+            out: VecDeque::new(),
+            tickets: 0,
+            acks: VecDeque::new(),
+            connections: 0,
+            south: None,
+            away_since: None,
+            wish: Wish::default(),
+            north: None,
+            live: VecDeque::new(),
+            accepted: saved.accepted,
+            gate_closed: false,
+            boot,
+            queue: saved.messages.into_iter().map(Entry::loaded).collect(),
+            next_seq: saved.next_seq.max(1),
+            recent: saved.recent.into(),
+            dead: saved.dead,
+            transactions: saved.transactions,
+            cards: saved.cards.into_iter().map(|c| (c.id_tag.clone(), c)).collect(),
+            troubles: Vec::new(),
+            told_queue: (0, 0),
+            noted: HashSet::new(),
+        };
+        route.tell_transaction();
+        route.tell_queue();
+        route
+    }
+
+    /// The next thing to do.
+    pub(crate) fn output(&mut self) -> Option<Out> {
+        self.out.pop_front()
+    }
+
+    /// Whether a connection to the backend is of use: the EVSE is there or will soon be again, or something waits.
+    pub(crate) fn wants_north(&self, now: Mono) -> bool {
+        let away = self.away_since.is_some_and(|since| now.since(since) < AWAY);
+        let waits = !self.queue.is_empty() || self.boot.is_some();
+        self.rules.backend.is_some() && (self.south.is_some() || away || waits)
+    }
+
+    /// The site wishes another limit, or the same for longer.
+    pub(crate) fn setpoint(&mut self, now: Now, setpoint: Option<Setpoint>) {
+        if setpoint.is_none() {
+            self.release();
+        }
+        self.wish.want(setpoint);
+        self.go_on(now);
+    }
+
+    /// The store has carried out a ticket, or not. Tickets come back in their order.
+    pub(crate) fn stored(&mut self, now: Now, ticket: u64, outcome: Result<(), StoreError>) {
+        let Some((expected, after)) = self.acks.pop_front() else { return };
+        debug_assert_eq!(expected, ticket);
+        match &outcome {
+            Ok(()) => self.trouble(Trouble::Storage, None),
+            Err(error) => {
+                tracing::error!(%error, "a message of the EVSE is not stored");
+                self.trouble(Trouble::Storage, Some((error.to_string(), None)));
+            }
+        }
+        match after {
+            After::Nothing => {}
+            After::Kept(seq) => self.kept(now, seq, outcome.is_ok()),
+            After::Marked(seq) => self.marked(now, seq, outcome.is_ok()),
+            After::Answer(asked, text) => self.reply(&asked, text),
+            After::Alone(asked, text) if outcome.is_ok() => self.reply(&asked, text),
+            After::Alone(asked, _) => self.refuse(&asked, "InternalError", "not stored, try again"),
+        }
+        self.go_on(now);
+    }
+
+    /// When to call [`Route::timeout`], and what for.
+    pub(crate) fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        let away = self.away_since.map(|since| (since + AWAY, "the EVSE stays away"));
+        let trouble = self.troubles.iter().filter_map(|(_, _, until)| Some(((*until)?, "a bad frame is history")));
+        let all = away.into_iter().chain(trouble).chain(self.south_timeouts()).chain(self.north_timeouts());
+        all.min_by_key(|(at, _)| *at)
+    }
+
+    /// Time has passed.
+    pub(crate) fn timeout(&mut self, now: Now) {
+        if self.away_since.is_some_and(|since| now.mono.since(since) >= AWAY) {
+            self.away_since = None;
+        }
+        let over: Vec<_> = self.troubles.iter().filter(|t| t.2.is_some_and(|at| at <= now.mono)).map(|t| t.0).collect();
+        for trouble in over {
+            self.trouble(trouble, None);
+        }
+        self.south_timeout(now);
+        self.north_timeout(now);
+        self.go_on(now);
+    }
+
+    /// The EVSE did something at the level of the connection that a person should see.
+    pub(crate) fn south_trouble(&mut self, now: Now, what: &str) {
+        self.trouble(Trouble::Frame, Some((what.to_owned(), Some(now.mono + TROUBLE_SHOWN))));
+    }
+
+    /// The backend cannot be reached for a reason that a person should see.
+    pub(crate) fn north_trouble(&mut self, what: &str) {
+        self.trouble(Trouble::Backend, Some((what.to_owned(), None)));
+    }
+
+    /// Sends what may be sent now; the end of every input.
+    fn go_on(&mut self, now: Now) {
+        self.send_south(now);
+        self.send_north(now);
+        self.tell_queue();
+    }
+
+    fn store(&mut self, ops: Vec<Op>, after: After) {
+        self.tickets += 1;
+        self.acks.push_back((self.tickets, after));
+        self.out.push_back(Out::Store { ticket: self.tickets, ops });
+    }
+
+    fn tell(&mut self, event: EvseEvent) {
+        self.out.push_back(Out::Tell(event));
+    }
+
+    fn tell_queue(&mut self) {
+        let queue = (self.queue.len(), self.dead);
+        if queue != self.told_queue {
+            self.told_queue = queue;
+            let waiting = u64::try_from(queue.0).unwrap_or(u64::MAX);
+            self.tell(EvseEvent::Queue { waiting, dead: queue.1 });
+        }
+    }
+
+    /// Begins, changes or ends a trouble; the site sees all of them as one text.
+    fn trouble(&mut self, which: Trouble, what: Option<(String, Option<Mono>)>) {
+        if self.troubles.is_empty() && what.is_none() {
+            return;
+        }
+        let before = self.trouble_text();
+        self.troubles.retain(|(trouble, ..)| *trouble != which);
+        if let Some((text, until)) = what {
+            self.troubles.push((which, text, until));
+        }
+        let after = self.trouble_text();
+        if before != after {
+            self.tell(EvseEvent::Problem(after));
+        }
+    }
+
+    fn trouble_text(&self) -> String {
+        self.troubles.iter().map(|(_, text, _)| text.as_str()).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Logs a cause once per connection of the EVSE.
+    fn note(&mut self, cause: &'static str) {
+        if self.noted.insert(cause) {
+            tracing::warn!("{cause}");
+        }
+    }
+
+    /// Answers a CALL of the EVSE if its connection still stands.
+    fn reply(&mut self, asked: &Asked, text: String) {
+        if self.south.as_ref().is_some_and(|s| s.connection == asked.south) {
+            self.out.push_back(Out::South(text));
+        }
+    }
+
+    fn refuse(&mut self, asked: &Asked, code: &str, why: &str) {
+        self.reply(asked, super::frame::error(&asked.id, code, why));
+    }
+
+    fn uuid(&mut self) -> String {
+        uuid::Builder::from_random_bytes(self.rng.u128(..).to_be_bytes()).into_uuid().to_string()
+    }
+}

@@ -1,0 +1,330 @@
+//! The side of the backend: its frames, and the EVSE's CALLs on their way to it.
+//!
+//! Order on the way north (G-14): a BootNotification, then what is live, then the durable queue.
+
+use super::{
+    super::{
+        frame::{self, Frame, Id, Number},
+        queue::Op,
+        v16::{
+            message::{self, ClearChargingProfile, SITE_PURPOSE, SetChargingProfile, StatusAnswer, Verdict},
+            table::{self, Down, Offline, Up},
+        },
+    },
+    After, Asked, Out, Route, Trouble, south::BackendCall,
+};
+use crate::{
+    site::event::EvseEvent,
+    time::{Mono, Now},
+};
+use std::time::Duration;
+
+/// After this many CALLs without an answer in between the connection is made anew.
+const MOST_SILENT: u32 = 2;
+
+/// The connection to the backend.
+#[derive(Debug)]
+pub(super) struct North {
+    /// Which one; rises.
+    connection: u64,
+    outstanding: Option<Outstanding>,
+    silent: u32,
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    key: String,
+    until: Mono,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Live(Live),
+    /// A boot that was answered here.
+    Boot,
+    Queued(i64),
+}
+
+/// A CALL of the EVSE that waits for the backend.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) asked: Asked,
+    pub(super) way: Up,
+    pub(super) frame: String,
+    /// For `Authorize`.
+    pub(super) id_tag: String,
+    pub(super) until: Mono,
+}
+
+impl Live {
+    fn is_boot(&self) -> bool {
+        self.way == Up::Live(Offline::Boot)
+    }
+}
+
+impl Route {
+    /// The backend is connected.
+    pub(crate) fn north_up(&mut self, now: Now) {
+        self.connections += 1;
+        self.north = Some(North { connection: self.connections, outstanding: None, silent: 0 });
+        self.trouble(Trouble::Backend, None);
+        if let Some(boot) = &mut self.boot {
+            boot.not_before = now.mono;
+        }
+        self.tell(EvseEvent::Backend(true));
+        self.retry_now();
+        self.go_on(now);
+    }
+
+    /// The backend is gone. Whoever waits for it is answered here.
+    pub(crate) fn north_down(&mut self, now: Now) {
+        let Some(north) = self.north.take() else { return };
+        let outstanding = north.outstanding.and_then(|o| match o.what {
+            What::Live(live) => Some(live),
+            What::Boot | What::Queued(_) => None,
+        });
+        let waiting: Vec<_> = outstanding.into_iter().chain(std::mem::take(&mut self.live)).collect();
+        for live in waiting {
+            self.answer_here(now, live);
+        }
+        self.answer_all_kept(now);
+        self.tell(EvseEvent::Backend(false));
+        self.go_on(now);
+    }
+
+    /// The backend sent a text.
+    pub(crate) fn north_frame(&mut self, now: Now, text: String) {
+        let Some(north) = &self.north else { return };
+        let connection = north.connection;
+        match frame::peek(&text) {
+            Ok(Frame::Call { id, action, payload }) => {
+                let call = self.arbitrate(connection, id, &action, payload, &text);
+                if let Some(call) = call {
+                    self.call_south(call);
+                }
+            }
+            Ok(Frame::Answer { id, payload }) => {
+                let payload = payload.to_owned();
+                self.north_answer(now, &id, Ok(&payload), text);
+            }
+            Ok(Frame::Error { id, code }) => self.north_answer(now, &id, Err(&code), text),
+            Ok(Frame::Unknown) => self.note("the backend sends message types that OCPP 1.6 does not know"),
+            Err(bad) => {
+                self.note("the backend sends malformed frames");
+                if let Some(id) = bad.id {
+                    self.answer_north(connection, frame::error(&id, "FormationViolation", bad.why));
+                }
+            }
+        }
+        self.go_on(now);
+    }
+
+    /// What becomes of a CALL of the backend on its way south; `None` if it is answered here.
+    fn arbitrate(&mut self, north: u64, id: Id, action: &str, payload: &str, text: &str) -> Option<BackendCall> {
+        let mut restore = false;
+        let path: &[&str] = match table::down(action) {
+            Down::Pass => &[],
+            Down::Translate(path) => path,
+            Down::Arbitrate(path) => {
+                let profile = message::read::<SetChargingProfile>(payload).cs_charging_profiles.unwrap_or_default();
+                if profile.charging_profile_purpose == SITE_PURPOSE {
+                    self.note("the backend wants to set ChargePointMaxProfile, which belongs to the site");
+                    self.answer_north(north, frame::result(&id, r#"{"status":"Rejected"}"#));
+                    return None;
+                }
+                restore = profile.charging_profile_id.is_some_and(|id| self.wish.avoid(id));
+                path
+            }
+            Down::Restore => {
+                let clear: ClearChargingProfile = message::read(payload);
+                let purpose = clear.charging_profile_purpose;
+                restore = match clear.id {
+                    Some(id) => self.wish.is_profile(id),
+                    // Connector and stack level are not looked at: boxes do not agree on what they match.
+                    None => purpose.is_empty() || purpose == SITE_PURPOSE,
+                };
+                &[]
+            }
+        };
+        let number = if path.is_empty() { None } else { Number::find(text, payload, path) };
+        let known = number.and_then(|number| {
+            let transaction = self.transactions.iter().rev().find(|t| t.backend_id == Some(number.value) && t.told)?;
+            Some(number.put(text, transaction.id))
+        });
+        Some(BackendCall { id, frame: known.unwrap_or_else(|| text.to_owned()), north, restore })
+    }
+
+    fn north_answer(&mut self, now: Now, id: &Id, outcome: Result<&str, &str>, text: String) {
+        let Some(north) = &mut self.north else { return };
+        let Some(outstanding) = north.outstanding.take_if(|o| o.key == id.key()) else {
+            return self.note("the backend answers calls that nobody waits for");
+        };
+        north.silent = 0;
+        self.backend_lives();
+        match outstanding.what {
+            What::Live(live) => {
+                if live.is_boot() {
+                    self.boot_answered(now, outcome, true);
+                    self.reply(&live.asked, text);
+                    self.booted();
+                    return;
+                }
+                if let Ok(payload) = outcome {
+                    let info = message::read::<Verdict>(payload).id_tag_info;
+                    if let Some(op) = self.learn(&live.id_tag, info, now.wall) {
+                        self.store(vec![op], After::Nothing);
+                    }
+                }
+                self.reply(&live.asked, text);
+            }
+            What::Boot => self.boot_answered(now, outcome, false),
+            What::Queued(seq) => match outcome {
+                Ok(payload) => self.delivered(now, seq, payload, text),
+                Err(code) => self.failed(now, seq, code),
+            },
+        }
+    }
+
+    /// 1.6 §4.2: until the backend accepts, nothing of the queue is sent. `live`: the EVSE hears this answer, too.
+    fn boot_answered(&mut self, now: Now, outcome: Result<&str, &str>, live: bool) {
+        let answer: StatusAnswer = outcome.map(message::read).unwrap_or_default();
+        let accepted = answer.status == "Accepted";
+        if !answer.status.is_empty() {
+            self.gate_closed = !accepted;
+            if accepted != self.accepted {
+                self.accepted = accepted;
+                self.store(vec![Op::Accepted(accepted)], After::Nothing);
+            }
+        }
+        // A boot that the backend cannot process must not hold up what is billed.
+        if self.boot.is_some() && (live || accepted || outcome.is_err()) {
+            self.boot = None;
+            self.store(vec![Op::Boot(None)], After::Nothing);
+        } else if let Some(boot) = &mut self.boot {
+            let seconds = answer.interval.and_then(|s| u64::try_from(s).ok()).unwrap_or(60).clamp(10, 3600);
+            boot.not_before = now.mono + Duration::from_secs(seconds);
+        }
+    }
+
+    /// Sends to the backend if it is still the same connection.
+    pub(super) fn answer_north(&mut self, connection: u64, text: String) {
+        if self.north.as_ref().is_some_and(|n| n.connection == connection) {
+            self.out.push_back(Out::North(text));
+        }
+    }
+
+    /// The EVSE cannot answer.
+    pub(super) fn gone(&mut self, connection: u64, id: &Id) {
+        self.answer_north(connection, frame::error(id, "GenericError", "the charge point does not answer"));
+    }
+
+    /// A CALL of the EVSE that the backend shall answer if it can.
+    pub(super) fn live(&mut self, now: Now, asked: Asked, way: Up, frame: String, id_tag: String) {
+        let Some(rules) = &self.rules.backend else {
+            return self.answer_here(now, Live { asked, way, frame, id_tag, until: now.mono });
+        };
+        let until = now.mono + rules.call_timeout;
+        let call = Live { asked, way, frame, id_tag, until };
+        let same = |other: &Live| other.asked == call.asked && other.frame == call.frame;
+        let outstanding = self.north.as_ref().and_then(|n| n.outstanding.as_ref());
+        if self.live.iter().any(same) || outstanding.is_some_and(|o| matches!(&o.what, What::Live(l) if same(l))) {
+            return self.note("the EVSE repeats a call that is not answered yet");
+        }
+        if self.north.is_some() {
+            self.live.push_back(call);
+        } else {
+            self.answer_here(now, call);
+        }
+    }
+
+    /// How many CALLs of the EVSE wait for their answers.
+    pub(super) fn unanswered(&self) -> usize {
+        self.live.len() + self.queue.iter().rev().take(super::MOST_UNANSWERED).filter(|e| e.asked.is_some()).count()
+    }
+
+    /// Sends the next CALL to the backend, if none is unanswered.
+    pub(super) fn send_north(&mut self, now: Now) {
+        let (Some(north), Some(rules)) = (&mut self.north, &self.rules.backend) else { return };
+        if north.outstanding.is_some() {
+            return;
+        }
+        let until = now.mono + rules.call_timeout;
+        let live = match self.live.iter().position(Live::is_boot) {
+            Some(boot) => self.live.remove(boot),
+            None if self.boot.as_ref().is_some_and(|b| b.not_before <= now.mono) => None,
+            None => self.live.pop_front(),
+        };
+        let (frame, what) = if let Some(live) = live {
+            (live.frame.clone(), What::Live(live))
+        } else if let Some(boot) = self.boot.as_ref().filter(|b| b.not_before <= now.mono) {
+            (boot.frame.clone(), What::Boot)
+        } else if self.boot.is_some() || self.gate_closed {
+            return;
+        } else if let Some((seq, frame)) = self.next_queued(now) {
+            (frame, What::Queued(seq))
+        } else {
+            return;
+        };
+        let key = match frame::peek(&frame) {
+            Ok(Frame::Call { id, .. }) => id.key().to_owned(),
+            _ => return,
+        };
+        if let Some(north) = &mut self.north {
+            north.outstanding = Some(Outstanding { key, until, what });
+            self.out.push_back(Out::North(frame));
+        }
+    }
+
+    /// Whether the way north is free for a new message.
+    pub(super) fn north_is_free(&self) -> bool {
+        self.north.as_ref().is_some_and(|n| n.outstanding.is_none())
+            && self.live.is_empty()
+            && self.boot.is_none()
+            && !self.gate_closed
+    }
+
+    pub(super) fn north_timeouts(&self) -> impl Iterator<Item = (Mono, &'static str)> {
+        let north = self.north.as_ref();
+        let outstanding = north.and_then(|n| Some((n.outstanding.as_ref()?.until, "the backend owes an answer")));
+        let live = self.live.front().map(|l| (l.until, "a call waits too long for the backend"));
+        let free = north.is_some_and(|n| n.outstanding.is_none());
+        let boot = self.boot.as_ref().filter(|_| free).map(|b| (b.not_before, "the boot is sent again"));
+        let queue = self.queue_timeouts(free && self.boot.is_none() && !self.gate_closed);
+        outstanding.into_iter().chain(live).chain(boot).chain(queue)
+    }
+
+    pub(super) fn north_timeout(&mut self, now: Now) {
+        while let Some(live) = self.live.pop_front_if(|l| l.until <= now.mono) {
+            self.late(now, live);
+        }
+        self.queue_timeout(now);
+        let Some(north) = &mut self.north else { return };
+        let Some(outstanding) = north.outstanding.take_if(|o| o.until <= now.mono) else { return };
+        north.silent += 1;
+        let silent = north.silent;
+        match outstanding.what {
+            What::Live(live) => self.late(now, live),
+            What::Boot => {
+                if let Some(boot) = &mut self.boot {
+                    boot.not_before = now.mono + Duration::from_secs(60);
+                }
+            }
+            What::Queued(seq) => self.silent(now, seq),
+        }
+        self.note("the backend does not answer");
+        if silent >= MOST_SILENT {
+            self.out.push_back(Out::CloseNorth("the backend does not answer"));
+        }
+    }
+
+    /// The backend is too slow for a live CALL: answered here if that can be done in its sense, else refused.
+    fn late(&mut self, now: Now, live: Live) {
+        match live.way {
+            Up::Live(Offline::Rejected | Offline::Unknown) => {
+                self.refuse(&live.asked, "GenericError", "the backend does not answer");
+            }
+            _ => self.answer_here(now, live),
+        }
+    }
+}

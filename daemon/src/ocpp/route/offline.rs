@@ -1,0 +1,89 @@
+//! What is answered here while the backend is away or slow (table in `v16::table`, rules G-28 to G-30).
+
+use super::{
+    super::{
+        frame,
+        queue::{Card, Op},
+        v16::{
+            message::{self, IdTagInfo},
+            table::{Kind, Offline, Up},
+        },
+    },
+    After, Boot, Live, Route,
+};
+use crate::time::{Now, Wall};
+
+/// Heartbeat interval handed out with an acceptance.
+const INTERVAL_S: u64 = 300;
+/// When a station that was not accepted asks again.
+const PENDING_INTERVAL_S: u64 = 60;
+
+impl Route {
+    /// Answers a CALL in the backend's place.
+    pub(super) fn answer_here(&mut self, now: Now, call: Live) {
+        let Live { asked, way, frame: text, id_tag, .. } = call;
+        let offline = match way {
+            Up::Live(offline) => offline,
+            Up::Ordered if self.rules.backend.is_some() => return self.keep(now, asked, Kind::Other, text, None, vec![]),
+            Up::Ordered | Up::Meter | Up::Durable(_) => Offline::Empty,
+        };
+        let payload = match offline {
+            Offline::Boot => return self.boot_here(now, &asked, text),
+            Offline::Time => message::heartbeat_answer(now.wall),
+            Offline::Card => message::verdict_answer(&self.verdict(&id_tag, now.wall)),
+            Offline::Empty => "{}".to_owned(),
+            Offline::Rejected => r#"{"status":"Rejected"}"#.to_owned(),
+            Offline::Unknown => return self.refuse(&asked, "NotImplemented", "the backend is not connected"),
+        };
+        self.reply(&asked, frame::result(&asked.id, &payload));
+    }
+
+    /// G-28: Accepted only if the backend has accepted this identity before. It hears of the boot first of all.
+    fn boot_here(&mut self, now: Now, asked: &super::Asked, text: String) {
+        let accepted = self.accepted || self.rules.backend.is_none();
+        if self.rules.backend.is_some() {
+            self.store(vec![Op::Boot(Some(text.clone()))], After::Nothing);
+            self.boot = Some(Boot { frame: text, not_before: now.mono });
+        }
+        let interval = if accepted { INTERVAL_S } else { PENDING_INTERVAL_S };
+        self.reply(asked, frame::result(&asked.id, &message::boot_answer(accepted, now.wall, interval)));
+        self.booted();
+    }
+
+    /// The verdict on a card (G-30): what the backend said last, unless it is out of date, else the policy.
+    pub(super) fn verdict(&self, id_tag: &str, now: Wall) -> IdTagInfo {
+        let with = |status: &str| IdTagInfo { status: status.into(), ..IdTagInfo::default() };
+        match self.cards.get(&id_tag.to_lowercase()) {
+            Some(card) if Wall::parse(&card.info.expiry_date).is_some_and(|until| until <= now) => with("Expired"),
+            // §7.2: this one speaks of a single moment, not of the card.
+            Some(card) if card.info.status == "ConcurrentTx" => with("Accepted"),
+            Some(card) => card.info.clone(),
+            None if self.rules.accept_unknown => with("Accepted"),
+            None => with("Invalid"),
+        }
+    }
+
+    /// Whether anything was heard about the card.
+    pub(super) fn knows(&self, id_tag: &str) -> bool {
+        self.cards.contains_key(&id_tag.to_lowercase())
+    }
+
+    /// Learns a card from a verdict of the backend.
+    pub(super) fn learn(&mut self, id_tag: &str, info: Option<IdTagInfo>, now: Wall) -> Option<Op> {
+        let info = info.filter(|i| !i.status.is_empty() && !id_tag.is_empty())?;
+        let id_tag = id_tag.to_lowercase();
+        let known = self.cards.get(&id_tag);
+        // A card that is used all day is written once an hour.
+        if known.is_some_and(|k| k.info == info && now.0.saturating_sub(k.heard.0) < 3_600_000) {
+            return None;
+        }
+        let card = Card { id_tag: id_tag.clone(), info, heard: now };
+        self.cards.insert(id_tag, card.clone());
+        if self.cards.len() > super::super::queue::CARDS
+            && let Some(oldest) = self.cards.values().min_by_key(|c| c.heard).map(|c| c.id_tag.clone())
+        {
+            self.cards.remove(&oldest);
+        }
+        Some(Op::Card(card))
+    }
+}

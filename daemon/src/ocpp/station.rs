@@ -1,0 +1,388 @@
+//! One station: its route, its two connections, its share of the store.
+//!
+//! In: upgrade requests of the EVSE, the site's setpoints. Out: facts for the site. Invariant: this task alone moves
+//! the route; every other task of the station only carries frames and ends with its connection.
+//!
+//! ```text
+//!   request ─┬─ backend connected, resting or not ready ──────────────→ accept
+//!            └─ dial first, at most 5 s ─┬─ connected, or unreachable ─→ accept
+//!                                        └─ 401, 403, 404 ─────────────→ the same to the EVSE
+//!
+//!   north:  off ─EVSE there, or messages wait─→ dialing ─→ up ─end─→ resting ─→ dialing …
+//! ```
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesOrdered};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Error,
+    handshake::{Refusal, Request, Socket},
+    queue,
+    route::{BackendRules, Out, Route, Rules},
+    socket::{self, End, Heard, Link},
+    uplink::{self, Backoff, Failure},
+    v16::SUBPROTOCOL,
+};
+use crate::{
+    clock::Clock,
+    config, control,
+    ids::{EvseId, Identity},
+    plan::Setpoint,
+    site::Event,
+    smgw::Dial,
+    store::{Store, StoreError},
+    time::Mono,
+};
+
+/// How long an EVSE waits for us to ask the backend about it.
+const ASK_FIRST: Duration = Duration::from_secs(5);
+/// How long a refusal by the backend is repeated without asking again.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
+/// For connections to end after we said goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+type Dialing = Pin<Box<dyn Future<Output = Result<Socket, Failure>> + Send>>;
+type Ack = Pin<Box<dyn Future<Output = (u64, Result<(), StoreError>)> + Send>>;
+
+enum North {
+    Off,
+    Resting(Mono),
+    Dialing(Dialing),
+    Up { link: Link, since: Mono },
+}
+
+/// A station's task.
+pub(super) struct Station {
+    pub(super) evse: EvseId,
+    pub(super) identity: Identity,
+    pub(super) setpoint: watch::Receiver<Option<Setpoint>>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) config: config::Ocpp,
+    pub(super) backend: Option<(config::Backend, Arc<dyn Dial>)>,
+    pub(super) events: control::Events,
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+}
+
+struct Running {
+    station: Station,
+    route: Route,
+    acks: FuturesOrdered<Ack>,
+    links: JoinSet<()>,
+    heard: mpsc::Sender<(u64, Heard)>,
+    connections: u64,
+    south: Option<Link>,
+    north: North,
+    backoff: Backoff,
+    waiting: Option<(Request, Mono)>,
+    refused: Option<(u16, Mono)>,
+}
+
+impl Station {
+    /// Takes up the stored state, then runs until stopped.
+    pub(super) async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let identity = self.identity.clone();
+        let loaded = self.store.read(move |db| queue::load(db, &identity)).await;
+        let saved = loaded.map_err(|source| Error::Store { identity: self.identity.clone(), source })?;
+        let backend = self.backend.as_ref().map(|(backend, _)| BackendRules {
+            call_timeout: backend.call_timeout,
+            attempts: backend.attempts,
+            retry_interval: backend.retry_interval,
+        });
+        let rules = Rules {
+            backend,
+            own_timeout: self.config.call_timeout,
+            accept_unknown: self.config.accept_unknown_offline,
+        };
+        let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
+        let (heard, inbox) = mpsc::channel(64);
+        let mut running = Running {
+            route: Route::new(rules, saved, seed),
+            station: self,
+            acks: FuturesOrdered::new(),
+            links: JoinSet::new(),
+            heard,
+            connections: 0,
+            south: None,
+            north: North::Off,
+            backoff: Backoff::default(),
+            waiting: None,
+            refused: None,
+        };
+        running.turn(inbox, &stop).await;
+        running.leave().await;
+        Ok(())
+    }
+}
+
+impl Running {
+    async fn turn(&mut self, mut inbox: mpsc::Receiver<(u64, Heard)>, stop: &CancellationToken) {
+        let first = self.station.setpoint.borrow_and_update().clone();
+        self.route.setpoint(self.station.clock.now(), first);
+        let mut wishes = true;
+        loop {
+            self.reach_north();
+            self.carry_out().await;
+            let wake = self.wake();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(request) = self.station.requests.recv() => self.request(request).await,
+                Some((id, heard)) = inbox.recv() => self.heard(id, heard),
+                Some((ticket, outcome)) = self.acks.next(), if !self.acks.is_empty() => {
+                    self.route.stored(self.station.clock.now(), ticket, outcome);
+                }
+                changed = self.station.setpoint.changed(), if wishes => {
+                    wishes = changed.is_ok();
+                    let wish = self.station.setpoint.borrow_and_update().clone();
+                    self.route.setpoint(self.station.clock.now(), wish);
+                }
+                dialed = dialed(&mut self.north) => self.dialed(dialed).await,
+                Some(end) = self.links.join_next(), if !self.links.is_empty() => {
+                    if let Err(error) = end {
+                        tracing::error!(%error, "a connection ended abnormally");
+                    }
+                }
+                () = tokio::time::sleep(wake) => self.timeout().await,
+            }
+        }
+    }
+
+    /// How long nothing happens by itself.
+    fn wake(&self) -> Duration {
+        let route = self.route.poll_timeout().map(|(at, _)| at);
+        let north = match &self.north {
+            North::Resting(until) => Some(*until),
+            _ => None,
+        };
+        let request = self.waiting.as_ref().map(|(_, until)| *until);
+        let now = self.station.clock.now().mono;
+        let next = [route, north, request].into_iter().flatten().min();
+        next.map_or(Duration::from_secs(3600), |at| at.since(now) + Duration::from_millis(1))
+    }
+
+    async fn timeout(&mut self) {
+        let now = self.station.clock.now();
+        if self.route.poll_timeout().is_some_and(|(at, _)| at <= now.mono) {
+            self.route.timeout(now);
+        }
+        if self.waiting.as_ref().is_some_and(|(_, until)| *until <= now.mono) {
+            tracing::debug!("the backend is slow; the EVSE is accepted without it");
+            self.accept().await;
+        }
+    }
+
+    /// Begins or ends the connection to the backend as it is needed.
+    fn reach_north(&mut self) {
+        let now = self.station.clock.now().mono;
+        let wanted = self.waiting.is_some() || self.route.wants_north(now);
+        match &self.north {
+            North::Off if wanted => self.dial(),
+            North::Resting(until) if wanted && *until <= now => self.dial(),
+            North::Off | North::Resting(_) => {}
+            North::Dialing(_) if !wanted => self.north = North::Off,
+            North::Up { .. } if !wanted => {
+                if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
+                    link.close(CloseCode::Away, "the charge point is away");
+                    self.route.north_down(self.station.clock.now());
+                }
+            }
+            North::Dialing(_) | North::Up { .. } => {}
+        }
+    }
+
+    fn dial(&mut self) {
+        let Some((backend, dial)) = &self.station.backend else { return };
+        let (dial, backend, identity) = (Arc::clone(dial), backend.clone(), self.station.identity.clone());
+        let attempt = uplink::open(dial, backend, identity, SUBPROTOCOL, self.station.config.max_frame);
+        self.north = North::Dialing(Box::pin(attempt));
+    }
+
+    /// The EVSE wants to connect.
+    async fn request(&mut self, request: Request) {
+        if let Some(offered) = &request.protocols
+            && !offered.iter().any(|p| p.eq_ignore_ascii_case(SUBPROTOCOL))
+        {
+            tracing::warn!(?offered, "the EVSE offers no subprotocol that is spoken here; {SUBPROTOCOL} is");
+            return request.refuse(400).await;
+        }
+        let now = self.station.clock.now().mono;
+        if let Some((status, at)) = self.refused
+            && now.since(at) < REFUSAL_HOLDS
+            && !matches!(self.north, North::Up { .. })
+        {
+            return request.refuse(status).await;
+        }
+        let ready = self.station.backend.as_ref().is_some_and(|(_, dial)| dial.ready());
+        self.waiting = Some((request, now + ASK_FIRST));
+        match self.north {
+            North::Dialing(_) if ready => {}
+            North::Off | North::Resting(_) if ready => self.dial(),
+            _ => self.accept().await,
+        }
+    }
+
+    /// Lets the waiting EVSE in; an older connection ends.
+    async fn accept(&mut self) {
+        let Some((request, _)) = self.waiting.take() else { return };
+        let protocol = request.protocols.as_ref().map(|_| SUBPROTOCOL);
+        let accepted = request.accept(protocol, self.station.config.max_frame);
+        let socket = match tokio::time::timeout(GOODBYE, accepted).await {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(error)) => return tracing::debug!(%error, "the EVSE left during its handshake"),
+            Err(_) => return tracing::debug!("the EVSE does not take our answer to its handshake"),
+        };
+        if let Some(older) = self.south.take() {
+            tracing::info!("the EVSE connects again; its older connection is closed");
+            older.close(CloseCode::Policy, "a newer connection took over");
+        }
+        let ping = self.station.config.ping_interval;
+        self.south = Some(self.start(socket, ping));
+        tracing::info!("the EVSE is connected");
+        self.route.south_up(self.station.clock.now());
+    }
+
+    fn start(&mut self, socket: Socket, ping: Duration) -> Link {
+        self.connections += 1;
+        let (link, told) = Link::new(self.connections);
+        self.links.spawn(socket::run(socket, link.id, told, self.heard.clone(), ping));
+        link
+    }
+
+    /// An attempt to reach the backend has ended.
+    async fn dialed(&mut self, outcome: Result<Socket, Failure>) {
+        let now = self.station.clock.now();
+        match outcome {
+            Ok(socket) => {
+                let ping = self.station.backend.as_ref().map_or(ASK_FIRST, |(b, _)| b.ping_interval);
+                let link = self.start(socket, ping);
+                self.north = North::Up { link, since: now.mono };
+                self.refused = None;
+                tracing::info!("the backend is connected");
+                self.route.north_up(now);
+                self.accept().await;
+            }
+            Err(failure) => {
+                self.north = North::Resting(now.mono + self.backoff.after(&failure));
+                tracing::info!(%failure, "no connection to the backend");
+                if !matches!(failure, Failure::Way(crate::smgw::DialError::Failed(_))) {
+                    self.route.north_trouble(&failure.to_string());
+                }
+                if let Failure::Refused(Refusal::Status(status @ (401 | 403 | 404))) = failure {
+                    self.refused = Some((status, now.mono));
+                    if let Some((request, _)) = self.waiting.take() {
+                        tracing::warn!(status, "the backend refuses this identity, and so do we");
+                        request.refuse(status).await;
+                    }
+                }
+                self.accept().await;
+            }
+        }
+    }
+
+    fn heard(&mut self, id: u64, heard: Heard) {
+        let now = self.station.clock.now();
+        let south = self.south.as_ref().is_some_and(|link| link.id == id);
+        let north = matches!(&self.north, North::Up { link, .. } if link.id == id);
+        match heard {
+            Heard::Text(text) if south => self.route.south_frame(now, text),
+            Heard::Text(text) if north => self.route.north_frame(now, text),
+            Heard::End(end) if south => self.south_ended(&end),
+            Heard::End(end) if north => self.north_ended(&end.why),
+            // The last words of a connection that was replaced.
+            Heard::Text(_) | Heard::End(_) => {}
+        }
+    }
+
+    fn south_ended(&mut self, end: &End) {
+        let now = self.station.clock.now();
+        tracing::info!(why = end.why, "the EVSE is gone");
+        self.south = None;
+        if end.broke_rules {
+            tracing::warn!(why = end.why, "the EVSE's connection was closed");
+            self.route.south_trouble(now, &format!("the EVSE's connection was closed: {}", end.why));
+        }
+        self.route.south_down(now);
+    }
+
+    fn north_ended(&mut self, why: &str) {
+        let now = self.station.clock.now();
+        tracing::info!(why, "the backend is gone");
+        if let North::Up { since, .. } = self.north {
+            self.north = North::Resting(now.mono + self.backoff.after_end(now.mono.since(since)));
+            self.route.north_down(now);
+        }
+    }
+
+    /// Does what the route wants done.
+    async fn carry_out(&mut self) {
+        while let Some(out) = self.route.output() {
+            match out {
+                Out::South(text) => {
+                    if self.south.as_ref().is_some_and(|link| !link.send(text)) {
+                        self.south_ended(&stuck());
+                    }
+                }
+                Out::North(text) => match &self.north {
+                    North::Up { link, .. } if !link.send(text) => self.north_ended("it takes no more data"),
+                    _ => {}
+                },
+                Out::Store { ticket, ops } => {
+                    let identity = self.station.identity.clone();
+                    let apply = move |db: &rusqlite::Connection| {
+                        ops.iter().try_for_each(|op| queue::apply(db, &identity, op))
+                    };
+                    let stored = self.station.store.submit(apply);
+                    self.acks.push_back(Box::pin(async move {
+                        let gone = || Err(StoreError::Unavailable("the writer is gone".into()));
+                        (ticket, stored.await.unwrap_or_else(|_| gone()))
+                    }));
+                }
+                Out::Tell(event) => {
+                    let event = Event::Evse(self.station.evse.clone(), event);
+                    if self.station.events.send(event).await.is_err() {
+                        tracing::debug!("the site takes no more events");
+                    }
+                }
+                Out::CloseNorth(why) => {
+                    if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
+                        link.close(CloseCode::Away, why);
+                        let now = self.station.clock.now();
+                        self.north = North::Resting(now.mono + self.backoff.after_end(Duration::ZERO));
+                        self.route.north_down(now);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn leave(mut self) {
+        if let Some(link) = self.south.take() {
+            link.close(CloseCode::Away, "the controller is going down");
+        }
+        if let North::Up { link, .. } = self.north {
+            link.close(CloseCode::Away, "the controller is going down");
+        }
+        // What is left after that is dropped with the set.
+        let all = async { while self.links.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(GOODBYE, all).await;
+    }
+}
+
+fn stuck() -> End {
+    End { why: "it takes no more data".into(), broke_rules: true, close: None }
+}
+
+/// The outcome of the attempt that runs; never, if none does.
+async fn dialed(north: &mut North) -> Result<Socket, Failure> {
+    match north {
+        North::Dialing(attempt) => attempt.await,
+        _ => std::future::pending().await,
+    }
+}

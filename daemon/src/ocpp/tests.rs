@@ -1,0 +1,489 @@
+//! The gateway as its neighbours see it: real sockets, a backend and EVSEs that say what the test wants.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::{
+    WebSocketStream, accept_hdr_async, client_async,
+    tungstenite::{
+        Error as WsError, Message,
+        client::IntoClientRequest,
+        handshake::server::{ErrorResponse, Request, Response},
+    },
+};
+
+use super::*;
+use crate::{
+    site::{
+        Event,
+        event::{ConnectorStatus, EvseEvent},
+    },
+    smgw::{BoxedIo, DialError},
+    store::Writer,
+    units::Milliamps,
+};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// The way to the backend: open or not.
+struct Way {
+    to: std::net::SocketAddr,
+    open: AtomicBool,
+}
+
+impl Dial for Way {
+    fn dial(&self) -> Pin<Box<dyn Future<Output = Result<BoxedIo, DialError>> + Send + '_>> {
+        Box::pin(async {
+            if !self.open.load(Ordering::SeqCst) {
+                return Err(DialError::Failed("the way is closed".into()));
+            }
+            let io = TcpStream::connect(self.to).await.map_err(|e| DialError::Failed(e.to_string()))?;
+            Ok(Box::new(io) as BoxedIo)
+        })
+    }
+
+    fn ready(&self) -> bool {
+        self.open.load(Ordering::SeqCst)
+    }
+}
+
+/// One end of a WebSocket.
+struct Peer(WebSocketStream<TcpStream>);
+
+impl Peer {
+    async fn say(&mut self, value: Value) {
+        self.0.send(Message::text(value.to_string())).await.unwrap();
+    }
+
+    async fn say_text(&mut self, text: &str) {
+        self.0.send(Message::text(text.to_owned())).await.unwrap();
+    }
+
+    async fn hear_text(&mut self) -> String {
+        soon("a frame", async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Text(text))) => return text.as_str().to_owned(),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    other => panic!("{other:?} instead of a frame"),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn hear(&mut self) -> Value {
+        serde_json::from_str(&self.hear_text().await).unwrap()
+    }
+
+    /// Hears a CALL with this action; gives its id and payload.
+    async fn hear_call(&mut self, action: &str) -> (Value, Value) {
+        let frame = self.hear().await;
+        assert_eq!((&frame[0], frame[2].as_str()), (&json!(2), Some(action)), "{frame}");
+        (frame[1].clone(), frame[3].clone())
+    }
+
+    async fn call(&mut self, id: &str, action: &str, payload: Value) -> Value {
+        self.say(json!([2, id, action, payload])).await;
+        let frame = self.hear().await;
+        assert_eq!((&frame[0], &frame[1]), (&json!(3), &json!(id)), "{frame}");
+        frame[2].clone()
+    }
+
+    /// The close code, after whatever else comes; 1006 if there is none.
+    async fn end(&mut self) -> u16 {
+        soon("the end", async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Close(frame))) => return frame.map_or(1005, |f| f.code.into()),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return 1006,
+                }
+            }
+        })
+        .await
+    }
+}
+
+struct Csms(TcpListener);
+
+impl Csms {
+    async fn accept(&self) -> (String, Peer) {
+        self.answer(None).await.unwrap()
+    }
+
+    /// Accepts, or refuses with a status.
+    #[expect(clippy::result_large_err, reason = "the callback's type is given")]
+    async fn answer(&self, status: Option<u16>) -> Result<(String, Peer), WsError> {
+        soon("a connection to the backend", async {
+            let (io, _) = self.0.accept().await.unwrap();
+            let mut path = String::new();
+            let callback = |request: &Request, mut response: Response| {
+                path = request.uri().path().to_owned();
+                assert_eq!(request.headers()["sec-websocket-protocol"], "ocpp1.6");
+                response.headers_mut().insert("sec-websocket-protocol", "ocpp1.6".parse().unwrap());
+                match status {
+                    None => Ok(response),
+                    Some(status) => {
+                        let mut refusal = ErrorResponse::new(None);
+                        *refusal.status_mut() = status.try_into().unwrap();
+                        Err(refusal)
+                    }
+                }
+            };
+            let socket = accept_hdr_async(io, callback).await?;
+            Ok((path, Peer(socket)))
+        })
+        .await
+    }
+}
+
+struct Site {
+    address: std::net::SocketAddr,
+    stop: CancellationToken,
+    running: JoinSet<Result<(), Error>>,
+    events: mpsc::Receiver<Event>,
+    wishes: Vec<watch::Sender<Option<Setpoint>>>,
+    _writer: Writer,
+}
+
+const NAMES: [&str; 2] = ["CP1", "CP|2"];
+
+impl Site {
+    async fn start(dir: &std::path::Path, way: Option<&Arc<Way>>) -> Self {
+        let (store, writer) = Store::open(dir, MIGRATIONS).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (events, heard) = mpsc::channel(1000);
+        let (mut wishes, mut stations) = (vec![], vec![]);
+        for name in NAMES {
+            let (wish, setpoint) = watch::channel(None);
+            wishes.push(wish);
+            stations.push(Station { evse: EvseId::new(name), identity: Identity::new(name), setpoint });
+        }
+        let backend = config::Backend {
+            tls: None,
+            host: "csms.example".into(),
+            port: 80,
+            path: "/ocpp/".into(),
+            ping_interval: Duration::from_secs(60),
+            call_timeout: Duration::from_secs(30),
+            attempts: 2,
+            retry_interval: Duration::from_millis(20),
+        };
+        let parts = Parts {
+            config: config::Ocpp {
+                listen: address,
+                ping_interval: Duration::from_secs(30),
+                call_timeout: Duration::from_secs(10),
+                accept_unknown_offline: true,
+                max_frame: 65_536,
+            },
+            backend: way.map(|way| (backend, Arc::clone(way) as Arc<dyn Dial>)),
+            stations,
+            events,
+            store,
+            clock: Clock::system(),
+            listener,
+        };
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
+        running.spawn(run(parts, stop.clone()));
+        Self { address, stop, running, events: heard, wishes, _writer: writer }
+    }
+
+    async fn try_connect(&self, path: &str, protocol: Option<&str>) -> Result<Peer, WsError> {
+        let io = TcpStream::connect(self.address).await.unwrap();
+        let mut request = format!("ws://{}/{path}", self.address).into_client_request().unwrap();
+        if let Some(protocol) = protocol {
+            request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+        }
+        let (socket, _) = soon("the upgrade", client_async(request, io)).await?;
+        Ok(Peer(socket))
+    }
+
+    async fn connect(&self, path: &str) -> Peer {
+        self.try_connect(path, Some("ocpp1.6")).await.unwrap()
+    }
+
+    async fn refused(&self, path: &str, protocol: Option<&str>) -> u16 {
+        match self.try_connect(path, protocol).await {
+            Err(WsError::Http(response)) => response.status().as_u16(),
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("accepted"),
+        }
+    }
+
+    async fn event(&mut self, evse: &str, mut wanted: impl FnMut(&EvseEvent) -> bool) -> EvseEvent {
+        soon("an event", async {
+            loop {
+                if let Some(Event::Evse(id, event)) = self.events.recv().await
+                    && id.as_str() == evse
+                    && wanted(&event)
+                {
+                    return event;
+                }
+            }
+        })
+        .await
+    }
+
+    async fn end(mut self) {
+        self.stop.cancel();
+        soon("the end", self.running.join_next()).await.unwrap().unwrap().unwrap();
+    }
+}
+
+async fn world(open: bool) -> (tempfile::TempDir, Csms, Arc<Way>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let way = Arc::new(Way { to: listener.local_addr().unwrap(), open: AtomicBool::new(open) });
+    (tempfile::tempdir().unwrap(), Csms(listener), way)
+}
+
+/// Both ends of one station.
+async fn through(site: &Site, csms: &Csms, path: &str) -> (Peer, Peer) {
+    let (evse, (_, backend)) = tokio::join!(site.connect(path), csms.accept());
+    (evse, backend)
+}
+
+fn setpoint(sequence: u64, amps: i64) -> Option<Setpoint> {
+    Some(Setpoint {
+        sequence,
+        limit: Milliamps::amps(amps),
+        failsafe: Milliamps::amps(6),
+        lease: Duration::from_secs(60),
+        reason: "test".into(),
+    })
+}
+
+fn start() -> Value {
+    json!({ "connectorId": 1, "idTag": "CARD", "meterStart": 100, "timestamp": "2026-11-23T12:00:00Z" })
+}
+
+fn stop(id: &Value) -> Value {
+    json!({ "transactionId": id, "meterStop": 900, "timestamp": "2026-11-23T13:00:00Z" })
+}
+
+#[tokio::test]
+async fn frames_pass_byte_for_byte_and_our_own_stay_between() {
+    let (dir, csms, way) = world(true).await;
+    let mut site = Site::start(dir.path(), Some(&way)).await;
+    let (mut evse, (path, mut backend)) = tokio::join!(site.connect("some//CP%7C2"), csms.accept());
+    assert_eq!(path, "/ocpp/CP%7C2");
+    site.event("CP|2", |e| *e == EvseEvent::Connected).await;
+
+    let boot = r#"[2, "b1","BootNotification", {"chargePointModel":"M","chargePointVendor":"V","x":1.0e0}]"#;
+    evse.say_text(boot).await;
+    assert_eq!(backend.hear_text().await, boot);
+    let answer = r#"[3,"b1",{"status":"Accepted", "currentTime":"2026-11-23T12:00:00Z","interval":300 }]"#;
+    backend.say_text(answer).await;
+    assert_eq!(evse.hear_text().await, answer);
+
+    site.wishes[1].send(setpoint(7, 16)).unwrap();
+    let (id, payload) = evse.hear_call("SetChargingProfile").await;
+    assert_eq!(payload["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"][0]["limit"], 16);
+    // A call of the backend waits until ours is answered.
+    backend.say(json!([2, "r1", "Reset", { "type": "Soft" }])).await;
+    evse.say(json!([3, id, { "status": "Accepted" }])).await;
+    assert!(matches!(
+        site.event("CP|2", |e| matches!(e, EvseEvent::Confirmed { .. })).await,
+        EvseEvent::Confirmed { sequence: 7, limit: Milliamps(16_000), .. }
+    ));
+    let (id, _) = evse.hear_call("Reset").await;
+    assert_eq!(id, "r1");
+    evse.say(json!([3, "r1", { "status": "Accepted" }])).await;
+    assert_eq!(backend.hear().await, json!([3, "r1", { "status": "Accepted" }]), "the first answer it hears");
+    let (id, payload) = evse.hear_call("TriggerMessage").await;
+    assert_eq!(payload["requestedMessage"], "MeterValues");
+    evse.say(json!([3, id, { "status": "Accepted" }])).await;
+    evse.say(json!([2, "h", "Heartbeat", {}])).await;
+    assert_eq!(backend.hear_call("Heartbeat").await.0, "h");
+
+    site.end().await;
+    assert_eq!(evse.end().await, 1001);
+    assert_eq!(backend.end().await, 1001);
+}
+
+#[tokio::test]
+async fn a_live_transaction_has_the_backends_id() {
+    let (dir, csms, way) = world(true).await;
+    let mut site = Site::start(dir.path(), Some(&way)).await;
+    let (mut evse, mut backend) = through(&site, &csms, "CP1").await;
+    evse.say(json!([2, "s", "StartTransaction", start()])).await;
+    let (id, payload) = backend.hear_call("StartTransaction").await;
+    assert_eq!((id, payload), (json!("s"), start()));
+    backend.say(json!([3, "s", { "transactionId": 42, "idTagInfo": { "status": "Accepted" } }])).await;
+    assert_eq!(evse.hear().await[2]["transactionId"], 42);
+    let event = site.event("CP1", |e| matches!(e, EvseEvent::Transaction(t) if t.backend_id.is_some())).await;
+    assert!(matches!(event, EvseEvent::Transaction(t) if t.id == 42 && t.meter_start.0 == 100));
+    evse.say(json!([2, "e", "StopTransaction", stop(&json!(42))])).await;
+    assert_eq!(backend.hear_call("StopTransaction").await.1["transactionId"], 42);
+    backend.say(json!([3, "e", {}])).await;
+    assert_eq!(evse.hear().await, json!([3, "e", {}]));
+    site.event("CP1", |e| *e == EvseEvent::TransactionEnded).await;
+    site.event("CP1", |e| *e == EvseEvent::Queue { waiting: 0, dead: 0 }).await;
+}
+
+#[tokio::test]
+async fn what_happens_while_the_backend_is_away_arrives_afterwards_in_order() {
+    let (dir, csms, way) = world(false).await;
+    let mut site = Site::start(dir.path(), Some(&way)).await;
+    let mut evse = site.connect("CP1").await;
+    let boot = json!({ "chargePointVendor": "V", "chargePointModel": "M" });
+    assert_eq!(evse.call("b", "BootNotification", boot.clone()).await["status"], "Pending");
+    let time = evse.call("h", "Heartbeat", json!({})).await;
+    assert!(crate::time::Wall::parse(time["currentTime"].as_str().unwrap()).is_some());
+    let status = json!({ "connectorId": 1, "status": "Charging", "errorCode": "NoError" });
+    assert_eq!(evse.call("n", "StatusNotification", status).await, json!({}));
+    site.event("CP1", |e| matches!(e, EvseEvent::Status { status: ConnectorStatus::Charging, .. })).await;
+    let started = evse.call("s", "StartTransaction", start()).await;
+    assert_eq!(started["idTagInfo"]["status"], "Accepted");
+    let id = &started["transactionId"];
+    let meter = json!({ "connectorId": 1, "transactionId": id, "meterValue": [] });
+    assert_eq!(evse.call("m", "MeterValues", meter).await, json!({}));
+    assert_eq!(evse.call("e", "StopTransaction", stop(id)).await, json!({}));
+    assert_eq!(evse.call("d", "DataTransfer", json!({ "vendorId": "v" })).await, json!({ "status": "Rejected" }));
+    site.event("CP1", |e| *e == EvseEvent::Queue { waiting: 4, dead: 0 }).await;
+
+    way.open.store(true, Ordering::SeqCst);
+    let (_, mut backend) = csms.accept().await;
+    assert_eq!(backend.hear_call("BootNotification").await, (json!("b"), boot));
+    backend.say(json!([3, "b", { "status": "Accepted", "currentTime": "2026-11-23T12:00:00Z", "interval": 9 }])).await;
+    assert_eq!(backend.hear_call("StatusNotification").await.0, "n");
+    backend.say(json!([3, "n", {}])).await;
+    assert_eq!(backend.hear_call("StartTransaction").await, (json!("s"), start()));
+    backend.say(json!([3, "s", { "transactionId": 9, "idTagInfo": { "status": "Accepted" } }])).await;
+    let (id, payload) = backend.hear_call("MeterValues").await;
+    assert_eq!((id, &payload["transactionId"]), (json!("m"), &json!(9)));
+    backend.say(json!([3, "m", {}])).await;
+    let (id, payload) = backend.hear_call("StopTransaction").await;
+    assert_eq!((id, payload), (json!("e"), stop(&json!(9))));
+    backend.say(json!([3, "e", {}])).await;
+    site.event("CP1", |e| *e == EvseEvent::Queue { waiting: 0, dead: 0 }).await;
+}
+
+#[tokio::test]
+async fn a_restart_loses_nothing_and_repeats_nothing() {
+    let (dir, csms, way) = world(false).await;
+    let site = Site::start(dir.path(), Some(&way)).await;
+    let mut evse = site.connect("CP1").await;
+    let started = evse.call("s", "StartTransaction", start()).await;
+    let id = started["transactionId"].clone();
+    drop(site);
+
+    let mut site = Site::start(dir.path(), Some(&way)).await;
+    let event = site.event("CP1", |e| matches!(e, EvseEvent::Transaction(_))).await;
+    assert!(matches!(event, EvseEvent::Transaction(t) if json!(t.id) == id && t.backend_id.is_none()), "adopted");
+    let mut evse = site.connect("CP1").await;
+    assert_eq!(evse.call("s", "StartTransaction", start()).await["transactionId"], id, "a retry has the same answer");
+    assert_eq!(evse.call("s2", "StartTransaction", start()).await["transactionId"], id);
+    evse.call("e", "StopTransaction", stop(&id)).await;
+    evse.call("e2", "StopTransaction", stop(&id)).await;
+    way.open.store(true, Ordering::SeqCst);
+    let (_, mut backend) = csms.accept().await;
+    assert_eq!(backend.hear_call("StartTransaction").await.0, "s");
+    // The backend vanishes before it answers: the same bytes again.
+    drop(backend);
+    let (_, mut backend) = csms.accept().await;
+    assert_eq!(backend.hear_call("StartTransaction").await, (json!("s"), start()));
+    backend.say(json!([3, "s", { "transactionId": 5, "idTagInfo": { "status": "Accepted" } }])).await;
+    assert_eq!(backend.hear_call("StopTransaction").await, (json!("e"), stop(&json!(5))));
+    drop((site, backend));
+
+    let site = Site::start(dir.path(), Some(&way)).await;
+    let (_, mut backend) = csms.accept().await;
+    assert_eq!(backend.hear_call("StopTransaction").await, (json!("e"), stop(&json!(5))), "sent, but not answered");
+    backend.say(json!([3, "e", {}])).await;
+    let mut evse = site.connect("CP1").await;
+    assert_eq!(evse.call("e", "StopTransaction", stop(&id)).await, json!({}));
+    evse.say(json!([2, "h", "Heartbeat", {}])).await;
+    assert_eq!(backend.hear_call("Heartbeat").await.0, "h", "nothing came twice");
+}
+
+#[tokio::test]
+async fn the_newer_connection_wins() {
+    let (dir, csms, way) = world(true).await;
+    let site = Site::start(dir.path(), Some(&way)).await;
+    let (mut older, mut backend) = through(&site, &csms, "CP1").await;
+    let mut newer = site.connect("CP1").await;
+    assert_eq!(older.end().await, 1008);
+    newer.say(json!([2, "h", "Heartbeat", {}])).await;
+    backend.hear_call("Heartbeat").await;
+    backend.say(json!([3, "h", { "currentTime": "2026-11-23T12:00:00Z" }])).await;
+    assert_eq!(newer.hear().await[1], "h", "the backend saw one charge point all along");
+}
+
+#[tokio::test]
+async fn bad_frames_harm_only_their_sender() {
+    let (dir, csms, way) = world(true).await;
+    let mut site = Site::start(dir.path(), Some(&way)).await;
+    let (mut good, mut good_backend) = through(&site, &csms, "CP%7C2").await;
+    let (mut evse, _backend) = through(&site, &csms, "CP1").await;
+
+    evse.say_text("[,{}]").await;
+    evse.say_text(r#"[2,"g","Heartbeat",{]"#).await;
+    let error = evse.hear().await;
+    assert_eq!((&error[0], &error[1], &error[2]), (&json!(4), &json!("g"), &json!("FormationViolation")));
+    let problem = site.event("CP1", |e| matches!(e, EvseEvent::Problem(_))).await;
+    assert!(matches!(problem, EvseEvent::Problem(text) if text.contains("not valid JSON")));
+
+    evse.say_text(&format!(r#"[2,"x","DataTransfer",{{"data":"{}"}}]"#, "x".repeat(100_000))).await;
+    assert_eq!(evse.end().await, 1009);
+    let problem = site.event("CP1", |e| matches!(e, EvseEvent::Problem(p) if p.contains("too much"))).await;
+    assert!(matches!(problem, EvseEvent::Problem(_)));
+    site.event("CP1", |e| *e == EvseEvent::Disconnected).await;
+
+    let mut evse = site.connect("CP1").await;
+    evse.0.send(Message::binary(vec![0xff, 0xfe])).await.unwrap();
+    assert_eq!(evse.end().await, 1003);
+
+    good.say(json!([2, "h", "Heartbeat", {}])).await;
+    assert_eq!(good_backend.hear_call("Heartbeat").await.0, "h");
+}
+
+#[tokio::test]
+async fn who_may_not_in_is_told_why() {
+    let (dir, csms, way) = world(true).await;
+    let mut site = Site::start(dir.path(), Some(&way)).await;
+    assert_eq!(site.refused("ocpp/CP9", Some("ocpp1.6")).await, 404);
+    assert_eq!(site.refused("", Some("ocpp1.6")).await, 404);
+    assert_eq!(site.refused("CP1", Some("ocpp2.0.1")).await, 400);
+    let (status, refusal) = tokio::join!(site.refused("CP1", Some("ocpp1.6")), csms.answer(Some(401)));
+    assert_eq!(status, 401);
+    assert!(refusal.is_err());
+    let problem = site.event("CP1", |e| matches!(e, EvseEvent::Problem(_))).await;
+    assert!(matches!(problem, EvseEvent::Problem(text) if text.contains("401")));
+    // 500 is the backend's own trouble: the EVSE stays with us.
+    let (evse, refusal) = tokio::join!(site.try_connect("CP%7C2", None), csms.answer(Some(500)));
+    assert!(refusal.is_err());
+    let mut evse = evse.unwrap();
+    assert!(evse.call("h", "Heartbeat", json!({})).await["currentTime"].is_string());
+}
+
+#[tokio::test]
+async fn a_site_without_a_backend_charges() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::start(dir.path(), None).await;
+    site.wishes[0].send(setpoint(1, 10)).unwrap();
+    let mut evse = site.connect("CP1").await;
+    let boot = json!({ "chargePointVendor": "V", "chargePointModel": "M" });
+    assert_eq!(evse.call("b", "BootNotification", boot).await["status"], "Accepted");
+    let (id, _) = evse.hear_call("SetChargingProfile").await;
+    evse.say(json!([3, id, { "status": "Rejected" }])).await;
+    site.event("CP1", |e| matches!(e, EvseEvent::Refused { sequence: 1, .. })).await;
+    let id = evse.call("s", "StartTransaction", start()).await["transactionId"].clone();
+    assert!(id.as_i64().unwrap() > 0);
+    assert_eq!(evse.call("e", "StopTransaction", stop(&id)).await, json!({}));
+    site.event("CP1", |e| *e == EvseEvent::TransactionEnded).await;
+}

@@ -1,0 +1,8 @@
+//! What belongs to OCPP 1.6 alone: its messages as far as we act on them, and who answers what.
+
+pub(crate) mod draw;
+pub(crate) mod message;
+pub(crate) mod table;
+
+/// The WebSocket subprotocol (OCPP-J 1.6 §3.1.2).
+pub(crate) const SUBPROTOCOL: &str = "ocpp1.6";

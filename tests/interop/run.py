@@ -1,0 +1,430 @@
+#!/usr/bin/env python3
+"""The main job against peers that nobody here wrote.
+
+A site of charge points (mobilityhouse/ocpp) and a meter (pymodbus) behind the real daemon; a gateway of stunnel and
+dante; a backend (mobilityhouse/ocpp) behind stunnel. Everyone charges, the grid operator limits the site, the uplink is
+cut while transactions start, meter and stop, and comes back. At the end the backend must hold exactly the charge points'
+transactions. Needs root (network namespaces); `setup` installs the rest.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+OCPP_PORT = 8887
+METER_PORT = 5020
+LIMIT = "interop-1"
+VOLTS, PHASES = 230, 3
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=10, help="charge points (default 10, at least 4)")
+    parser.add_argument("--outage", type=float, default=20, help="seconds without uplink (default 20)")
+    parser.add_argument(
+        "--cut", choices=("gateway", "cable"), default="gateway",
+        help="gateway: its TLS is killed; cable: the link is unplugged and nothing is closed (default gateway)",
+    )  # fmt: skip
+    parser.add_argument("--trust", choices=("pin", "ca"), default="pin", help="how the gateway is trusted")
+    parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target/debug", help="where ladewartd lies")
+    parser.add_argument("--keep", action="store_true", help="keep the run's directory")
+    parser.add_argument(
+        "--peers-only", action="store_true", help="without daemon, gateway and limit: the peers alone must agree"
+    )
+    return parser.parse_args()
+
+
+def enter_environment() -> None:
+    """Continues in the environment that `setup` makes."""
+    if os.environ.get("LADEWART_INTEROP") != "1":
+        python = subprocess.run([HERE / "setup"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        os.environ |= {"LADEWART_INTEROP": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        os.execv(python, [python, __file__, *sys.argv[1:]])
+
+
+class Run:
+    def __init__(self, options: argparse.Namespace, directory: pathlib.Path, network: Any) -> None:
+        from processes import Processes
+
+        self.options = options
+        self.directory = directory
+        self.network = network
+        self.processes = Processes(directory)
+        self.names = [f"CP{i:02}" for i in range(1, options.points + 1)]
+        self.socket = directory / "ladewartd.sock"
+        self.begun = time.monotonic()
+        self.limit_watts = 4500 * options.points
+        self.figures: dict[str, Any] = {}
+
+    # Views
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self.begun:6.1f} s  {text}", flush=True)
+
+    def points(self, *kinds: str) -> list[dict[str, Any]]:
+        return self.entries("points", kinds)
+
+    def backend(self, *kinds: str) -> list[dict[str, Any]]:
+        return self.entries("backend", kinds)
+
+    def entries(self, name: str, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
+        from record import read
+
+        return [e for e in read(self.directory / f"{name}.jsonl") if not kinds or e["kind"] in kinds]
+
+    async def ctl(self, *command: str) -> Any:
+        """The answer of ladewartctl, as JSON."""
+        from processes import Failed
+
+        whole = [str(self.options.bin / "ladewartctl"), "--socket", str(self.socket), "--output", "json", *command]
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*whole, stdout=pipe, stderr=pipe)
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+        if process.returncode != 0:
+            raise Failed(f"ladewartctl {' '.join(command)} ended with {process.returncode}: {err.decode().strip()}")
+        return json.loads(out)
+
+    # Programs
+
+    async def start_backend(self) -> None:
+        from gateway import BACKEND_PORT
+
+        file = str(self.directory / "backend.jsonl")
+        command = [sys.executable, str(HERE / "backend.py"), file, str(BACKEND_PORT)]
+        await self.processes.start("backend", self.network.inside("emt", *command))
+        await self.listening("emt", f"127.0.0.1:{BACKEND_PORT}")
+
+    async def start_points(self, url: str, side: str) -> None:
+        command = [sys.executable, str(HERE / "points.py"), str(self.directory), url, str(self.options.points)]
+        command = self.network.inside(side, *command, str(METER_PORT))
+        self.site = await self.processes.start("points", command, stdin=asyncio.subprocess.PIPE)
+
+    async def start_han(self) -> None:
+        from gateway import HAN_PORT
+        from network import HAN_GW
+
+        await self.processes.start("han", self.network.inside("gw", "stunnel", str(self.directory / "han.conf")))
+        await self.listening("gw", f"{HAN_GW}:{HAN_PORT}")
+
+    async def start_gateway(self) -> None:
+        from gateway import CHANNEL_PORT, EMT_PORT, PROXY_PORT
+        from network import TARGET_ADDRESS, WAN_EMT
+
+        inside = self.network.inside
+        await self.processes.start("emt", inside("emt", "stunnel", str(self.directory / "emt.conf")))
+        await self.listening("emt", f"{WAN_EMT}:{EMT_PORT}")
+        await self.processes.start("wan", inside("gw", "stunnel", str(self.directory / "wan.conf")))
+        await self.listening("gw", f"{TARGET_ADDRESS}:{CHANNEL_PORT}")
+        danted = ["danted", "-f", str(self.directory / "danted.conf"), "-p", str(self.directory / "danted.pid")]
+        await self.processes.start("danted", inside("gw", *danted))
+        await self.listening("gw", f"127.0.0.1:{PROXY_PORT}")
+        await self.start_han()
+
+    async def start_daemon(self, configuration: str) -> None:
+        file = self.directory / "ladewart.toml"
+        file.write_text(configuration)
+        command = self.network.inside("cls", str(self.options.bin / "ladewartd"), "--config", str(file))
+        await self.processes.start("ladewartd", command)
+        await self.listening("cls", f"127.0.0.1:{OCPP_PORT}")
+
+    async def listening(self, side: str, address: str) -> None:
+        def is_there() -> bool:
+            shown = subprocess.run(self.network.inside(side, "ss", "-Hltn"), capture_output=True, text=True)
+            return any(line.split()[3] == address for line in shown.stdout.splitlines())
+
+        await self.processes.until(is_there, f"nobody listens on {address}", 20)
+
+    def configuration(self, certificates: Any) -> str:
+        from gateway import CHANNEL_PORT, HAN_PORT
+        from network import HAN_GW, TARGET
+
+        trust = f'{{ pin = "{certificates.pin("gw-han")}" }}'
+        if self.options.trust == "ca":
+            trust = '{ ca = "han-ca.pem", name = "smgw.local" }'
+        evses = "".join(f'\n[[evse]]\nid = "{n.lower()}"\nidentity = "{n}"\nmax = "16 A"\n' for n in self.names)
+        return f"""
+[site]
+name = "interop"
+data = "data"
+[api]
+socket = "{self.socket}"
+[uplink]
+mode = "socks5"
+gateway = "{HAN_GW}:{HAN_PORT}"
+interface = "han0"
+certificate = "cls.pem"
+key = "cls.key"
+trust = {trust}
+backoff_max = "5 s"
+[backend]
+url = "ws://{TARGET}:{CHANNEL_PORT}/ocpp"
+ping_interval = "5 s"
+call_timeout = "10 s"
+retry_interval = "5 s"
+[ocpp]
+listen = "127.0.0.1:{OCPP_PORT}"
+[control]
+raise_dwell = "2 s"
+lease = "30 s"
+[[node]]
+id = "grid"
+fuse = "{12 * len(self.names) + 8} A"
+meter = "main"
+[[meter]]
+id = "main"
+device = "eastron-sdm630"
+address = "127.0.0.1:{METER_PORT}"
+{evses}"""
+
+    # The story
+
+    def command(self, do: str, *names: str) -> None:
+        for name in names:
+            self.site.stdin.write(json.dumps({"do": do, "point": name}).encode() + b"\n")
+
+    def charging(self) -> int:
+        """How many charge points draw now."""
+        sums = self.points("sum")
+        return sums[-1]["charging"] if sums and sums[-1]["draw"] > 0 else 0
+
+    def metered(self, least: int, names: list[str]) -> bool:
+        seen = [e["point"] for e in self.backend("meter")]
+        return all(seen.count(name) >= least for name in names)
+
+    async def booted(self) -> None:
+        count = len(self.names)
+        until = self.processes.until
+        await until(lambda: len(self.points("authorized")) == count, "every charge point authorized", 60)
+        await until(lambda: len(self.backend("triggered")) == count, "the backend triggered every point", 60)
+        refused = [e for e in self.backend("triggered") if e["status"] != "Accepted"]
+        self.figures["backend's calls answered"] = count - len(refused)
+        self.say(f"{count} charge points booted, the backend reached each of them")
+
+    async def limited(self) -> None:
+        async def effective() -> bool:
+            limits = (await self.ctl("limit", "list"))["limits"]
+            return any(l["id"] == LIMIT and l["stage"] == "LIMIT_STAGE_EFFECTIVE" for l in limits)
+
+        answer = await self.ctl("limit", "set", str(self.limit_watts), "--id", LIMIT, "--reason", "interop")
+        self.say(f"the grid operator limits to {self.limit_watts} W: {answer['limit']['stage']}")
+        await self.processes.until(effective, "the limit becomes effective", 60)
+        self.say("the limit is effective (measured)")
+        self.figures["limit stage"] = "EFFECTIVE"
+
+    async def outage(self) -> None:
+        """The uplink is away while transactions go on, begin, end, and do both."""
+        *_, a, b = self.names
+        cut = time.monotonic()
+        if self.options.cut == "cable":
+            self.network.link("down")
+        else:
+            await self.processes.stop("han", signal.SIGKILL)
+        self.say(f"uplink cut ({self.options.cut}); during it {a} and {b} start, {self.names[0]} stops and starts again")
+        self.command("start", a, b)
+        self.command("stop", self.names[0])
+        await self.processes.until(lambda: self.started_since(cut) >= {a, b}, "transactions start offline", 20)
+        self.command("start", self.names[0])
+        self.command("stop", self.names[1], a)
+        stopped = {self.names[0], self.names[1], a}
+        await self.processes.until(lambda: self.since("stop", cut) >= stopped, "transactions stop offline", 20)
+        during = len(self.backend("start", "meter", "stop"))
+        status = (await self.ctl("uplink", "status"))["uplink"]
+        await asyncio.sleep(max(0.0, self.options.outage - (time.monotonic() - cut)))
+        self.say(f"uplink: {status['state']}, {status['last_error'] or 'no error yet'}")
+        if self.options.cut == "cable":
+            self.network.link("up")
+        else:
+            await self.start_han()
+        self.figures["outage s"] = round(time.monotonic() - cut, 1)
+        self.say(f"uplink back after {time.monotonic() - cut:.1f} s")
+        more = lambda: len(self.backend("start", "meter", "stop")) > during  # noqa: E731
+        await self.processes.until(more, "messages flow again", 90)
+        self.figures["flows again after s"] = round(time.monotonic() - cut - self.figures["outage s"], 1)
+
+    def since(self, kind: str, instant: float) -> set[str]:
+        from profiles import time_of
+
+        wall = time.time() - (time.monotonic() - instant)
+        return {e["point"] for e in self.points(kind) if time_of(e["at"]).timestamp() >= wall}
+
+    def started_since(self, instant: float) -> set[str]:
+        return self.since("start", instant)
+
+    async def finish(self) -> None:
+        """All transactions end, everything drains."""
+        self.command("stop", *self.names)
+        begun = {(e["point"], e["tx"]) for e in self.points("start")}
+        ended = lambda: len(self.points("stop")) == len(self.points("start"))  # noqa: E731
+        await self.processes.until(ended, f"{len(begun)} transactions end", 60)
+        count = lambda entries: sum(not e.get("again") for e in entries)  # noqa: E731
+        kinds = ("start", "meter", "stop")
+        sent = count(self.points(*kinds))
+        try:
+            await self.processes.until(lambda: count(self.backend(*kinds)) >= sent, "everything arrives", 120)
+        except Exception as error:  # the comparison says what is missing
+            self.say(str(error))
+        self.say(f"{sent} transaction messages sent, {count(self.backend(*kinds))} at the backend")
+
+    async def evidence(self) -> list[str]:
+        problems = []
+        evses = (await self.ctl("evse", "list"))["evses"]
+        for evse in evses:
+            if evse["queued_messages"] or evse["dead_messages"]:
+                problems.append(f"{evse['id']}: {evse['queued_messages']} queued, {evse['dead_messages']} dead")
+        verified = await self.ctl("journal", "verify")
+        self.figures["journal entries"] = verified["entries"]
+        if not verified["intact"]:
+            problems.append(f"journal broken at {verified['broken_at']}: {verified['problem']}")
+        else:
+            self.say(f"journal verified: {verified['entries']} entries intact")
+        return problems
+
+    async def limit_kept(self) -> list[str]:
+        """From 1 s after acceptance until cleared, the setpoints of charging points stay within the limit."""
+        from profiles import time_of
+
+        limit = next(l for l in (await self.ctl("limit", "list", "--all"))["limits"] if l["id"] == LIMIT)
+        begin = time_of(limit["accepted_at"]).timestamp() + 1.0
+        end = time_of(limit["ended_at"]).timestamp()
+        sums = [(time_of(e["at"]).timestamp(), e["setpoints"]) for e in self.points("sum")]
+        # A sum holds until the next one: the last before the window holds at its beginning.
+        held = [(until, amps) for (at, amps), (until, _) in itertools.pairwise(sums) if until > begin and at < end]
+        amps = self.limit_watts / VOLTS / PHASES
+        worst = max((setpoints for _, setpoints in held), default=0.0)
+        problems = [
+            f"{until - begin:.1f} s after the limit: setpoints {setpoints:.1f} A above {amps:.1f} A"
+            for until, setpoints in held
+            if setpoints > amps + 0.05
+        ]
+        if not held:
+            problems.append("nothing was limited")
+        self.figures["limit A per phase"] = round(amps, 1)
+        self.figures["largest sum of setpoints A"] = worst
+        applied = time_of(limit["effective_at"]).timestamp() - time_of(limit["received_at"]).timestamp()
+        self.figures["received to effective s"] = round(applied, 2)
+        return problems
+
+    async def with_daemon(self) -> list[str]:
+        from gateway import Certificates, write_configurations
+
+        certificates = Certificates(self.directory)
+        write_configurations(self.directory)
+        await self.start_backend()
+        await self.start_gateway()
+        self.say("gateway stands: stunnel, dante, stunnel; backend behind it")
+        await self.start_daemon(self.configuration(certificates))
+        await self.start_points(f"ws://127.0.0.1:{OCPP_PORT}", "cls")
+        await self.booted()
+        first = self.names[:-2]
+        self.command("start", *first)
+        await self.processes.until(lambda: self.metered(2, first), "meter values of every transaction arrive", 90)
+        status = (await self.ctl("uplink", "status"))["uplink"]
+        self.figures["session"] = status["tls_session"]
+        self.say(f"{self.charging()} charging; {status['tls_session']}, proxy reply {status['last_proxy_reply']}")
+        await self.limited()
+        await self.outage()
+        names = {e["point"] for e in self.backend("open")}
+        self.figures["connections of the backend"] = f"{len(self.backend('open'))} by {len(names)}"
+        await self.ctl("limit", "clear", LIMIT)
+        await self.finish()
+        problems = await self.evidence() + await self.limit_kept()
+        code = await self.processes.stop("ladewartd")
+        return problems + ([f"ladewartd ended with code {code}"] if code else [])
+
+    async def peers_alone(self) -> list[str]:
+        from gateway import BACKEND_PORT
+
+        await self.start_backend()
+        await self.start_points(f"ws://127.0.0.1:{BACKEND_PORT}/ocpp", "emt")
+        await self.booted()
+        self.command("start", *self.names)
+        await self.processes.until(lambda: self.metered(2, self.names), "meter values arrive", 60)
+        await self.finish()
+        return []
+
+    async def run(self) -> int:
+        from compare import compare
+
+        try:
+            problems = await (self.peers_alone() if self.options.peers_only else self.with_daemon())
+            rows = compare(self.points(), self.backend())
+        finally:
+            await self.processes.stop_all()
+        return report(rows, problems, self.figures, self.options)
+
+
+def report(rows: list[dict[str, Any]], problems: list[str], figures: dict[str, Any], options: Any) -> int:
+    numbers = [key for key in rows[0] if key not in ("point", "differences")] if rows else []
+    print()
+    width = max(len(key) for key in numbers) if numbers else 0
+    total = {"point": "all", **{key: sum(row[key] for row in rows) for key in numbers}, "differences": []}
+    print("point  " + "  ".join(f"{key:>{max(len(key), 6)}}" for key in numbers) + "  result")
+    for row in [*rows, total]:
+        cells = "  ".join(f"{row[key]:>{max(len(key), 6)}}" for key in numbers)
+        wrong = len(row["differences"]) if row is not total else sum(len(r["differences"]) for r in rows)
+        print(f"{row['point']:5}  {cells}  {'equal' if wrong == 0 else f'{wrong} differences'}")
+    print()
+    for key, value in figures.items():
+        print(f"{key:{max(width, 28)}} {value}")
+    differences = [f"{row['point']}: {text}" for row in rows for text in row["differences"]]
+    for text in [*differences, *problems]:
+        print(f"WRONG: {text}")
+    if not rows:
+        print("WRONG: no transaction took place")
+    failed = bool(differences or problems or not rows)
+    if not options.peers_only:
+        file = ROOT / "target/report/interop.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        peer = "stunnel4, dante-server, mobilityhouse/ocpp, pymodbus"
+        content = {"name": "interop", "unit": "messages, Wh", "rows": [*rows, total], "figures": figures}
+        content |= {"cut": options.cut, "problems": problems, "peer": peer, "passed": not failed}
+        file.write_text(json.dumps(content, indent=2) + "\n")
+        print(f"figures in {file.relative_to(ROOT)}")
+    print("interop: " + ("FAILED" if failed else "passed"))
+    return 1 if failed else 0
+
+
+def main() -> int:
+    options = arguments()
+    if os.geteuid() != 0:
+        print("interop: needs root for its network namespaces", file=sys.stderr)
+        return 2
+    if options.points < 4:
+        print("interop: --points must be at least 4", file=sys.stderr)
+        return 64
+    enter_environment()
+    from network import Network
+    from processes import Failed
+
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(end, lambda *_: sys.exit(143))
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="ladewart-interop-"))
+    code = 1
+    try:
+        with Network() as network:
+            code = asyncio.run(Run(options, directory, network).run())
+    except Failed as error:
+        print(f"interop: FAILED: {error}")
+    finally:
+        if options.keep or code != 0:
+            print(f"logs in {directory}")
+        else:
+            shutil.rmtree(directory)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
