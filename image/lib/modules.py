@@ -67,7 +67,9 @@ def main():
         with open(os.path.join(target, "order"), "w", encoding="ascii") as file:
             file.writelines(f"{name}.ko\n" for name in order)
     else:
-        for name in ("modules.builtin", "modules.order"):
+        for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+            if not os.path.exists(os.path.join(base, name)):
+                continue
             with open(os.path.join(base, name), "rb") as source:
                 with open(os.path.join(target, "usr/lib/modules", version, name), "wb") as copy:
                     copy.write(source.read())

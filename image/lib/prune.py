@@ -30,7 +30,8 @@ def main():
     root, keep, drop = sys.argv[1:4]
     for pattern in lines(drop):
         for path in sorted(glob.glob(os.path.join(root, pattern))):
-            remove(path)
+            if os.path.lexists(path):
+                remove(path)
 
     programs, loaded = set(), set()
     for line in lines(keep):
