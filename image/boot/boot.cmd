@@ -40,7 +40,7 @@ for slot in "${BOOT_ORDER}"; do
             if source ${fit_addr}:arguments; then
                 setenv bootargs "${bootargs} ladewart.slot=${chosen} rauc.slot=${slot}"
                 test -z "${machine_id}" || setenv bootargs "${bootargs} systemd.machine_id=${machine_id}"
-                bootm ${fit_addr} ${fit_addr} ${fdt_addr}
+                bootm ${fit_addr}#ladewart ${fit_addr}:ramdisk ${fdt_addr}
             fi
         fi
         echo "ladewart: slot ${slot} holds nothing that can be booted"

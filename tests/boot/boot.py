@@ -1,0 +1,225 @@
+"""The boot tests. Each case makes its own guest, and says in one line what it saw."""
+
+import argparse
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+import tomllib
+
+import media
+from guest import BUILT, REPO, Failure, Guest
+
+READY = r"ladewart: ready after ([0-9.]+) s"
+CONFIRMED = r"ladewart: slot confirmed"
+CASES = {}
+ROWS = []
+
+
+def case(quick=False):
+    """Registers a case; the first line of its text says what it proves."""
+
+    def register(function):
+        CASES[function.__name__] = (function, quick)
+        return function
+
+    return register
+
+
+def row(what, unit, value):
+    ROWS.append({"what": what, "unit": unit, "value": value})
+    print(f"   {what:44} {value} {unit}", flush=True)
+
+
+def check(holds, text):
+    if not holds:
+        raise Failure(text)
+
+
+def journal(guest):
+    """The exported evidence and what the appliance says of its chain."""
+    entries = [json.loads(line) for line in guest.ctl("--output", "json", "journal", "export").splitlines() if line]
+    guest.ctl("journal", "verify")
+    return entries
+
+
+@case(quick=True)
+def boot():
+    """Factory disk: boots, gets ready, answers `ladewartctl status` over SSH with a key, and nothing else."""
+    with Guest("boot") as guest:
+        guest.start()
+        _, seconds = guest.expect(READY)
+        row("power on to READY, first boot", "s", round(seconds, 1))
+        row("of that in the kernel and after", "s", float(guest.expect(READY)[0][1]))
+        check("not commissioned" in guest.ctl("status"), "the factory site does not show its name")
+        guest.expect(CONFIRMED)
+        refusals(guest)
+
+
+def refusals(guest):
+    """No shell, no other program, no password, no other account, no forwarding."""
+    for words in ([], ["sh"], ["/bin/sh", "-i"], ["ladewartctl;id"], ["scp", "-f", "/etc/passwd"]):
+        done = guest.ssh(*words)
+        check(done.returncode == 64, f"{words!r} ended with {done.returncode}, not refused: {done.stdout}{done.stderr}")
+    tricked = guest.ssh("ladewartctl version $(id) `id` ; id")
+    check("uid=" not in tricked.stdout + tricked.stderr, "a substitution was carried out")
+    for user in ("root", "ladewart", "nobody"):
+        check(guest.ssh("ladewartctl", "status", user=user).returncode == 255, f"{user} was let in")
+    methods = guest.ssh("-v", "true", options=("-o", "PreferredAuthentications=none"))
+    check(methods.returncode == 255, "no authentication was enough")
+    row("ways in besides the key", "", 0)
+
+
+@case(quick=True)
+def power_cut():
+    """An acknowledged limit is in the journal after the power went; identity and host key stay."""
+    with Guest("cut") as guest:
+        guest.start()
+        guest.ctl("limit", "set", "--id", "before-the-cut", "4200 W")
+        before = journal(guest)
+        check(any("before-the-cut" in json.dumps(entry) for entry in before), "the limit is not in the journal")
+        guest.cut()
+        guest.start()
+        _, seconds = guest.expect(READY)
+        row("power on to READY, after a power cut", "s", round(seconds, 1))
+        after = journal(guest)
+        check(after[: len(before)] == before, "entries changed or went missing")
+        row("journal entries kept over the cut", "", len(before))
+
+
+@case()
+def hard_kills():
+    """Twenty power cuts at random times, each after an acknowledged entry: READY every time, nothing lost."""
+    dice = random.Random(7)
+    with Guest("kills") as guest:
+        acknowledged = []
+        for number in range(20):
+            guest.start()
+            if number % 4 == 3:
+                # In the middle of a boot, wherever that is.
+                time.sleep(dice.uniform(1, 40))
+                guest.cut()
+                continue
+            guest.expect(READY)
+            kept = {json.dumps(entry, sort_keys=True) for entry in journal(guest)}
+            lost = [entry for entry in acknowledged if entry not in kept]
+            check(not lost, f"after cut {number}: {len(lost)} acknowledged entries are gone")
+            guest.ctl("limit", "set", "--id", f"cut-{number}", "4200 W")
+            acknowledged = [json.dumps(entry, sort_keys=True) for entry in journal(guest)]
+            guest.cut()
+        row("power cuts survived", "", 20)
+        row("acknowledged entries lost", "", 0)
+
+
+@case()
+def slots():
+    """A slot that cannot be booted, or whose root is damaged, gives way to the other within three tries."""
+    faults = {
+        "boot image damaged": lambda disk: media.damage(disk, "boot-a", 4 << 20),
+        "boot image missing": lambda disk: media.wipe(disk, "boot-a"),
+        "root's first block damaged": lambda disk: media.damage(disk, "root-a", 0),
+        "root's hash tree damaged": lambda disk: media.wipe(disk, "root-a", after=(BUILT / "root.squashfs").stat().st_size),
+        "root missing": lambda disk: media.wipe(disk, "root-a"),
+        "boot variables damaged": lambda disk: media.damage(disk, "ubootenv", 8),
+    }
+    for name, fault in faults.items():
+        with Guest("slots") as guest:
+            media.write(guest.disk, "boot-b", BUILT / "boot.fit")
+            media.write(guest.disk, "root-b", BUILT / "root.img")
+            fault(guest.disk)
+            guest.start()
+            guest.expect(READY)
+            tries = re.findall(r"ladewart: slot ([AB]), tries left", guest.said())
+            wanted = "A" if name == "boot variables damaged" else "B"
+            check(tries[-1] == wanted, f"{name}: slot {tries[-1]} runs, not {wanted}")
+            check(len(tries) <= 4, f"{name}: {len(tries)} tries")
+            guest.ctl("journal", "verify")
+            row(f"{name}: slot {wanted}, tries", "", len(tries))
+
+
+@case()
+def data_faults():
+    """Whatever the data partition holds, the appliance comes up, limited, and says so."""
+    faults = {
+        "blank": (lambda disk: media.wipe(disk, "data"), None),
+        "superblock damaged": (lambda disk: media.damage(disk, "data", 1024), None),
+        "not a file system": (lambda disk: media.fill(disk, "data"), r"data partition: .*(damaged|holds)"),
+    }
+    for name, (fault, problem) in faults.items():
+        with Guest("data") as guest:
+            fault(guest.disk)
+            guest.start()
+            guest.expect(READY)
+            if problem:
+                guest.expect(problem)
+            else:
+                check("ladewart: data partition:" not in guest.said(), f"{name}: mended, yet a problem is shown")
+            row(f"data partition {name}", "", "says so" if problem else "mended")
+
+
+@case(quick=True)
+def hardening():
+    """What systemd, the file system and the build say of the image, without booting it."""
+    root = BUILT / "root"
+    limits = {"ladewartd": 1.9, "ladewart-failsafe": 1.9, "ladewart-ssh": 4.0}
+    for unit, limit in limits.items():
+        text = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", f"--root={root}", "--no-pager", f"{unit}.service"],
+            capture_output=True, text=True, check=False,
+        ).stdout
+        found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", text)
+        check(found, f"systemd-analyze says nothing of {unit}")
+        row(f"exposure of {unit}.service", "", float(found[1]))
+        check(float(found[1]) <= limit, f"{unit}.service is at {found[1]}, the limit is {limit}")
+    special = subprocess.run(
+        ["unsquashfs", "-lls", BUILT / "root.squashfs"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    setid = [line for line in special if re.match(r"-..[sS]|-.....[sS]", line)]
+    row("set-uid and set-gid files", "", len(setid))
+    check(not setid, f"set-uid: {setid}")
+    writable = [line for line in special if re.match(r"[-d].......w", line) and not re.search(r"squashfs-root/tmp$", line)]
+    check(not writable, f"writable by everybody: {writable}")
+    with (root / "etc/ladewart/site.toml").open("rb") as file:
+        site = tomllib.load(file)
+    check(not site.get("evse"), "the factory configuration lets somebody charge")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", nargs="*", help="cases; none means all")
+    parser.add_argument("--quick", action="store_true", help="boot, READY, ladewartctl, one power cut")
+    parser.add_argument("--list", action="store_true", help="the cases and what they prove")
+    given = parser.parse_args()
+    if given.list:
+        for name, (function, quick) in CASES.items():
+            print(f"{name:14} {'quick' if quick else '     '} {function.__doc__.splitlines()[0]}")
+        return 0
+    unknown = [name for name in given.case if name not in CASES]
+    if unknown:
+        parser.error(f"there is no case {', '.join(unknown)}; there are: {', '.join(CASES)}")
+    chosen = given.case or [name for name, (_, quick) in CASES.items() if quick or not given.quick]
+    failed = []
+    for name in chosen:
+        function = CASES[name][0]
+        print(f"── {name}: {function.__doc__.splitlines()[0]}", flush=True)
+        began = time.monotonic()
+        try:
+            function()
+            print(f"   passed after {time.monotonic() - began:.0f} s", flush=True)
+        except (Failure, subprocess.SubprocessError) as error:
+            failed.append(name)
+            print(f"   failed: {error}", flush=True)
+    ready = [entry["value"] for entry in ROWS if entry["what"].startswith("power on to READY")]
+    if ready:
+        row("power on to READY, median", "s", statistics.median(ready))
+    report = REPO / "target/report"
+    report.mkdir(parents=True, exist_ok=True)
+    (report / "boot.json").write_text(json.dumps({"name": "boot", "unit": "mixed", "rows": ROWS}) + "\n", encoding="utf-8")
+    print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+sys.exit(main())
