@@ -78,7 +78,7 @@ def power_cut():
     """An acknowledged limit is in the journal after the power went; identity and host key stay."""
     with Guest("cut") as guest:
         guest.start()
-        guest.ctl("limit", "set", "--id", "before-the-cut", "4200 W")
+        guest.ctl("limit", "set", "--id", "before-the-cut", "4200")
         before = journal(guest)
         check(any("before-the-cut" in json.dumps(entry) for entry in before), "the limit is not in the journal")
         guest.cut()
@@ -107,7 +107,7 @@ def hard_kills():
             kept = {json.dumps(entry, sort_keys=True) for entry in journal(guest)}
             lost = [entry for entry in acknowledged if entry not in kept]
             check(not lost, f"after cut {number}: {len(lost)} acknowledged entries are gone")
-            guest.ctl("limit", "set", "--id", f"cut-{number}", "4200 W")
+            guest.ctl("limit", "set", "--id", f"cut-{number}", "4200")
             acknowledged = [json.dumps(entry, sort_keys=True) for entry in journal(guest)]
             guest.cut()
         row("power cuts survived", "", 20)
