@@ -5,7 +5,7 @@
 //!   └──failed──▶ Down
 //! ```
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use tokio::sync::watch;
 
@@ -14,7 +14,11 @@ use super::{
     gate::{Gate, Pass},
     socks::Reply,
 };
-use crate::{clock::Clock, time::Wall, tls::Alert};
+use crate::{
+    clock::Clock,
+    time::Wall,
+    tls::{Alert, Fault},
+};
 
 /// What an attempt failed of.
 #[derive(Debug)]
@@ -153,6 +157,17 @@ impl Attempt {
 #[derive(Debug)]
 pub(super) struct Open {
     ledger: Arc<Ledger>,
+}
+
+impl Open {
+    /// The connection's end in words; an alert is kept for the status.
+    pub(super) fn broken(&self, error: &io::Error) -> io::Error {
+        let fault = Fault::new(error);
+        if let Some(alert) = fault.alert {
+            self.ledger.edit(|status, _| alert.name.clone_into(&mut status.last_alert));
+        }
+        io::Error::new(error.kind(), fault.to_string())
+    }
 }
 
 impl Drop for Open {

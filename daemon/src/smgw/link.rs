@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::watch,
     time::timeout,
 };
@@ -18,7 +17,7 @@ use super::{
     dial::BoxedIo,
     gate::{Backoff, Gate},
     socks::{Connect, GREETING, Reply, SocksError, Step},
-    tcp,
+    tcp::{self, Line},
 };
 use crate::{
     clock::Clock,
@@ -179,7 +178,7 @@ impl Shared {
         Ok(if rest.is_empty() { Box::new(tls) } else { Box::new(Preceded::new(rest, tls)) })
     }
 
-    async fn tls(&self, gateway: &Gateway, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Failure> {
+    async fn tls(&self, gateway: &Gateway, tcp: Line) -> Result<TlsStream<Line>, Failure> {
         let connector = TlsConnector::from(gateway.tls.config());
         let result = timeout(self.step_timeout, connector.connect(gateway.name.clone(), tcp)).await;
         let session = match &result {
@@ -206,7 +205,7 @@ impl Shared {
 }
 
 /// Asks the proxy for the way; what it sent behind its reply belongs to the application.
-async fn socks(tls: &mut TlsStream<TcpStream>, mut connect: Connect) -> Result<Vec<u8>, Failure> {
+async fn socks(tls: &mut TlsStream<Line>, mut connect: Connect) -> Result<Vec<u8>, Failure> {
     let io = |error: std::io::Error| {
         let fault = Fault::new(&error);
         Failure { text: format!("proxy: {fault}"), alert: fault.alert, reply: None }
