@@ -180,7 +180,7 @@ def hardening():
     setid = [line for line in special if re.match(r"-..[sS]|-.....[sS]", line)]
     row("set-uid and set-gid files", "", len(setid))
     check(not setid, f"set-uid: {setid}")
-    writable = [line for line in special if re.match(r"[-d].......w", line) and not re.search(r"squashfs-root/tmp$", line)]
+    writable = [line for line in special if re.match(r"[-d].......w", line) and not re.search(r"squashfs-root(/var)?/tmp$", line)]
     check(not writable, f"writable by everybody: {writable}")
     with (root / "etc/ladewart/site.toml").open("rb") as file:
         site = tomllib.load(file)
