@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 
+import bundles
 import media
 from guest import BUILT, REPO, Failure, Guest
 
@@ -138,6 +139,54 @@ def slots():
             check(len(tries) <= 4, f"{name}: {len(tries)} tries")
             guest.ctl("journal", "verify")
             row(f"{name}: slot {wanted}, tries", "", len(tries))
+
+
+@case()
+def update():
+    """A good bundle runs in the other slot with the journal intact; a bad one changes nothing and is named."""
+    with Guest("update") as guest:
+        guest.start()
+        guest.expect(CONFIRMED)
+        guest.ctl("limit", "set", "--id", "before-the-update", "4200")
+        before = journal(guest)
+        for name, (bundle, words) in bundles.bad(guest.folder).items():
+            guest.forget()
+            guest.upload(bundle)
+            said, _ = guest.expect(r"ladewart: update (refused: [^\r\n]*)")
+            check(re.search(words, said[1]), f"{name}: {said[1]!r} does not say {words!r}")
+            row(f"bundle {name}", "", said[1][:90])
+        guest.forget()
+        began = time.monotonic()
+        guest.upload(BUILT / "update.raucb")
+        guest.expect(r"ladewart: update installed")
+        row("upload and installation", "s", round(time.monotonic() - began, 1))
+        guest.expect(r"ladewart: slot B, tries left")
+        guest.expect(CONFIRMED)
+        check(journal(guest)[: len(before)] == before, "the journal changed")
+        row("journal entries kept over the update", "", len(before))
+        guest.cut()
+        guest.start()
+        guest.expect(r"ladewart: slot B, tries left A=\d B=2")
+        guest.expect(CONFIRMED)
+
+
+@case()
+def power_cut_while_installing():
+    """Power cuts at random moments of an installation: the old slot boots each time, journal intact."""
+    dice = random.Random(11)
+    with Guest("installing") as guest:
+        cuts = 5
+        for _ in range(cuts):
+            guest.start()
+            guest.expect(CONFIRMED)
+            guest.ctl("journal", "verify")
+            check("slot A, tries left" in guest.said(), "the running slot is not A")
+            guest.upload(BUILT / "update.raucb")
+            time.sleep(dice.uniform(0, 6))
+            guest.cut()
+        guest.start()
+        guest.expect(CONFIRMED)
+        row("power cuts while installing, one good slot each time", "", cuts)
 
 
 @case()
