@@ -172,7 +172,7 @@ def update():
 
 @case()
 def power_cut_while_installing():
-    """Power cuts at random moments of an installation: the old slot boots each time, journal intact."""
+    """Power cuts at random moments of an installation: a good slot boots each time, journal intact."""
     dice = random.Random(11)
     with Guest("installing") as guest:
         cuts = 5
@@ -180,7 +180,6 @@ def power_cut_while_installing():
             guest.start()
             guest.expect(CONFIRMED)
             guest.ctl("journal", "verify")
-            check("slot A, tries left" in guest.said(), "the running slot is not A")
             guest.upload(BUILT / "update.raucb")
             time.sleep(dice.uniform(0, 6))
             guest.cut()
