@@ -12,7 +12,7 @@ import tomllib
 
 import bundles
 import media
-from guest import BUILT, REPO, Failure, Guest
+from guest import BUILT, REPO, Failure, Guest, parameters
 
 READY = r"ladewart: ready after ([0-9.]+) s"
 CONFIRMED = r"ladewart: slot confirmed"
@@ -216,6 +216,28 @@ def data_fault(name, fault, problem=None):
 data_fault("blank", lambda disk: media.wipe(disk, "data"))
 data_fault("without_superblock", lambda disk: media.damage(disk, "data", 1024))
 data_fault("of_noise", lambda disk: media.fill(disk, "data"), r"ladewart: data partition: the file system is damaged")
+
+
+@case(quick=True)
+def layout():
+    """Disk, RAUC, U-Boot's script and fw_setenv speak of the same partitions and sizes."""
+    root = BUILT / "root"
+    table = media.names(BUILT / "disk.img")
+    config = (root / "etc/rauc/system.conf").read_text(encoding="utf-8")
+    script = (REPO / "image/boot/boot.cmd").read_text(encoding="utf-8")
+    environment = (root / "etc/fw_env.config").read_text(encoding="utf-8")
+    for name in re.findall(r"by-partlabel/(\S+)", config + environment):
+        check(name in table, f"there is no partition {name}, but RAUC or fw_setenv wants it")
+    for slot in "ab":
+        check({f"boot-{slot}", f"root-{slot}"} <= set(table), f"slot {slot} is not on the disk")
+        check(media.partition(BUILT / "disk.img", f"root-{slot}")[1] >= (BUILT / "root.img").stat().st_size, "root does not fit")
+    size = int(parameters()["UBOOTENV_SIZE"])
+    check(int(re.search(r"setenv env_size (\w+)", script)[1], 16) == size, "boot.cmd has another size of the variables")
+    check(int(re.search(r"setenv env_blocks (\w+)", script)[1], 16) * 512 == size, "boot.cmd reads another size")
+    check(int(environment.split()[-1], 16) == size, "fw_env.config has another size of the variables")
+    row("partitions", "", len(table))
+    for entry in json.loads((BUILT / "sizes.json").read_text(encoding="utf-8"))["rows"]:
+        row(entry["what"], "bytes", entry["bytes"])
 
 
 @case(quick=True)

@@ -16,6 +16,12 @@ def partition(disk, name):
     raise LookupError(f"no partition {name}")
 
 
+def names(disk):
+    """The partitions' names in order."""
+    table = subprocess.run(["sgdisk", "-p", disk], capture_output=True, text=True, check=True).stdout
+    return [line.split()[-1] for line in table.splitlines() if line[:4].strip().isdigit()]
+
+
 def put(disk, at, data):
     with open(disk, "r+b") as file:
         file.seek(at)
