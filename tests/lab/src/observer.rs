@@ -103,3 +103,68 @@ impl Seen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{connection::L123, evse::State};
+
+    fn charging(limit: f64, amps: f64) -> State {
+        State {
+            connected: true,
+            booted: true,
+            plugged: true,
+            status: "Charging",
+            limit,
+            car_phases: 3,
+            currents: [amps; 3],
+            watts: 3.0 * 230.0 * amps,
+            register_wh: 0,
+            transaction: Some(Some(1)),
+            sessions: Vec::new(),
+            waiting: 0,
+        }
+    }
+
+    /// Lets an observer watch one EVSE for `time` and gives what it found.
+    async fn watched(state: State, house: f64, cap: Option<i64>, time: Duration) -> Vec<String> {
+        let (_held, state) = watch::channel(state);
+        let connection = Connection::default();
+        connection.house([house; 3]);
+        connection.wire(L123, state);
+        let observer = Observer::start(connection, 63.0);
+        observer.limit(cap);
+        tokio::time::sleep(time).await;
+        observer.violations()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_safe_is_not_reported() {
+        let found = watched(charging(16.0, 16.0), 47.0, Some(11_040), Duration::from_secs(60)).await;
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_setpoint_above_the_limit_is_reported_after_one_second() {
+        let early = watched(charging(16.0, 6.0), 0.0, Some(10_000), Duration::from_millis(900)).await;
+        assert_eq!(early, Vec::<String>::new());
+        let late = watched(charging(16.0, 6.0), 0.0, Some(10_000), Duration::from_millis(1200)).await;
+        assert!(late[0].contains("may draw 11040 W"), "{late:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_car_that_draws_more_than_the_limit_is_reported() {
+        let found = watched(charging(6.0, 16.0), 0.0, Some(10_000), Duration::from_secs(2)).await;
+        assert!(found[0].contains("the cars draw 11040 W"), "{found:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_overloaded_phase_is_reported_after_five_seconds() {
+        let early = watched(charging(16.0, 16.0), 48.0, None, Duration::from_millis(4900)).await;
+        assert_eq!(early, Vec::<String>::new());
+        let late = watched(charging(16.0, 16.0), 48.0, None, Duration::from_millis(5200)).await;
+        assert!(late[0].starts_with("L1 is at 64.0 A of 63 A"), "{late:?}");
+    }
+}

@@ -271,14 +271,18 @@ impl World {
     }
 
     fn backend_answers(&mut self) {
-        let Some((id, frame, _)) = self.backend.outstanding.take() else {
+        let Some((id, frame, until)) = self.backend.outstanding.take() else {
             return;
         };
+        // Nobody waits for a late answer: the id in it is known to the backend alone.
+        let late = self.now.mono.0 >= until;
         let payload = match frame[2].as_str() {
             Some("StartTransaction") => {
                 self.backend.next_id += 1;
-                self.backend.ids.insert(number(&frame).unwrap(), self.backend.next_id);
-                self.backend.starts.insert(number(&frame).unwrap(), id.clone());
+                if !late {
+                    self.backend.ids.insert(number(&frame).unwrap(), self.backend.next_id);
+                    self.backend.starts.insert(number(&frame).unwrap(), id.clone());
+                }
                 json!({"transactionId": self.backend.next_id, "idTagInfo": {"status": "Accepted"}})
             }
             Some("Heartbeat") => json!({"currentTime": "2026-11-23T12:00:00Z"}),

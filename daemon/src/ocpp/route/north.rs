@@ -261,7 +261,8 @@ impl Route {
         let (Some(north), Some(rules)) = (&mut self.north, &self.rules.backend) else {
             return;
         };
-        if north.outstanding.is_some() {
+        // A connection that is being closed for its silence carries nothing more.
+        if north.outstanding.is_some() || north.silent >= MOST_SILENT {
             return;
         }
         let until = now.mono + rules.call_timeout;
@@ -293,7 +294,7 @@ impl Route {
 
     /// Whether the way north is free for a new message.
     pub(super) fn north_is_free(&self) -> bool {
-        self.north.as_ref().is_some_and(|n| n.outstanding.is_none())
+        self.north.as_ref().is_some_and(|n| n.outstanding.is_none() && n.silent < MOST_SILENT)
             && self.live.is_empty()
             && self.boot.is_none()
             && !self.gate_closed

@@ -92,7 +92,9 @@ impl Route {
             }
         } else if let Some(t) = self.transactions.iter().rev().find(|t| t.id == id) {
             let payload = message::start_answer(t.known_as(), &self.verdict(&t.id_tag, now.wall));
-            self.reply(&asked, frame::result(&asked.id, &payload));
+            let answer = frame::result(&asked.id, &payload);
+            // The id may be on its way to the disk still: the answer goes behind it.
+            self.store(Vec::new(), After::Answer(asked, answer));
         }
     }
 
