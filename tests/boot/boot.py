@@ -1,0 +1,305 @@
+"""The boot tests. Each case makes its own guest, and says in one line what it saw."""
+
+import argparse
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+import tomllib
+
+import bundles
+import media
+from guest import BUILT, REPO, Failure, Guest, parameters
+
+READY = r"ladewart: ready after ([0-9.]+) s"
+CONFIRMED = r"ladewart: slot confirmed"
+CASES = {}
+ROWS = []
+
+
+def case(quick=False):
+    """Registers a case; the first line of its text says what it proves."""
+
+    def register(function):
+        CASES[function.__name__] = (function, quick)
+        return function
+
+    return register
+
+
+def row(what, unit, value):
+    ROWS.append({"what": what, "unit": unit, "value": value})
+    print(f"   {what:44} {value} {unit}", flush=True)
+
+
+def check(holds, text):
+    if not holds:
+        raise Failure(text)
+
+
+def journal(guest):
+    """The exported evidence and what the appliance says of its chain."""
+    entries = [json.loads(line) for line in guest.ctl("--output", "json", "journal", "export").splitlines() if line]
+    guest.ctl("journal", "verify")
+    return entries
+
+
+@case(quick=True)
+def boot():
+    """Factory disk: boots, gets ready, answers `ladewartctl status` over SSH with a key, and nothing else."""
+    with Guest("boot") as guest:
+        guest.start()
+        _, seconds = guest.expect(READY)
+        row("power on to READY, first boot", "s", round(seconds, 1))
+        row("of that in the kernel and after", "s", float(guest.expect(READY)[0][1]))
+        check("not commissioned" in guest.ctl("status"), "the factory site does not show its name")
+        guest.expect(CONFIRMED)
+        refusals(guest)
+
+
+def refusals(guest):
+    """No shell, no other program, no password, no other account, no forwarding."""
+    for words in ([], ["sh"], ["/bin/sh", "-i"], ["ladewartctl;id"], ["scp", "-f", "/etc/passwd"]):
+        done = guest.ssh(*words)
+        check(done.returncode == 64, f"{words!r} ended with {done.returncode}, not refused: {done.stdout}{done.stderr}")
+    tricked = guest.ssh("ladewartctl version $(id) `id` ; id")
+    check("uid=" not in tricked.stdout + tricked.stderr, "a substitution was carried out")
+    for user in ("root", "ladewart", "nobody"):
+        check(guest.ssh("ladewartctl", "status", user=user).returncode == 255, f"{user} was let in")
+    methods = guest.ssh("-v", "true", options=("-o", "PreferredAuthentications=none"))
+    check(methods.returncode == 255, "no authentication was enough")
+    row("ways in besides the key", "", 0)
+
+
+@case(quick=True)
+def power_cut():
+    """An acknowledged limit is in the journal after the power went; the host key stays."""
+    with Guest("cut") as guest:
+        guest.start()
+        guest.ctl("limit", "set", "--id", "before-the-cut", "4200")
+        before = journal(guest)
+        check(any("before-the-cut" in json.dumps(entry) for entry in before), "the limit is not in the journal")
+        guest.cut()
+        guest.start()
+        _, seconds = guest.expect(READY)
+        row("power on to READY, after a power cut", "s", round(seconds, 1))
+        after = journal(guest)
+        check(after[: len(before)] == before, "entries changed or went missing")
+        row("journal entries kept over the cut", "", len(before))
+
+
+@case()
+def hard_kills():
+    """Twenty power cuts at random times, each after an acknowledged entry: READY every time, nothing lost."""
+    dice = random.Random(7)
+    with Guest("kills") as guest:
+        acknowledged = []
+        for number in range(20):
+            guest.start()
+            if number % 4 == 3:
+                # In the middle of a boot, wherever that is.
+                time.sleep(dice.uniform(1, 40))
+                guest.cut()
+                continue
+            guest.expect(READY)
+            kept = {json.dumps(entry, sort_keys=True) for entry in journal(guest)}
+            lost = [entry for entry in acknowledged if entry not in kept]
+            check(not lost, f"after cut {number}: {len(lost)} acknowledged entries are gone")
+            guest.ctl("limit", "set", "--id", f"cut-{number}", "4200")
+            acknowledged = [json.dumps(entry, sort_keys=True) for entry in journal(guest)]
+            guest.cut()
+        row("power cuts survived", "", 20)
+        row("acknowledged entries lost", "", 0)
+
+
+def slot_fault(name, fault, wanted="B"):
+    """One fault of slot A, with a good slot B; a case of its own, so that it can be run alone."""
+
+    def run():
+        with Guest("slot") as guest:
+            media.write(guest.disk, "boot-b", BUILT / "boot.fit")
+            media.write(guest.disk, "root-b", BUILT / "root.img")
+            fault(guest.disk)
+            guest.start()
+            guest.expect(READY)
+            tries = re.findall(r"ladewart: slot ([AB]), tries left", guest.said())
+            check(tries[-1] == wanted, f"slot {tries[-1]} runs, not {wanted}")
+            check(len(tries) <= 4, f"{len(tries)} tries")
+            guest.ctl("journal", "verify")
+            row(f"{name.replace('_', ' ')}: slot {wanted} runs after tries", "", len(tries))
+
+    run.__doc__ = f"Slot A's {name.replace('_', ' ')}: a good slot runs within three tries more, journal intact."
+    CASES[f"slot_{name}"] = (run, False)
+
+
+def behind_root(disk):
+    """The hash tree of slot A."""
+    media.wipe(disk, "root-a", after=(BUILT / "root.squashfs").stat().st_size + 4096)
+
+
+slot_fault("boot_image_damaged", lambda disk: media.damage(disk, "boot-a", 4 << 20))
+slot_fault("boot_image_missing", lambda disk: media.wipe(disk, "boot-a"))
+slot_fault("root_damaged", lambda disk: media.damage(disk, "root-a", 0))
+slot_fault("hash_tree_damaged", behind_root)
+slot_fault("root_missing", lambda disk: media.wipe(disk, "root-a"))
+slot_fault("variables_damaged", lambda disk: media.damage(disk, "ubootenv", 8), wanted="A")
+
+
+@case()
+def update():
+    """A good bundle runs in the other slot with the journal intact; a bad one changes nothing and is named."""
+    with Guest("update") as guest:
+        guest.start()
+        guest.expect(CONFIRMED)
+        guest.ctl("limit", "set", "--id", "before-the-update", "4200")
+        before = journal(guest)
+        for name, (bundle, words) in bundles.bad(guest.folder).items():
+            guest.forget()
+            guest.upload(bundle)
+            said, _ = guest.expect(r"ladewart: update (refused: [^\r\n]*)")
+            check(re.search(words, said[1]), f"{name}: {said[1]!r} does not say {words!r}")
+            row(f"bundle {name}", "", said[1][:90])
+        guest.forget()
+        began = time.monotonic()
+        guest.upload(BUILT / "update.raucb")
+        guest.expect(r"ladewart: update installed")
+        row("upload and installation", "s", round(time.monotonic() - began, 1))
+        guest.expect(r"ladewart: slot B, tries left")
+        guest.expect(CONFIRMED)
+        check(journal(guest)[: len(before)] == before, "the journal changed")
+        row("journal entries kept over the update", "", len(before))
+        guest.cut()
+        guest.start()
+        guest.expect(r"ladewart: slot B, tries left A=\d B=2")
+        guest.expect(CONFIRMED)
+
+
+@case()
+def power_cut_while_installing():
+    """Power cuts at random moments of an installation: a good slot boots each time, journal intact."""
+    dice = random.Random(11)
+    with Guest("installing") as guest:
+        cuts = 5
+        for _ in range(cuts):
+            guest.start()
+            guest.expect(CONFIRMED)
+            guest.ctl("journal", "verify")
+            guest.upload(BUILT / "update.raucb")
+            time.sleep(dice.uniform(0, 6))
+            guest.cut()
+        guest.start()
+        guest.expect(CONFIRMED)
+        row("power cuts while installing, one good slot each time", "", cuts)
+
+
+def data_fault(name, fault, problem=None):
+    """One fault of the data partition: mended, or named while the appliance runs limited."""
+
+    def run():
+        with Guest("data") as guest:
+            fault(guest.disk)
+            guest.start()
+            guest.expect(READY)
+            if problem:
+                guest.expect(problem, patience=60)
+            else:
+                check("ladewart: data partition:" not in guest.said(), "mended, yet a problem is shown")
+            row(f"data partition {name.replace('_', ' ')}", "", "says so" if problem else "mended")
+
+    run.__doc__ = f"A data partition {name.replace('_', ' ')}: comes up, {'limited, and says so' if problem else 'mended'}."
+    CASES[f"data_{name}"] = (run, False)
+
+
+data_fault("blank", lambda disk: media.wipe(disk, "data"))
+data_fault("without_superblock", lambda disk: media.damage(disk, "data", 1024))
+data_fault("of_noise", lambda disk: media.fill(disk, "data"), r"ladewart: data partition: the file system is damaged")
+
+
+@case(quick=True)
+def layout():
+    """Disk, RAUC, U-Boot's script and fw_setenv speak of the same partitions and sizes."""
+    root = BUILT / "root"
+    table = media.names(BUILT / "disk.img")
+    config = (root / "etc/rauc/system.conf").read_text(encoding="utf-8")
+    script = (REPO / "image/boot/boot.cmd").read_text(encoding="utf-8")
+    environment = (root / "etc/fw_env.config").read_text(encoding="utf-8")
+    for name in re.findall(r"by-partlabel/(\S+)", config + environment):
+        check(name in table, f"there is no partition {name}, but RAUC or fw_setenv wants it")
+    for slot in "ab":
+        check({f"boot-{slot}", f"root-{slot}"} <= set(table), f"slot {slot} is not on the disk")
+        check(media.partition(BUILT / "disk.img", f"root-{slot}")[1] >= (BUILT / "root.img").stat().st_size, "root does not fit")
+    size = int(parameters()["UBOOTENV_SIZE"])
+    check(int(re.search(r"setenv env_size (\w+)", script)[1], 16) == size, "boot.cmd has another size of the variables")
+    check(int(re.search(r"setenv env_blocks (\w+)", script)[1], 16) * 512 == size, "boot.cmd reads another size")
+    check(int(environment.split()[-1], 16) == size, "fw_env.config has another size of the variables")
+    row("partitions", "", len(table))
+    for entry in json.loads((BUILT / "sizes.json").read_text(encoding="utf-8"))["rows"]:
+        row(entry["what"], "bytes", entry["bytes"])
+
+
+@case(quick=True)
+def hardening():
+    """What systemd, the file system and the build say of the image, without booting it."""
+    root = BUILT / "root"
+    limits = {"ladewartd": 1.9, "ladewart-failsafe": 1.9, "ladewart-ssh": 4.0}
+    for unit, limit in limits.items():
+        text = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", f"--root={root}", "--no-pager", f"{unit}.service"],
+            capture_output=True, text=True, check=False,
+        ).stdout
+        found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", text)
+        check(found, f"systemd-analyze says nothing of {unit}")
+        row(f"exposure of {unit}.service", "", float(found[1]))
+        check(float(found[1]) <= limit, f"{unit}.service is at {found[1]}, the limit is {limit}")
+    special = subprocess.run(
+        ["unsquashfs", "-lls", BUILT / "root.squashfs"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    setid = [line for line in special if re.match(r"-..[sS]|-.....[sS]", line)]
+    row("set-uid and set-gid files", "", len(setid))
+    check(not setid, f"set-uid: {setid}")
+    writable = [line for line in special if re.match(r"[-d].......w", line) and not re.search(r"squashfs-root(/var)?/tmp$", line)]
+    check(not writable, f"writable by everybody: {writable}")
+    with (root / "etc/ladewart/site.toml").open("rb") as file:
+        site = tomllib.load(file)
+    check(not site.get("evse"), "the factory configuration lets somebody charge")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", nargs="*", help="cases; none means all")
+    parser.add_argument("--quick", action="store_true", help="boot, READY, ladewartctl, one power cut")
+    parser.add_argument("--list", action="store_true", help="the cases and what they prove")
+    given = parser.parse_args()
+    if given.list:
+        for name, (function, quick) in CASES.items():
+            print(f"{name:26} {'quick' if quick else '     '} {function.__doc__.splitlines()[0]}")
+        return 0
+    unknown = [name for name in given.case if name not in CASES]
+    if unknown:
+        parser.error(f"there is no case {', '.join(unknown)}; there are: {', '.join(CASES)}")
+    chosen = given.case or [name for name, (_, quick) in CASES.items() if quick or not given.quick]
+    failed = []
+    for name in chosen:
+        function = CASES[name][0]
+        print(f"── {name}: {function.__doc__.splitlines()[0]}", flush=True)
+        began = time.monotonic()
+        try:
+            function()
+            print(f"   passed after {time.monotonic() - began:.0f} s", flush=True)
+        except (Failure, subprocess.SubprocessError) as error:
+            failed.append(name)
+            print(f"   failed: {error}", flush=True)
+    ready = [entry["value"] for entry in ROWS if entry["what"].startswith("power on to READY")]
+    if ready:
+        row("power on to READY, median", "s", statistics.median(ready))
+    report = REPO / "target/report"
+    report.mkdir(parents=True, exist_ok=True)
+    (report / "boot.json").write_text(json.dumps({"name": "boot", "unit": "mixed", "rows": ROWS}) + "\n", encoding="utf-8")
+    print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+sys.exit(main())
