@@ -311,15 +311,22 @@ impl Peers {
         address
     }
 
+    /// Our side of a gateway there.
+    pub(super) fn side(&self, address: &str, trust: config::Trust) -> config::Gateway {
+        config::Gateway {
+            address: address.to_owned(),
+            interface: None,
+            own: config::Own::Files { certificate: self.file("cls.pem"), key: self.file("cls.key") },
+            trust,
+        }
+    }
+
     pub(super) fn config(&self, gateway: SocketAddr, trust: config::Trust) -> config::Uplink {
         config::Uplink {
-            mode: config::Mode::Socks5(config::Gateway {
-                address: gateway.to_string(),
-                interface: None,
-                certificate: self.file("cls.pem"),
-                key: self.file("cls.key"),
-                trust,
-            }),
+            mode: config::Mode::Socks5(self.side(&gateway.to_string(), trust)),
+            targets: Vec::new(),
+            connections: config::Connections::Many,
+            renew_after: Duration::from_secs(47 * 3600),
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_secs(300),
             step_timeout: Duration::from_secs(5),
@@ -327,7 +334,12 @@ impl Peers {
     }
 
     pub(super) fn trust_ca(&self) -> config::Trust {
-        config::Trust::Ca { file: self.file("gateway-ca.pem"), name: None }
+        self.trust_name(None)
+    }
+
+    pub(super) fn trust_name(&self, name: Option<&str>) -> config::Trust {
+        let ca = config::Anchors { file: self.file("gateway-ca.pem"), name: name.map(str::to_owned) };
+        config::Trust { ca: Some(ca), ..config::Trust::default() }
     }
 
     pub(super) fn backend(&self, tls: bool) -> config::Backend {
@@ -335,6 +347,7 @@ impl Peers {
             tls: tls.then(|| config::BackendTls { ca: self.file("gateway-ca.pem"), identity: None }),
             host: "emt.example".to_owned(),
             port: 9000,
+            target: None,
             path: "/".to_owned(),
             ping_interval: Duration::from_secs(60),
             call_timeout: Duration::from_secs(30),
