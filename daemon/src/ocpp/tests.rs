@@ -354,18 +354,13 @@ async fn what_happens_while_the_backend_is_away_arrives_afterwards_in_order() {
     let meter = json!({ "connectorId": 1, "transactionId": id, "meterValue": [] });
     assert_eq!(evse.call("m", "MeterValues", meter).await, json!({}));
     assert_eq!(evse.call("e", "StopTransaction", stop(id)).await, json!({}));
-    assert_eq!(
-        evse.call("d", "DataTransfer", json!({ "vendorId": "v" })).await,
-        json!({ "status": "Rejected" })
-    );
+    assert_eq!(evse.call("d", "DataTransfer", json!({ "vendorId": "v" })).await, json!({ "status": "Rejected" }));
     site.event("CP1", |e| *e == EvseEvent::Queue { waiting: 4, dead: 0 }).await;
 
     way.open.store(true, Ordering::SeqCst);
     let (_, mut backend) = csms.accept().await;
     assert_eq!(backend.hear_call("BootNotification").await, (json!("b"), boot));
-    backend
-        .say(json!([3, "b", { "status": "Accepted", "currentTime": "2026-11-23T12:00:00Z", "interval": 9 }]))
-        .await;
+    backend.say(json!([3, "b", { "status": "Accepted", "currentTime": "2026-11-23T12:00:00Z", "interval": 9 }])).await;
     assert_eq!(backend.hear_call("StatusNotification").await.0, "n");
     backend.say(json!([3, "n", {}])).await;
     assert_eq!(backend.hear_call("StartTransaction").await, (json!("s"), start()));
@@ -390,16 +385,9 @@ async fn a_restart_loses_nothing_and_repeats_nothing() {
 
     let mut site = Site::start(dir.path(), Some(&way)).await;
     let event = site.event("CP1", |e| matches!(e, EvseEvent::Transaction(_))).await;
-    assert!(
-        matches!(event, EvseEvent::Transaction(t) if json!(t.id) == id && t.backend_id.is_none()),
-        "adopted"
-    );
+    assert!(matches!(event, EvseEvent::Transaction(t) if json!(t.id) == id && t.backend_id.is_none()), "adopted");
     let mut evse = site.connect("CP1").await;
-    assert_eq!(
-        evse.call("s", "StartTransaction", start()).await["transactionId"],
-        id,
-        "a retry has the same answer"
-    );
+    assert_eq!(evse.call("s", "StartTransaction", start()).await["transactionId"], id, "a retry has the same answer");
     assert_eq!(evse.call("s2", "StartTransaction", start()).await["transactionId"], id);
     evse.call("e", "StopTransaction", stop(&id)).await;
     evse.call("e2", "StopTransaction", stop(&id)).await;
@@ -416,11 +404,7 @@ async fn a_restart_loses_nothing_and_repeats_nothing() {
 
     let site = Site::start(dir.path(), Some(&way)).await;
     let (_, mut backend) = csms.accept().await;
-    assert_eq!(
-        backend.hear_call("StopTransaction").await,
-        (json!("e"), stop(&json!(5))),
-        "sent, but not answered"
-    );
+    assert_eq!(backend.hear_call("StopTransaction").await, (json!("e"), stop(&json!(5))), "sent, but not answered");
     backend.say(json!([3, "e", {}])).await;
     let mut evse = site.connect("CP1").await;
     assert_eq!(evse.call("e", "StopTransaction", stop(&id)).await, json!({}));
