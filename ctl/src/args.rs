@@ -15,6 +15,7 @@ pub(crate) struct Cli {
         long,
         global = true,
         env = "LADEWART_SOCKET",
+        hide_env_values = true,
         default_value = "/run/ladewart/ladewartd.sock",
         value_name = "PATH"
     )]

@@ -13,26 +13,16 @@ const CHECK: &str =
 
 /// Connects once; a connection that breaks later is not made anew, because a command says what is now.
 pub(crate) async fn connect(socket: &Path) -> Result<Channel, Failure> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|error| unreachable(socket, &error))?;
+    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, &error))?;
     let mut stream = Some(TokioIo::new(stream));
     let once = tower::service_fn(move |_| {
-        let stream = stream
-            .take()
-            .ok_or_else(|| io::Error::other("the daemon closed the connection"));
+        let stream = stream.take().ok_or_else(|| io::Error::other("the daemon closed the connection"));
         async move { stream }
     });
-    Endpoint::from_static("http://ladewartd")
-        .connect_with_connector(once)
-        .await
-        .map_err(|error| {
-            let why = innermost(&error);
-            Failure::Unreachable(format!(
-                "no daemon answers at {}: {why}; {CHECK}",
-                socket.display()
-            ))
-        })
+    Endpoint::from_static("http://ladewartd").connect_with_connector(once).await.map_err(|error| {
+        let why = innermost(&error);
+        Failure::Unreachable(format!("no daemon answers at {}: {why}; {CHECK}", socket.display()))
+    })
 }
 
 fn unreachable(socket: &Path, error: &io::Error) -> Failure {
@@ -41,9 +31,9 @@ fn unreachable(socket: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => Failure::Denied(format!(
             "you may not open {path}; become a member of the group that owns it, or ask an administrator"
         )),
-        io::ErrorKind::NotFound => Failure::Unreachable(format!(
-            "no daemon answers at {path}: there is no such file; {CHECK}"
-        )),
+        io::ErrorKind::NotFound => {
+            Failure::Unreachable(format!("no daemon answers at {path}: there is no such file; {CHECK}"))
+        }
         io::ErrorKind::ConnectionRefused => Failure::Unreachable(format!(
             "no daemon answers at {path}: nobody listens there any more; {CHECK}"
         )),

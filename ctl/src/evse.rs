@@ -21,9 +21,7 @@ impl Evse {
         let Self::List = self;
         let mut client = EvseServiceClient::new(session.channel().await?);
         let answer = session.call(client.list_evses(v1::ListEvsesRequest {})).await?;
-        session
-            .show("ListEvsesResponse", &answer, |style| list(style, &answer.evses))
-            .await
+        session.show("ListEvsesResponse", &answer, |style| list(style, &answer.evses)).await
     }
 }
 
@@ -50,13 +48,7 @@ pub(crate) fn state(evse: &v1::Evse) -> &'static str {
 pub(crate) fn setpoint(evse: &v1::Evse) -> String {
     evse.setpoint.as_ref().map_or_else(
         || NOTHING.to_owned(),
-        |s| {
-            format!(
-                "{}{}",
-                words::amps(s.milliamps),
-                if s.confirmed { "" } else { " (not confirmed)" }
-            )
-        },
+        |s| format!("{}{}", words::amps(s.milliamps), if s.confirmed { "" } else { " (not confirmed)" }),
     )
 }
 
@@ -87,23 +79,11 @@ fn draw(evse: &v1::Evse) -> String {
 }
 
 fn backend(evse: &v1::Evse) -> String {
-    let link = if evse.backend_connected {
-        "connected"
-    } else {
-        "not connected"
-    };
+    let link = if evse.backend_connected { "connected" } else { "not connected" };
     let counted = |count: u64, what| {
-        if count > 0 {
-            format!(", {count} {what}")
-        } else {
-            String::new()
-        }
+        if count > 0 { format!(", {count} {what}") } else { String::new() }
     };
-    format!(
-        "{link}{}{}",
-        counted(evse.queued_messages, "wait"),
-        counted(evse.dead_messages, "refused")
-    )
+    format!("{link}{}{}", counted(evse.queued_messages, "wait"), counted(evse.dead_messages, "refused"))
 }
 
 fn transaction(evse: &v1::Evse) -> String {
@@ -118,23 +98,13 @@ fn transaction(evse: &v1::Evse) -> String {
 
 /// Why the setpoint is what it is, or what is wrong.
 fn why(evse: &v1::Evse) -> String {
-    let reason = evse
-        .setpoint
-        .as_ref()
-        .map(|s| s.reason.as_str())
-        .unwrap_or_default();
+    let reason = evse.setpoint.as_ref().map(|s| s.reason.as_str()).unwrap_or_default();
     let error = match evse.error_code.as_str() {
         "" => String::new(),
         code => format!("error {code}"),
     };
     let parts = [evse.problem.as_str(), &error, reason];
-    words::text(
-        &parts
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join("; "),
-    )
+    words::text(&parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; "))
 }
 
 /// What matters now: for `status`.
@@ -149,11 +119,7 @@ pub(crate) fn overview(style: &Style, evses: &[v1::Evse]) -> String {
             why(evse),
         ]
     };
-    table(
-        style,
-        &["EVSE", "STATE", "MAY DRAW", "DRAWS", "BACKEND", "WHY"],
-        evses.iter().map(row).collect(),
-    )
+    table(style, &["EVSE", "STATE", "MAY DRAW", "DRAWS", "BACKEND", "WHY"], evses.iter().map(row).collect())
 }
 
 /// Everything.
@@ -197,11 +163,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn samples() -> Vec<v1::Evse> {
-        let currents = |ma| v1::PhaseCurrents {
-            l1_milliamps: ma,
-            l2_milliamps: ma,
-            l3_milliamps: 0,
-        };
+        let currents = |ma| v1::PhaseCurrents { l1_milliamps: ma, l2_milliamps: ma, l3_milliamps: 0 };
         vec![
             v1::Evse {
                 id: "wb1".into(),

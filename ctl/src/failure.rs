@@ -51,10 +51,9 @@ impl From<Status> for Failure {
         match status.code() {
             Code::PermissionDenied | Code::Unauthenticated => Self::Denied(text),
             // What the daemon says itself has no source; a broken connection has one.
-            _ if status.source().is_some() => Self::Unreachable(format!(
-                "the connection to the daemon broke: {}",
-                innermost(&status)
-            )),
+            _ if status.source().is_some() => {
+                Self::Unreachable(format!("the connection to the daemon broke: {}", innermost(&status)))
+            }
             Code::Unimplemented => Self::Wrong(format!(
                 "the daemon does not know this command, it may be of another version: {text}"
             )),
@@ -104,22 +103,12 @@ mod tests {
         let code = |status: Status| Failure::from(status).code();
         assert_eq!(code(Status::permission_denied("user 7 has no role here")), 4);
         assert_eq!(code(Status::invalid_argument("watts: -1 is negative")), 1);
-        assert_eq!(
-            code(Status::unavailable("in force, but not recorded")),
-            1,
-            "the daemon itself said so"
-        );
+        assert_eq!(code(Status::unavailable("in force, but not recorded")), 1, "the daemon itself said so");
         assert_eq!(code(Status::unimplemented("x")), 1);
         let broken = Status::from_error(Box::new(io::Error::from(io::ErrorKind::ConnectionReset)));
         assert_eq!(code(broken), 3);
-        assert_eq!(
-            Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).code(),
-            0
-        );
-        assert_eq!(
-            Failure::from(io::Error::from(io::ErrorKind::StorageFull)).code(),
-            1
-        );
+        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).code(), 0);
+        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::StorageFull)).code(), 1);
     }
 
     #[test]

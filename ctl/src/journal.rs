@@ -36,11 +36,7 @@ impl Journal {
         let mut client = JournalServiceClient::new(session.channel().await?);
         match self {
             Self::Export(Export { from, to, kind }) => {
-                let request = v1::ExportJournalRequest {
-                    from_sequence: from,
-                    to_sequence: to,
-                    kind,
-                };
+                let request = v1::ExportJournalRequest { from_sequence: from, to_sequence: to, kind };
                 let mut entries = session.call(client.export_journal(request)).await?;
                 let json = session.json_or(!session.output.terminal());
                 let style = session.style();
@@ -50,26 +46,17 @@ impl Journal {
                     if std::mem::take(&mut first) {
                         session.output.line(&heading()).await?;
                     }
-                    let text = if json {
-                        json::line("JournalEntry", &entry)?
-                    } else {
-                        row(&style, &entry)
-                    };
+                    let text = if json { json::line("JournalEntry", &entry)? } else { row(&style, &entry) };
                     session.output.line(&text).await?;
                 }
                 Ok(())
             }
             Self::Verify => {
                 // No patience here: a long chain takes its time.
-                let answer = client
-                    .verify_journal(v1::VerifyJournalRequest {})
-                    .await?
-                    .into_inner();
+                let answer = client.verify_journal(v1::VerifyJournalRequest {}).await?.into_inner();
                 let whole = verdict(&answer);
                 if session.json_or(false) {
-                    session
-                        .show("VerifyJournalResponse", &answer, |_| String::new())
-                        .await?;
+                    session.show("VerifyJournalResponse", &answer, |_| String::new()).await?;
                 } else if let Ok(sentence) = &whole {
                     session.output.line(sentence).await?;
                 }
@@ -95,9 +82,7 @@ fn verdict(answer: &v1::VerifyJournalResponse) -> Result<String, String> {
 }
 
 fn columns(number: &str, time: &str, kind: &str, subject: &str, actor: &str, body: &str) -> String {
-    format!("{number:>8}  {time:<24}  {kind:<20}  {subject:<16}  {actor:<14}  {body}")
-        .trim_end()
-        .to_owned()
+    format!("{number:>8}  {time:<24}  {kind:<20}  {subject:<16}  {actor:<14}  {body}").trim_end().to_owned()
 }
 
 fn heading() -> String {
@@ -142,16 +127,9 @@ mod tests {
 
     #[test]
     fn a_broken_chain_is_a_failure_that_names_the_entry() {
-        let intact = v1::VerifyJournalResponse {
-            intact: true,
-            entries: 2,
-            head: "ab".into(),
-            ..Default::default()
-        };
-        assert_eq!(
-            verdict(&intact).unwrap(),
-            "The journal is intact: 2 entries, head ab."
-        );
+        let intact =
+            v1::VerifyJournalResponse { intact: true, entries: 2, head: "ab".into(), ..Default::default() };
+        assert_eq!(verdict(&intact).unwrap(), "The journal is intact: 2 entries, head ab.");
         let broken = v1::VerifyJournalResponse {
             intact: false,
             entries: 4,
@@ -160,9 +138,6 @@ mod tests {
             ..Default::default()
         };
         let says = verdict(&broken).unwrap_err();
-        assert_eq!(
-            says,
-            "the journal is NOT intact from entry 5 on: entry 5 was changed (4 before it fit)"
-        );
+        assert_eq!(says, "the journal is NOT intact from entry 5 on: entry 5 was changed (4 before it fit)");
     }
 }

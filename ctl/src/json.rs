@@ -41,9 +41,7 @@ fn write<F: serde_json::ser::Formatter>(
 ) -> Result<(), Failure> {
     let pool = POOL.as_ref().map_err(wrong)?;
     let full = format!("ladewart.v1.{name}");
-    let descriptor = pool
-        .get_message_by_name(&full)
-        .ok_or_else(|| wrong(format!("{full} is not known")))?;
+    let descriptor = pool.get_message_by_name(&full).ok_or_else(|| wrong(format!("{full} is not known")))?;
     let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map_err(wrong)?;
     message.serialize_with_options(json, &OPTIONS).map_err(wrong)
 }
@@ -66,10 +64,7 @@ mod tests {
             id: "dso-1".into(),
             watts: i64::MAX,
             stage: v1::LimitStage::Effective.into(),
-            valid_from: Some(Timestamp {
-                seconds: 0,
-                nanos: 500_000_000,
-            }),
+            valid_from: Some(Timestamp { seconds: 0, nanos: 500_000_000 }),
             measured_watts: Some(0),
             ..Default::default()
         };
@@ -85,21 +80,13 @@ mod tests {
 
     #[test]
     fn lists_without_members_are_there() {
-        assert_eq!(
-            line("ListEvsesResponse", &v1::ListEvsesResponse::default()).unwrap(),
-            r#"{"evses":[]}"#
-        );
+        assert_eq!(line("ListEvsesResponse", &v1::ListEvsesResponse::default()).unwrap(), r#"{"evses":[]}"#);
     }
 
     #[test]
     fn a_time_out_of_range_is_an_error_and_no_panic() {
-        let entry = v1::JournalEntry {
-            at: Some(Timestamp {
-                seconds: i64::MAX,
-                nanos: -1,
-            }),
-            ..Default::default()
-        };
+        let entry =
+            v1::JournalEntry { at: Some(Timestamp { seconds: i64::MAX, nanos: -1 }), ..Default::default() };
         assert!(matches!(line("JournalEntry", &entry), Err(Failure::Wrong(_))));
     }
 }

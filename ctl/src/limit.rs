@@ -65,27 +65,19 @@ impl Limit {
                 let request = set.request(clock::now(), &TimeZone::system())?;
                 let mut client = GridServiceClient::new(session.channel().await?);
                 let answer = session.call(client.set_limit(request)).await?;
-                session
-                    .show("SetLimitResponse", &answer, |style| set_sentence(style, &answer))
-                    .await
+                session.show("SetLimitResponse", &answer, |style| set_sentence(style, &answer)).await
             }
             Self::Clear { id } => {
                 let mut client = GridServiceClient::new(session.channel().await?);
                 let request = v1::ClearLimitRequest { id: id.clone() };
                 let answer = session.call(client.clear_limit(request)).await?;
-                session
-                    .show("ClearLimitResponse", &answer, |_| {
-                        clear_sentence(&id, answer.change())
-                    })
-                    .await
+                session.show("ClearLimitResponse", &answer, |_| clear_sentence(&id, answer.change())).await
             }
             Self::List { all } => {
                 let mut client = GridServiceClient::new(session.channel().await?);
                 let request = v1::ListLimitsRequest { include_ended: all };
                 let answer = session.call(client.list_limits(request)).await?;
-                session
-                    .show("ListLimitsResponse", &answer, |style| list(style, &answer.limits))
-                    .await
+                session.show("ListLimitsResponse", &answer, |style| list(style, &answer.limits)).await
             }
             Self::Watch => watch(session).await,
         }
@@ -129,9 +121,7 @@ fn timestamp(time: Timestamp) -> prost_types::Timestamp {
 
 async fn watch(session: &mut Session) -> Result<(), Failure> {
     let mut client = GridServiceClient::new(session.channel().await?);
-    let mut changes = session
-        .call(client.watch_limits(v1::WatchLimitsRequest {}))
-        .await?;
+    let mut changes = session.call(client.watch_limits(v1::WatchLimitsRequest {})).await?;
     while let Some(change) = changes.message().await? {
         let Some(limit) = change.limit else { continue };
         let text = if session.json_or(false) {
@@ -238,18 +228,15 @@ pub(crate) fn list(style: &Style, limits: &[v1::Limit]) -> String {
             words::watts(limit.watts),
             stage(limit.stage()).to_owned(),
             style.time(reached(limit)),
-            limit
-                .measured_watts
-                .map_or_else(|| NOTHING.to_owned(), words::watts),
+            limit.measured_watts.map_or_else(|| NOTHING.to_owned(), words::watts),
             style.time(limit.valid_from.as_ref()),
             until(style, limit),
             words::text(&format!("{} ({})", limit.issuer, limit.role)),
             words::text(&limit.reason),
         ]
     };
-    let headings = [
-        "LIMIT", "NODE", "POWER", "STAGE", "REACHED", "MEASURED", "FROM", "UNTIL", "BY", "REASON",
-    ];
+    let headings =
+        ["LIMIT", "NODE", "POWER", "STAGE", "REACHED", "MEASURED", "FROM", "UNTIL", "BY", "REASON"];
     table(style, &headings, limits.iter().map(row).collect())
 }
 
@@ -299,22 +286,11 @@ pub(crate) mod tests {
     #[test]
     fn changes_and_answers_are_sentences() {
         let style = Style::fixed();
-        let [first, second] = &samples()[..] else {
-            panic!("two")
-        };
+        let [first, second] = &samples()[..] else { panic!("two") };
         let answer = |limit: &v1::Limit, change: Change| {
-            set_sentence(
-                &style,
-                &v1::SetLimitResponse {
-                    limit: Some(limit.clone()),
-                    change: change.into(),
-                },
-            )
+            set_sentence(&style, &v1::SetLimitResponse { limit: Some(limit.clone()), change: change.into() })
         };
-        let later = v1::Limit {
-            valid_from: Style::ago(-60),
-            ..first.clone()
-        };
+        let later = v1::Limit { valid_from: Style::ago(-60), ..first.clone() };
         let sentences = [
             news(&style, first),
             news(&style, second),
@@ -337,9 +313,7 @@ pub(crate) mod tests {
         }
         let line = Line::try_parse_from([&["set"], args].concat()).map_err(|e| e.to_string())?;
         let style = Style::fixed();
-        line.set
-            .request(style.now, &style.zone)
-            .map_err(|e| e.to_string())
+        line.set.request(style.now, &style.zone).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -351,10 +325,7 @@ pub(crate) mod tests {
         assert_eq!(request.valid_from, Style::ago(-6 * 3600));
         assert_eq!(request.valid_until, Style::ago(-7 * 3600));
         let request = set(&["4200", "--until", "2026-11-23 12:30", "--node", "garage"]).unwrap();
-        assert_eq!(
-            (request.valid_until, request.node.as_str()),
-            (Style::ago(-1800), "garage")
-        );
+        assert_eq!((request.valid_until, request.node.as_str()), (Style::ago(-1800), "garage"));
     }
 
     #[test]

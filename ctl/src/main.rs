@@ -40,9 +40,7 @@ fn main() -> ExitCode {
             runtime.shutdown_background();
             ended
         }
-        Err(error) => Err(failure::Failure::Wrong(format!(
-            "the program cannot start: {error}"
-        ))),
+        Err(error) => Err(failure::Failure::Wrong(format!("the program cannot start: {error}"))),
     };
     failure::exit(ended)
 }

@@ -21,9 +21,7 @@ impl Meter {
         let Self::List = self;
         let mut client = MeterServiceClient::new(session.channel().await?);
         let answer = session.call(client.list_meters(v1::ListMetersRequest {})).await?;
-        session
-            .show("ListMetersResponse", &answer, |style| list(style, &answer.meters))
-            .await
+        session.show("ListMetersResponse", &answer, |style| list(style, &answer.meters)).await
     }
 }
 
@@ -78,9 +76,8 @@ pub(crate) fn list(style: &Style, meters: &[v1::Meter]) -> String {
             words::text(&meter.problem),
         ]
     };
-    let headings = [
-        "METER", "DEVICE", "QUALITY", "AGE", "CURRENTS", "VOLTAGES", "POWER", "IMPORT", "EXPORT", "PROBLEM",
-    ];
+    let headings =
+        ["METER", "DEVICE", "QUALITY", "AGE", "CURRENTS", "VOLTAGES", "POWER", "IMPORT", "EXPORT", "PROBLEM"];
     table(style, &headings, meters.iter().map(row).collect())
 }
 

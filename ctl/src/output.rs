@@ -17,10 +17,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new() -> Self {
-        Self {
-            stdout: tokio::io::stdout(),
-            terminal: std::io::stdout().is_terminal(),
-        }
+        Self { stdout: tokio::io::stdout(), terminal: std::io::stdout().is_terminal() }
     }
 
     /// Whether a person looks at it.
@@ -38,7 +35,6 @@ impl Output {
 
     /// Text with a line end.
     pub(crate) async fn line(&mut self, text: &str) -> Result<(), Failure> {
-        self.write(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
-            .await
+        self.write(format!("{}\n", text.trim_end_matches('\n')).as_bytes()).await
     }
 }

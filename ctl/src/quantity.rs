@@ -13,9 +13,7 @@ pub(crate) fn watts(text: &str) -> Result<i64, String> {
     if trimmed.starts_with('-') {
         return Err(format!("{text:?} is negative; a limit is 0 or more"));
     }
-    let split = trimmed
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(trimmed.len());
+    let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
     let (number, unit) = (&trimmed[..split], trimmed[split..].trim());
     let digits = match unit {
         "" | "W" => 0,
@@ -31,23 +29,15 @@ pub(crate) fn watts(text: &str) -> Result<i64, String> {
     if fraction_digits.len() > digits {
         return Err(format!("{text:?} is not a whole number of watts"));
     }
-    format!("{whole}{fraction_digits:0<digits$}")
-        .parse()
-        .map_err(|_| wrong())
+    format!("{whole}{fraction_digits:0<digits$}").parse().map_err(|_| wrong())
 }
 
 /// `"30min"`, `"1h 30m"`, `"90 s"`, `"2d"`; more than nothing.
 pub(crate) fn duration(text: &str) -> Result<SignedDuration, String> {
     let wrong = || format!("{text:?} is not a duration; write it like 90s, 30min or \"1h 30min\"");
     let span: Span = text.trim().parse().map_err(|_| wrong())?;
-    let duration = span
-        .to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| wrong())?;
-    if duration.is_positive() {
-        Ok(duration)
-    } else {
-        Err(wrong())
-    }
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    if duration.is_positive() { Ok(duration) } else { Err(wrong()) }
 }
 
 /// A point in time that may need the present and the time zone to be one.
@@ -96,11 +86,7 @@ impl When {
                     return Ok(next.timestamp());
                 }
                 let tomorrow = today.tomorrow().map_err(wrong)?;
-                Ok(tomorrow
-                    .to_datetime(time)
-                    .to_zoned(zone.clone())
-                    .map_err(wrong)?
-                    .timestamp())
+                Ok(tomorrow.to_datetime(time).to_zoned(zone.clone()).map_err(wrong)?.timestamp())
             }
         }
     }
@@ -154,14 +140,9 @@ mod tests {
 
     #[test]
     fn durations_are_read() {
-        for (text, seconds) in [
-            ("90s", 90),
-            ("30min", 1800),
-            ("1h 30min", 5400),
-            ("2 h", 7200),
-            ("1d", 86_400),
-            ("PT5M", 300),
-        ] {
+        for (text, seconds) in
+            [("90s", 90), ("30min", 1800), ("1h 30min", 5400), ("2 h", 7200), ("1d", 86_400), ("PT5M", 300)]
+        {
             assert_eq!(duration(text).map(|d| d.as_secs()), Ok(seconds), "{text}");
         }
         for bad in ["", "30", "-5min", "0s", "1 month", "soon"] {

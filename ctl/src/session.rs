@@ -28,11 +28,7 @@ pub(crate) struct Session {
 
 /// Carries out the command.
 pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
-    let mut session = Session {
-        socket: cli.socket,
-        format: cli.output,
-        output: Output::new(),
-    };
+    let mut session = Session { socket: cli.socket, format: cli.output, output: Output::new() };
     match cli.command {
         Command::Status => status::run(&mut session).await,
         Command::Watch(watch) => watch.run(&mut session).await,
@@ -78,11 +74,7 @@ impl Session {
 
     /// How tables are written now.
     pub(crate) fn style(&self) -> Style {
-        Style {
-            zone: TimeZone::system(),
-            now: clock::now(),
-            terminal: self.output.terminal(),
-        }
+        Style { zone: TimeZone::system(), now: clock::now(), terminal: self.output.terminal() }
     }
 
     /// One answer: as JSON, or in words.
@@ -92,11 +84,7 @@ impl Session {
         message: &impl Message,
         words: impl FnOnce(&Style) -> String,
     ) -> Result<(), Failure> {
-        let text = if self.json_or(false) {
-            json::pretty(name, message)?
-        } else {
-            words(&self.style())
-        };
+        let text = if self.json_or(false) { json::pretty(name, message)? } else { words(&self.style()) };
         self.output.line(&text).await
     }
 }

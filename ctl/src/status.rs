@@ -27,20 +27,11 @@ fn nodes(style: &Style, nodes: &[v1::Node]) -> String {
             words::amps(node.fuse_milliamps.into()),
             words::phases(node.available.as_ref()),
             words::phases(node.other_load.as_ref()),
-            node.power_limit_watts
-                .map_or_else(|| NOTHING.to_owned(), words::watts),
+            node.power_limit_watts.map_or_else(|| NOTHING.to_owned(), words::watts),
             words::text(&node.reason),
         ]
     };
-    let headings = [
-        "NODE",
-        "BEHIND",
-        "FUSE",
-        "FOR EVSES",
-        "OTHER LOAD",
-        "LIMIT",
-        "WHY",
-    ];
+    let headings = ["NODE", "BEHIND", "FUSE", "FOR EVSES", "OTHER LOAD", "LIMIT", "WHY"];
     table(style, &headings, nodes.iter().map(row).collect())
 }
 
@@ -53,36 +44,18 @@ fn contacts(style: &Style, contacts: &[v1::Contact]) -> String {
             ContactState::Unreadable => "unreadable: counts as limited",
         };
         let since = style.time(contact.since.as_ref());
-        vec![
-            words::text(&contact.id),
-            state.to_owned(),
-            since,
-            words::text(&contact.problem),
-        ]
+        vec![words::text(&contact.id), state.to_owned(), since, words::text(&contact.problem)]
     };
-    table(
-        style,
-        &["CONTACT", "STATE", "SINCE", "PROBLEM"],
-        contacts.iter().map(row).collect(),
-    )
+    table(style, &["CONTACT", "STATE", "SINCE", "PROBLEM"], contacts.iter().map(row).collect())
 }
 
 fn relays(style: &Style, relays: &[v1::Relay]) -> String {
     let row = |relay: &v1::Relay| {
         let state = if relay.energised { "on" } else { "off" };
         let since = style.time(relay.since.as_ref());
-        vec![
-            words::text(&relay.id),
-            state.to_owned(),
-            since,
-            words::text(&relay.problem),
-        ]
+        vec![words::text(&relay.id), state.to_owned(), since, words::text(&relay.problem)]
     };
-    table(
-        style,
-        &["RELAY", "STATE", "SINCE", "PROBLEM"],
-        relays.iter().map(row).collect(),
-    )
+    table(style, &["RELAY", "STATE", "SINCE", "PROBLEM"], relays.iter().map(row).collect())
 }
 
 /// The whole picture. Sections that would be empty are left out.
@@ -104,11 +77,7 @@ pub(crate) fn whole(style: &Style, site: &v1::Site) -> String {
         relays(style, &site.relays),
         limit::list(style, &site.limits),
     ];
-    sections
-        .into_iter()
-        .filter(|section| !section.is_empty())
-        .collect::<Vec<_>>()
-        .join("\n")
+    sections.into_iter().filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -116,13 +85,8 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn sample() -> v1::Site {
-        let currents = |a, b, c| {
-            Some(v1::PhaseCurrents {
-                l1_milliamps: a,
-                l2_milliamps: b,
-                l3_milliamps: c,
-            })
-        };
+        let currents =
+            |a, b, c| Some(v1::PhaseCurrents { l1_milliamps: a, l2_milliamps: b, l3_milliamps: c });
         v1::Site {
             name: "Depot Süd".into(),
             at: Style::ago(0),

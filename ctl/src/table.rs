@@ -14,14 +14,8 @@ pub(crate) fn table(style: &Style, headings: &[&str], rows: Vec<Vec<String>>) ->
 
 /// Names and values; values that are not there are left out.
 pub(crate) fn pairs(style: &Style, pairs: Vec<(&str, String)>) -> String {
-    let there = pairs
-        .into_iter()
-        .filter(|(_, value)| !value.is_empty() && value != crate::words::NOTHING);
-    render(
-        style,
-        None,
-        there.map(|(name, value)| vec![name.to_owned(), value]).collect(),
-    )
+    let there = pairs.into_iter().filter(|(_, value)| !value.is_empty() && value != crate::words::NOTHING);
+    render(style, None, there.map(|(name, value)| vec![name.to_owned(), value]).collect())
 }
 
 fn render(style: &Style, headings: Option<&[&str]>, rows: Vec<Vec<String>>) -> String {

@@ -20,14 +20,8 @@ impl Uplink {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let Self::Status = self;
         let mut client = UplinkServiceClient::new(session.channel().await?);
-        let answer = session
-            .call(client.get_uplink_status(v1::GetUplinkStatusRequest {}))
-            .await?;
-        session
-            .show("GetUplinkStatusResponse", &answer, |style| {
-                whole(style, answer.uplink.as_ref())
-            })
-            .await
+        let answer = session.call(client.get_uplink_status(v1::GetUplinkStatusRequest {})).await?;
+        session.show("GetUplinkStatusResponse", &answer, |style| whole(style, answer.uplink.as_ref())).await
     }
 }
 
@@ -50,10 +44,7 @@ pub(crate) fn sentence(style: &Style, uplink: Option<&v1::UplinkStatus>) -> Stri
     let Some(uplink) = uplink else {
         return "none".to_owned();
     };
-    let since = style
-        .since(uplink.since.as_ref())
-        .map(|span| format!(" for {span}"))
-        .unwrap_or_default();
+    let since = style.since(uplink.since.as_ref()).map(|span| format!(" for {span}")).unwrap_or_default();
     match uplink.state() {
         UplinkState::Up => format!(
             "up{since} {}: {}, {} at the backend",
@@ -63,14 +54,8 @@ pub(crate) fn sentence(style: &Style, uplink: Option<&v1::UplinkStatus>) -> Stri
         ),
         UplinkState::Down => {
             let next = style.until(uplink.next_attempt.as_ref());
-            let next = next
-                .map(|span| format!("; next attempt in {span}"))
-                .unwrap_or_default();
-            format!(
-                "DOWN{since} {}: {}{next}",
-                way(uplink),
-                words::text(&uplink.last_error)
-            )
+            let next = next.map(|span| format!("; next attempt in {span}")).unwrap_or_default();
+            format!("DOWN{since} {}: {}{next}", way(uplink), words::text(&uplink.last_error))
         }
         UplinkState::Idle => format!("not tried yet, {}", way(uplink)),
         UplinkState::Unspecified => format!("in an unknown state, {}", way(uplink)),
@@ -82,15 +67,11 @@ fn certificate(style: &Style, certificate: Option<&v1::Certificate>) -> String {
         return String::new();
     };
     let holds = match style.until(certificate.not_after.as_ref()) {
-        Some(left) => format!(
-            "holds for {left}, until {}",
-            style.time(certificate.not_after.as_ref())
-        ),
+        Some(left) => format!("holds for {left}, until {}", style.time(certificate.not_after.as_ref())),
         None => format!("EXPIRED {}", style.time(certificate.not_after.as_ref())),
     };
-    let early = style
-        .until(certificate.not_before.as_ref())
-        .map(|span| format!("; NOT YET VALID, for {span}"));
+    let early =
+        style.until(certificate.not_before.as_ref()).map(|span| format!("; NOT YET VALID, for {span}"));
     format!(
         "{}; {holds}{}\nSHA-256 {}",
         words::text(&certificate.subject),
@@ -106,33 +87,20 @@ pub(crate) fn whole(style: &Style, uplink: Option<&v1::UplinkStatus>) -> String 
     };
     let error = match status.last_error.as_str() {
         "" => String::new(),
-        error => format!(
-            "{} ({})",
-            words::clean(error),
-            style.time(status.last_error_at.as_ref())
-        ),
+        error => format!("{} ({})", words::clean(error), style.time(status.last_error_at.as_ref())),
     };
     let rows = vec![
         ("Uplink", sentence(style, uplink)),
         ("Mode", words::text(&status.mode)),
         ("Since", style.time(status.since.as_ref())),
-        (
-            "Attempts",
-            format!("{}, of which {} failed", status.attempts, status.failures),
-        ),
+        ("Attempts", format!("{}, of which {} failed", status.attempts, status.failures)),
         ("Last error", error),
         ("Last TLS alert", words::text(&status.last_alert)),
         ("Last proxy reply", words::text(&status.last_proxy_reply)),
         ("Next attempt", style.time(status.next_attempt.as_ref())),
         ("TLS session", words::text(&status.tls_session)),
-        (
-            "Our certificate",
-            certificate(style, status.own_certificate.as_ref()),
-        ),
-        (
-            "Gateway certificate",
-            certificate(style, status.gateway_certificate.as_ref()),
-        ),
+        ("Our certificate", certificate(style, status.own_certificate.as_ref())),
+        ("Gateway certificate", certificate(style, status.gateway_certificate.as_ref())),
     ];
     pairs(style, rows)
 }

@@ -11,16 +11,11 @@ use crate::{
 pub(crate) async fn run(session: &mut Session) -> Result<(), Failure> {
     // The own version is known also while nobody answers.
     if !session.json_or(false) {
-        session
-            .output
-            .line(concat!("ladewartctl ", env!("CARGO_PKG_VERSION")))
-            .await?;
+        session.output.line(concat!("ladewartctl ", env!("CARGO_PKG_VERSION"))).await?;
     }
     let mut client = SystemServiceClient::new(session.channel().await?);
     let answer = session.call(client.get_version(v1::GetVersionRequest {})).await?;
-    session
-        .show("GetVersionResponse", &answer, |style| daemon(style, &answer))
-        .await
+    session.show("GetVersionResponse", &answer, |style| daemon(style, &answer)).await
 }
 
 fn daemon(style: &Style, answer: &v1::GetVersionResponse) -> String {
@@ -44,9 +39,6 @@ mod tests {
             started: Style::ago(0),
         };
         let line = daemon(&Style::fixed(), &answer);
-        assert_eq!(
-            line,
-            "ladewartd 0.1.0 (ladewart.v1), running since 2026-11-23 12:00:00 CET"
-        );
+        assert_eq!(line, "ladewartd 0.1.0 (ladewart.v1), running since 2026-11-23 12:00:00 CET");
     }
 }

@@ -31,9 +31,7 @@ impl Watch {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let mut client = SiteServiceClient::new(session.channel().await?);
         let min_interval_ms = u32::try_from(self.interval.as_millis()).unwrap_or(u32::MAX);
-        let mut pictures = session
-            .call(client.watch_site(v1::WatchSiteRequest { min_interval_ms }))
-            .await?;
+        let mut pictures = session.call(client.watch_site(v1::WatchSiteRequest { min_interval_ms })).await?;
         let (json, redraw) = (session.json_or(false), session.output.terminal());
         if redraw && !json {
             session.output.write(CLEAR.as_bytes()).await?;
@@ -47,18 +45,12 @@ impl Watch {
             }
             let style = session.style();
             if redraw {
-                session
-                    .output
-                    .write(screen(&status::whole(&style, &site)).as_bytes())
-                    .await?;
+                session.output.write(screen(&status::whole(&style, &site)).as_bytes()).await?;
                 continue;
             }
             let now = line(&site);
             if now != last {
-                session
-                    .output
-                    .line(&format!("{} {now}", style.short(site.at.as_ref())))
-                    .await?;
+                session.output.line(&format!("{} {now}", style.short(site.at.as_ref()))).await?;
                 last = now;
             }
         }
@@ -68,9 +60,7 @@ impl Watch {
 
 /// Over the last picture, without flicker.
 fn screen(text: &str) -> String {
-    let lines = text.lines().fold(String::from(HOME), |screen, line| {
-        screen + line + REST_OF_LINE + "\n"
-    });
+    let lines = text.lines().fold(String::from(HOME), |screen, line| screen + line + REST_OF_LINE + "\n");
     lines + REST_OF_SCREEN
 }
 
@@ -79,11 +69,7 @@ fn line(site: &v1::Site) -> String {
     let mut parts = Vec::new();
     for node in &site.nodes {
         if let Some(watts) = node.power_limit_watts {
-            parts.push(format!(
-                "{} limited to {}",
-                words::text(&node.id),
-                words::watts(watts)
-            ));
+            parts.push(format!("{} limited to {}", words::text(&node.id), words::watts(watts)));
         }
     }
     for evse in &site.evses {
@@ -91,22 +77,10 @@ fn line(site: &v1::Site) -> String {
             Some(_) => format!(" {}", evse::setpoint(evse)),
             None => String::new(),
         };
-        parts.push(format!(
-            "{} {}{setpoint}",
-            words::text(&evse.id),
-            evse::state(evse)
-        ));
+        parts.push(format!("{} {}{setpoint}", words::text(&evse.id), evse::state(evse)));
     }
-    for meter in site
-        .meters
-        .iter()
-        .filter(|meter| meter.quality() != v1::Quality::Good)
-    {
-        let quality = if meter.quality() == v1::Quality::Lost {
-            "lost"
-        } else {
-            "stale"
-        };
+    for meter in site.meters.iter().filter(|meter| meter.quality() != v1::Quality::Good) {
+        let quality = if meter.quality() == v1::Quality::Lost { "lost" } else { "stale" };
         parts.push(format!("meter {} {quality}", words::text(&meter.id)));
     }
     if let Some(uplink) = &site.uplink {

@@ -23,18 +23,12 @@ pub(crate) fn clean(text: &str) -> String {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    text.chars()
-        .map(|c| if odd(c) { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().map(|c| if odd(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// The same, with a mark where there is none.
 pub(crate) fn text(text: &str) -> String {
-    if text.is_empty() {
-        NOTHING.to_owned()
-    } else {
-        clean(text)
-    }
+    if text.is_empty() { NOTHING.to_owned() } else { clean(text) }
 }
 
 fn scaled(value: i64, digits: u32) -> String {
@@ -51,11 +45,7 @@ fn scaled(value: i64, digits: u32) -> String {
 
 /// `"4.14 kW"`, `"230 W"`: exact.
 pub(crate) fn watts(watts: i64) -> String {
-    if watts.unsigned_abs() < 1000 {
-        format!("{watts} W")
-    } else {
-        format!("{} kW", scaled(watts, 3))
-    }
+    if watts.unsigned_abs() < 1000 { format!("{watts} W") } else { format!("{} kW", scaled(watts, 3)) }
 }
 
 /// `"12.345 kWh"`.
@@ -82,14 +72,7 @@ pub(crate) fn amps(milliamps: i64) -> String {
 pub(crate) fn phases(currents: Option<&v1::PhaseCurrents>) -> String {
     currents.map_or_else(
         || NOTHING.to_owned(),
-        |c| {
-            format!(
-                "{} / {} / {} A",
-                tenths(c.l1_milliamps),
-                tenths(c.l2_milliamps),
-                tenths(c.l3_milliamps)
-            )
-        },
+        |c| format!("{} / {} / {} A", tenths(c.l1_milliamps), tenths(c.l2_milliamps), tenths(c.l3_milliamps)),
     )
 }
 
@@ -176,10 +159,7 @@ impl Style {
     /// Seconds before (or after) that noon.
     #[expect(clippy::unnecessary_wraps, reason = "messages hold optional times")]
     pub(crate) fn ago(seconds: i64) -> Option<prost_types::Timestamp> {
-        Some(prost_types::Timestamp {
-            seconds: 1_795_431_600 - seconds,
-            nanos: 0,
-        })
+        Some(prost_types::Timestamp { seconds: 1_795_431_600 - seconds, nanos: 0 })
     }
 }
 
@@ -200,13 +180,7 @@ mod tests {
         assert_eq!(amps(-1000), "-1.0 A");
         assert_eq!(amps(i64::MIN), "-9223372036854775.8 A");
         assert_eq!(
-            [
-                span(440),
-                span(9999),
-                span(61_000),
-                span(7_500_000),
-                span(90_000_000)
-            ],
+            [span(440), span(9999), span(61_000), span(7_500_000), span(90_000_000)],
             ["0.4 s", "9.9 s", "1 min 1 s", "2 h 5 min", "1 d 1 h"]
         );
     }
@@ -219,20 +193,14 @@ mod tests {
         assert_eq!(style.since(Style::ago(-61).as_ref()), None);
         assert_eq!(style.until(Style::ago(-61).as_ref()), Some("1 min 1 s".into()));
         assert_eq!(style.time(None), "-");
-        let odd = prost_types::Timestamp {
-            seconds: i64::MAX,
-            nanos: -5,
-        };
+        let odd = prost_types::Timestamp { seconds: i64::MAX, nanos: -5 };
         assert_eq!(style.time(Some(&odd)), format!("{} s", i64::MAX));
         assert_eq!(style.since(Some(&odd)), None);
     }
 
     #[test]
     fn nothing_from_outside_steers_the_terminal() {
-        assert_eq!(
-            clean("W1\u{1b}[2J\n\r\u{9b}x\u{202e}"),
-            "W1\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}x\u{fffd}"
-        );
+        assert_eq!(clean("W1\u{1b}[2J\n\r\u{9b}x\u{202e}"), "W1\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}x\u{fffd}");
         assert_eq!(clean("Schütz Ü 11 kW"), "Schütz Ü 11 kW");
     }
 }

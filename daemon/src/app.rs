@@ -71,8 +71,7 @@ impl App {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (clock, config) = (self.clock, Arc::clone(&self.config));
         let stop = CancellationToken::new();
-        let migrations: Vec<Migration> =
-            [journal::MIGRATIONS, grid::MIGRATIONS, ocpp::MIGRATIONS].concat();
+        let migrations: Vec<Migration> = [journal::MIGRATIONS, grid::MIGRATIONS, ocpp::MIGRATIONS].concat();
         let (store, writer) = Store::open(&config.data_dir, &migrations)
             .with_context(|| format!("cannot open the database in {}", config.data_dir.display()))?;
         let evidence = Journal::new(store.clone());
@@ -121,7 +120,8 @@ impl App {
 
         let (setpoints, setpoints_out): (Vec<_>, Vec<_>) =
             config.evses.iter().map(|_| watch::channel(None)).unzip();
-        let (relays, relays_out): (Vec<_>, Vec<_>) = config.relays.iter().map(|_| watch::channel(false)).unzip();
+        let (relays, relays_out): (Vec<_>, Vec<_>) =
+            config.relays.iter().map(|_| watch::channel(false)).unzip();
         let (control, site, events) = Control::new(control::Parts {
             config: Arc::clone(&config),
             limits,
@@ -225,7 +225,9 @@ async fn remark(journal: &Journal, clock: Clock, kind: &str, body: serde_json::V
 }
 
 /// Why the daemon ends although nobody asked.
-fn sentence(ended: Option<Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>>) -> anyhow::Error {
+fn sentence(
+    ended: Option<Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>>,
+) -> anyhow::Error {
     match ended {
         Some(Ok((task, Ok(())))) => anyhow!("the task \"{task}\" ended by itself"),
         Some(Ok((task, Err(error)))) => error.context(format!("the task \"{task}\" failed")),

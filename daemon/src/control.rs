@@ -78,6 +78,8 @@ pub struct Control {
     view: watch::Sender<Arc<View>>,
     limits: broadcast::Sender<Record>,
     acks: FuturesUnordered<BoxFuture<'static, Ack>>,
+    /// Setpoints that changed and are not in the journal yet, by EVSE.
+    changed: BTreeMap<String, serde_json::Value>,
     /// Limits whose evidence is on its way to the disk.
     storing: Vec<(LimitId, Wall)>,
 }
@@ -112,6 +114,7 @@ impl Control {
             view,
             limits,
             acks: FuturesUnordered::new(),
+            changed: BTreeMap::new(),
             storing: Vec::new(),
         };
         (control, handle, events_in)
@@ -165,28 +168,21 @@ impl Control {
         self.write(notes, now);
     }
 
-    /// One decision: plan, send what changed, look at what is reached, show it.
+    /// One decision, what it leaves for the evidence, what it reaches, and the new picture.
     fn turn(&mut self, now: Now) {
         let expired = self.site.limits.expire(now.wall);
-        let budget = policy::budget(&self.site, now);
-        self.plan = plan::plan(&self.site, &budget, now);
-        self.site.granted(&self.plan, now.mono);
-        let changed = self.actuate(now);
+        self.decide(now);
+        for record in &expired {
+            self.ended(record, "", now);
+        }
+        let changed = std::mem::take(&mut self.changed);
         if !changed.is_empty() {
             let body = json!({ "setpoints": changed });
             self.write(vec![Note::new("plan.changed", &self.parts.config.name, body)], now);
         }
-        for record in &expired {
-            self.ended(record, "", now);
-        }
         for reached in kept::reached(&self.site, now) {
-            let advanced = self.site.limits.advance(
-                &reached.id,
-                reached.received,
-                reached.stage,
-                reached.measured,
-                now.wall,
-            );
+            let advanced =
+                self.site.limits.advance(&reached.id, reached.received, reached.stage, reached.measured, now.wall);
             if let Some(record) = advanced {
                 self.told(&record, "", now);
             }
@@ -194,9 +190,17 @@ impl Control {
         self.view.send_replace(Arc::new(self.site.view(&self.plan, now)));
     }
 
-    /// Sends setpoints and relay states. Returns the EVSEs whose setpoint changed, for the journal.
-    fn actuate(&mut self, now: Now) -> BTreeMap<String, serde_json::Value> {
-        let mut changed = BTreeMap::new();
+    /// Plans and sends what changed. What the journal gets of it follows, so that a limit's receipt stands before its
+    /// consequences.
+    fn decide(&mut self, now: Now) {
+        let budget = policy::budget(&self.site, now);
+        self.plan = plan::plan(&self.site, &budget, now);
+        self.site.granted(&self.plan, now.mono);
+        self.actuate(now);
+    }
+
+    /// Sends setpoints and relay states.
+    fn actuate(&mut self, now: Now) {
         let config = Arc::clone(&self.parts.config);
         for (e, grant) in self.plan.grants.iter().enumerate() {
             let facts = &mut self.site.evses[e];
@@ -213,7 +217,7 @@ impl Control {
                 .newest()
                 .is_none_or(|s| s.limit != setpoint.limit || s.failsafe != setpoint.failsafe)
             {
-                changed.insert(
+                self.changed.insert(
                     config.evses[e].id.to_string(),
                     json!({
                         "milliamps": setpoint.limit.0,
@@ -233,7 +237,6 @@ impl Control {
             };
             wanted.send_if_modified(|state| std::mem::replace(state, energised) != energised);
         }
-        changed
     }
 
     fn write(&self, notes: Vec<Note>, now: Now) {

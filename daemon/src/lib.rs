@@ -5,8 +5,28 @@
 //! smgw, grid, ocpp, meter, contact → Event → site → policy → plan → evse, relay → journal → api
 //! ```
 //!
-//! `site`, `policy` and `plan` are pure: no async, no I/O, no clock. `app` wires everything; it alone knows all
-//! rooms.
+//! | room | what it is |
+//! |---|---|
+//! | [`app`] | builds every task and wires the channels; the only file that knows all rooms |
+//! | [`config`] | TOML → typed values, or an error with file, line, field and mend |
+//! | [`clock`], [`mod@time`] | the only place that reads a clock; points in time as values |
+//! | [`units`], [`ids`] | quantities and names as types |
+//! | [`store`] | the one writer of the database; a result is seen after its sync |
+//! | [`identity`], [`tls`] | keys and certificates; TLS profiles and trust |
+//! | [`smgw`] | the uplink through the Smart Meter Gateway |
+//! | [`grid`] | power limits and their life |
+//! | [`ocpp`] | EVSEs and backend: one route per station, durable transactions |
+//! | [`meter`], [`contact`] | readings and debounced inputs |
+//! | [`site`] | the facts and their age; the only mutable state |
+//! | [`policy`] | facts → budget, one file per rule |
+//! | [`plan`] | budget → setpoints with lease and reason |
+//! | [`control`] | the loop; owns the site |
+//! | [`evse`], [`relay`], [`device`] | what goes out when; lines and definitions of devices |
+//! | [`journal`] | hash-chained evidence |
+//! | [`api`] | gRPC and who may do what |
+//! | [`telemetry`] | logs |
+//!
+//! `site`, `policy` and `plan` are pure: no async, no I/O, no clock; a test holds this.
 
 pub mod clock;
 pub mod config;

@@ -17,26 +17,14 @@ const ALLOWED: [&str; 8] = ["units", "time", "ids", "config", "grid", "site", "p
 const DATA: [&str; 3] = ["serde", "serde_json", "thiserror"];
 
 /// What they may not use of `std`: clocks, I/O, threads.
-const IMPURE: [&str; 9] = [
-    "time::Instant",
-    "time::SystemTime",
-    "fs",
-    "net",
-    "io",
-    "env",
-    "process",
-    "thread",
-    "os",
-];
+const IMPURE: [&str; 9] =
+    ["time::Instant", "time::SystemTime", "fs", "net", "io", "env", "process", "thread", "os"];
 
 #[test]
 fn the_core_imports_neither_runtime_nor_clock_nor_another_half() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let crates = dependencies(&fs::read_to_string(root.join("Cargo.toml")).unwrap());
-    assert!(
-        crates.contains("tokio") && crates.contains("futures_util"),
-        "{crates:?}"
-    );
+    assert!(crates.contains("tokio") && crates.contains("futures_util"), "{crates:?}");
     let mut found = Vec::new();
     let mut files = 0;
     for room in PURE {
@@ -44,11 +32,7 @@ fn the_core_imports_neither_runtime_nor_clock_nor_another_half() {
             files += 1;
             let text = fs::read_to_string(&file).unwrap();
             let name = file.strip_prefix(root).unwrap().display().to_string();
-            found.extend(
-                violations(&text, &crates)
-                    .into_iter()
-                    .map(|v| format!("{name}: {v}")),
-            );
+            found.extend(violations(&text, &crates).into_iter().map(|v| format!("{name}: {v}")));
         }
     }
     assert!(files >= PURE.len(), "only {files} files were looked at");
@@ -57,21 +41,13 @@ fn the_core_imports_neither_runtime_nor_clock_nor_another_half() {
 
 #[test]
 fn a_planted_violation_is_found() {
-    let crates = ["tokio", "tracing", "jiff", "serde_json"]
-        .map(str::to_owned)
-        .into();
+    let crates = ["tokio", "tracing", "jiff", "serde_json"].map(str::to_owned).into();
     let found = |text: &str| violations(text, &crates).join("; ");
     for (planted, says) in [
         ("use tokio::sync::mpsc;", "tokio::sync::mpsc"),
-        (
-            "use std::{collections::HashMap, time::{Duration, Instant}};",
-            "std::time::Instant",
-        ),
+        ("use std::{collections::HashMap, time::{Duration, Instant}};", "std::time::Instant"),
         ("use std::time::SystemTime as Now;", "std::time::SystemTime"),
-        (
-            "fn f() -> std::time::Instant { std::time::Instant::now() }",
-            "std::time::Instant",
-        ),
+        ("fn f() -> std::time::Instant { std::time::Instant::now() }", "std::time::Instant"),
         ("use std::time::*;", "std::time::*"),
         ("use std::*;", "std::*"),
         ("use crate::{units::Watts, meter::run};", "crate::meter::run"),
@@ -84,14 +60,8 @@ fn a_planted_violation_is_found() {
         ("extern crate tokio as t;", "extern crate"),
         ("async fn f() {}", "async"),
         ("fn f() { g().await }", "await"),
-        (
-            "fn f() { let _ = '\"'; tokio::spawn(g()); let _ = '\"'; }",
-            "tokio::spawn",
-        ),
-        (
-            "#[cfg(test)]\nmod tests { use tokio::time; }\nuse tokio::fs;",
-            "tokio::fs",
-        ),
+        ("fn f() { let _ = '\"'; tokio::spawn(g()); let _ = '\"'; }", "tokio::spawn"),
+        ("#[cfg(test)]\nmod tests { use tokio::time; }\nuse tokio::fs;", "tokio::fs"),
         ("#[cfg(test)]\nmod tests;\nuse tokio::fs;", "tokio::fs"),
         ("#[cfg(test)]\nuse tokio::io;\nuse tokio::fs;", "tokio::fs"),
         ("fn f<'a>(x: &'a str) { tokio::spawn(x) }", "tokio::spawn"),
@@ -99,10 +69,7 @@ fn a_planted_violation_is_found() {
     ] {
         let found = found(planted);
         assert!(found.contains(says), "not found in {planted:?}: {found:?}");
-        assert!(
-            !found.contains("tokio::time") && !found.contains("tokio::io"),
-            "{planted:?}: {found:?}"
-        );
+        assert!(!found.contains("tokio::time") && !found.contains("tokio::io"), "{planted:?}: {found:?}");
     }
     for clean in [
         "use crate::{units::{Watts, Phase}, time::Now, grid::Limit};",
@@ -163,10 +130,7 @@ fn violations(text: &str, crates: &BTreeSet<String>) -> Vec<String> {
                 found.push("extern crate: the core stands alone".to_owned());
             }
             "use" => {
-                let end = tokens[at..]
-                    .iter()
-                    .position(|t| t == ";")
-                    .map_or(tokens.len(), |n| at + n);
+                let end = tokens[at..].iter().position(|t| t == ";").map_or(tokens.len(), |n| at + n);
                 let mut paths = Vec::new();
                 tree(&tokens[at + 1..end], &[], &mut paths);
                 found.extend(paths.iter().filter_map(|p| judge(p, crates)));
@@ -248,10 +212,7 @@ fn judge(path: &[String], crates: &BTreeSet<String>) -> Option<String> {
         name => crates.contains(name) && !DATA.contains(&name),
     };
     wrong.then(|| {
-        format!(
-            "{shown}: the core may use std without clocks and I/O, and crate::{{{}}}",
-            ALLOWED.join(", ")
-        )
+        format!("{shown}: the core may use std without clocks and I/O, and crate::{{{}}}", ALLOWED.join(", "))
     })
 }
 
@@ -303,9 +264,8 @@ fn tokens(text: &str) -> Vec<String> {
                 let word: String = chars[from..i].iter().collect();
                 let hashes = chars[i..].iter().take_while(|c| **c == '#').count();
                 if matches!(word.as_str(), "r" | "br" | "cr") && next(i + hashes) == '"' {
-                    let close: Vec<char> = std::iter::once('"')
-                        .chain(std::iter::repeat_n('#', hashes))
-                        .collect();
+                    let close: Vec<char> =
+                        std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
                     i += hashes + 1;
                     while i < chars.len() && !chars[i..].starts_with(&close) {
                         i += 1;

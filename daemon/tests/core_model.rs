@@ -432,3 +432,28 @@ fn a_lost_meter_sends_the_evses_to_their_failsafe_value() {
     let grants = plan::plan(&world.site, &policy::budget(&world.site, stale), stale).grants;
     assert!(grants.iter().all(|g| g.limit > Milliamps::ZERO), "{grants:?}");
 }
+
+#[test]
+fn floors_for_two_serve_two_and_three_cars_take_turns() {
+    let mut world = World::new(5, 63);
+    let cars = [0, 1, 3];
+    cars.iter().for_each(|e| world.plug(*e, true));
+    (0..60).for_each(|_| world.step());
+    // Two floors of three phases, not three.
+    world.limit(Some(10_000));
+    (0..20).for_each(|_| world.step());
+    let (mut served, mut short) = ([0; 5], Duration::ZERO);
+    for _ in 0..1200 {
+        world.step();
+        let mut now = 0;
+        for e in cars {
+            let draws = world.boxes[e].drawing >= Milliamps::amps(6);
+            served[e] += usize::from(draws);
+            now += usize::from(draws);
+        }
+        short = if now < 2 { short + STEP } else { Duration::ZERO };
+        assert!(short <= Duration::from_secs(20), "only {now} of two served for {short:?}");
+    }
+    // Ten minutes for two among three: 400 s each, in turns of a minute.
+    assert!(cars.iter().all(|e| served[*e] >= 600), "{served:?}");
+}

@@ -62,16 +62,22 @@ def compare(points: Iterable[dict[str, Any]], backend: Iterable[dict[str, Any]])
     sent_by: dict[str, list] = {}
     got_by: dict[str, list] = {}
     again: dict[str, int] = {}
+    first: dict[tuple[str, str], str] = {}
+    changed: dict[str, list[str]] = {}
     for entry in points:
         if entry["kind"] in KINDS:
             sent_by.setdefault(entry["point"], []).append(entry)
     for entry in backend:
         if entry["kind"] not in KINDS:
             continue
-        if entry["again"]:
-            again[entry["point"]] = again.get(entry["point"], 0) + 1
-        else:
-            got_by.setdefault(entry["point"], []).append(entry)
+        point, key = entry["point"], (entry["point"], entry["message"])
+        if not entry["again"]:
+            first[key] = content(entry)
+            got_by.setdefault(point, []).append(entry)
+            continue
+        again[point] = again.get(point, 0) + 1
+        if first[key] != content(entry):
+            changed.setdefault(point, []).append(f"repeated with another content: {brief(entry)}")
     rows = []
     for point in sorted(sent_by | got_by):
         sent, got = sent_by.get(point, []), got_by.get(point, [])
@@ -84,7 +90,7 @@ def compare(points: Iterable[dict[str, Any]], backend: Iterable[dict[str, Any]])
                 "repeated under their id": again.get(point, 0),
                 "Wh at the point": energy(sent),
                 "Wh at the backend": energy(got),
-                "differences": compare_point(sent, got),
+                "differences": compare_point(sent, got) + changed.get(point, []),
             }
         )
     return rows

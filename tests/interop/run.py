@@ -35,9 +35,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=10, help="charge points (default 10, at least 4)")
     parser.add_argument("--outage", type=float, default=20, help="seconds without uplink (default 20)")
     parser.add_argument(
-        "--cut", choices=("gateway", "cable"), default="gateway",
-        help="gateway: its TLS is killed; cable: the link is unplugged and nothing is closed (default gateway)",
+        "--cut", nargs="*", choices=("gateway", "cable"), default=["gateway", "cable"],
+        help="the outages, one after the other. gateway: its TLS is killed; cable: the link is unplugged and nothing "
+        "is closed (default: both)",
     )  # fmt: skip
+    parser.add_argument("--crash", action="store_true", help="kill the daemon, too, in the middle of each outage")
     parser.add_argument("--trust", choices=("pin", "ca"), default="pin", help="how the gateway is trusted")
     parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target/debug", help="where ladewartd lies")
     parser.add_argument("--keep", action="store_true", help="keep the run's directory")
@@ -133,12 +135,12 @@ class Run:
         await self.listening("gw", f"127.0.0.1:{PROXY_PORT}")
         await self.start_han()
 
-    async def start_daemon(self, configuration: str) -> None:
+    async def start_daemon(self) -> None:
         file = self.directory / "ladewart.toml"
-        file.write_text(configuration)
         command = self.network.inside("cls", str(self.options.bin / "ladewartd"), "--config", str(file))
         await self.processes.start("ladewartd", command)
         await self.listening("cls", f"127.0.0.1:{OCPP_PORT}")
+        await self.processes.until(self.socket.exists, f"no socket {self.socket}", 10)
 
     async def listening(self, side: str, address: str) -> None:
         def is_there() -> bool:
@@ -224,44 +226,81 @@ address = "127.0.0.1:{METER_PORT}"
         self.say("the limit is effective (measured)")
         self.figures["limit stage"] = "EFFECTIVE"
 
-    async def outage(self) -> None:
+    async def outage(self, cut: str) -> list[str]:
         """The uplink is away while transactions go on, begin, end, and do both."""
-        *_, a, b = self.names
-        cut = time.monotonic()
-        if self.options.cut == "cable":
+        until, outage_figures = self.processes.until, {}
+        charging = sorted(self.charging_names())
+        starting = sorted(set(self.names) - set(charging))[:2]
+        restarting, stopping = charging[0], charging[1]
+        before = len(self.backend("open"))
+        instant = time.monotonic()
+        if cut == "cable":
             self.network.link("down")
         else:
             await self.processes.stop("han", signal.SIGKILL)
-        self.say(f"uplink cut ({self.options.cut}); during it {a} and {b} start, {self.names[0]} stops and starts again")
-        self.command("start", a, b)
-        self.command("stop", self.names[0])
-        await self.processes.until(lambda: self.started_since(cut) >= {a, b}, "transactions start offline", 20)
-        self.command("start", self.names[0])
-        self.command("stop", self.names[1], a)
-        stopped = {self.names[0], self.names[1], a}
-        await self.processes.until(lambda: self.since("stop", cut) >= stopped, "transactions stop offline", 20)
-        during = len(self.backend("start", "meter", "stop"))
+        self.say(f"uplink cut ({cut}): {' and '.join(starting)} start, {restarting} stops and starts, {stopping} stops")
+        self.command("start", *starting)
+        self.command("stop", restarting)
+        await until(lambda: self.since("start", instant) >= set(starting), "transactions start offline", 15)
+        await until(lambda: restarting in self.since("stop", instant), "a transaction stops offline", 15)
+        if self.options.crash:
+            await self.crash()
+        ended = {stopping, starting[0]}
+        self.command("start", restarting)
+        self.command("stop", *ended)
+        await until(lambda: restarting in self.since("start", instant), "a transaction starts again offline", 30)
+        await until(lambda: self.since("stop", instant) >= ended, "transactions stop offline", 30)
+        await asyncio.sleep(max(0.0, self.options.outage - (time.monotonic() - instant)))
         status = (await self.ctl("uplink", "status"))["uplink"]
-        await asyncio.sleep(max(0.0, self.options.outage - (time.monotonic() - cut)))
+        during = len(self.backend("start", "meter", "stop"))
         self.say(f"uplink: {status['state']}, {status['last_error'] or 'no error yet'}")
-        if self.options.cut == "cable":
+        problems = []
+        if status["state"] != "UPLINK_STATE_DOWN":
+            problems.append(f"the uplink claims {status['state']} after {self.options.outage:.0f} s without a way ({cut})")
+        if cut == "cable":
             self.network.link("up")
         else:
             await self.start_han()
-        self.figures["outage s"] = round(time.monotonic() - cut, 1)
-        self.say(f"uplink back after {time.monotonic() - cut:.1f} s")
-        more = lambda: len(self.backend("start", "meter", "stop")) > during  # noqa: E731
-        await self.processes.until(more, "messages flow again", 90)
-        self.figures["flows again after s"] = round(time.monotonic() - cut - self.figures["outage s"], 1)
+        back = time.monotonic()
+        outage_figures["seconds"] = round(back - instant, 1)
+        self.say(f"uplink back after {back - instant:.1f} s")
+        await until(lambda: len(self.backend("start", "meter", "stop")) > during, "messages flow again", 90)
+        outage_figures["first message after s"] = round(time.monotonic() - back, 1)
+        await until(lambda: self.since("meter", back, self.backend) >= self.charging_names(), "all flow again", 90)
+        outage_figures["every point's messages after s"] = round(time.monotonic() - back, 1)
+        reconnected = lambda: len(self.backend("open")) - before >= len(self.names)  # noqa: E731
+        await until(reconnected, "every point has its connection to the backend again", 60)
+        # Some more meter values, live again, before the next thing happens.
+        await asyncio.sleep(5)
+        status = (await self.ctl("uplink", "status"))["uplink"]
+        if status["state"] != "UPLINK_STATE_UP":
+            problems.append(f"the uplink claims {status['state']} although it works")
+        self.figures[f"outage ({cut})"] = outage_figures
+        return problems
 
-    def since(self, kind: str, instant: float) -> set[str]:
+    async def crash(self) -> None:
+        """The daemon dies without a word and starts again."""
+        await self.processes.stop("ladewartd", signal.SIGKILL)
+        await self.start_daemon()
+
+        async def all_here() -> bool:
+            return all(evse["connected"] for evse in (await self.ctl("evse", "list"))["evses"])
+
+        await self.processes.until(all_here, "every point is connected after the crash", 30)
+        self.say("daemon killed and started again; every point is back")
+
+    def since(self, kind: str, instant: float, peer: Any = None) -> set[str]:
+        """The charge points of which a peer (the site's, or the given one) saw a message since an instant."""
         from profiles import time_of
 
         wall = time.time() - (time.monotonic() - instant)
-        return {e["point"] for e in self.points(kind) if time_of(e["at"]).timestamp() >= wall}
+        return {e["point"] for e in (peer or self.points)(kind) if time_of(e["at"]).timestamp() >= wall}
 
-    def started_since(self, instant: float) -> set[str]:
-        return self.since("start", instant)
+    def charging_names(self) -> set[str]:
+        running: set[str] = set()
+        for entry in self.points("start", "stop"):
+            (running.add if entry["kind"] == "start" else running.discard)(entry["point"])
+        return running
 
     async def finish(self) -> None:
         """All transactions end, everything drains."""
@@ -325,7 +364,8 @@ address = "127.0.0.1:{METER_PORT}"
         await self.start_backend()
         await self.start_gateway()
         self.say("gateway stands: stunnel, dante, stunnel; backend behind it")
-        await self.start_daemon(self.configuration(certificates))
+        (self.directory / "ladewart.toml").write_text(self.configuration(certificates))
+        await self.start_daemon()
         await self.start_points(f"ws://127.0.0.1:{OCPP_PORT}", "cls")
         await self.booted()
         first = self.names[:-2]
@@ -335,12 +375,12 @@ address = "127.0.0.1:{METER_PORT}"
         self.figures["session"] = status["tls_session"]
         self.say(f"{self.charging()} charging; {status['tls_session']}, proxy reply {status['last_proxy_reply']}")
         await self.limited()
-        await self.outage()
-        names = {e["point"] for e in self.backend("open")}
-        self.figures["connections of the backend"] = f"{len(self.backend('open'))} by {len(names)}"
+        problems = []
+        for cut in self.options.cut:
+            problems += await self.outage(cut)
         await self.ctl("limit", "clear", LIMIT)
         await self.finish()
-        problems = await self.evidence() + await self.limit_kept()
+        problems += await self.evidence() + await self.limit_kept()
         code = await self.processes.stop("ladewartd")
         return problems + ([f"ladewartd ended with code {code}"] if code else [])
 
@@ -390,7 +430,7 @@ def report(rows: list[dict[str, Any]], problems: list[str], figures: dict[str, A
         file.parent.mkdir(parents=True, exist_ok=True)
         peer = "stunnel4, dante-server, mobilityhouse/ocpp, pymodbus"
         content = {"name": "interop", "unit": "messages, Wh", "rows": [*rows, total], "figures": figures}
-        content |= {"cut": options.cut, "problems": problems, "peer": peer, "passed": not failed}
+        content |= {"outages": options.cut, "problems": problems, "peer": peer, "passed": not failed}
         file.write_text(json.dumps(content, indent=2) + "\n")
         print(f"figures in {file.relative_to(ROOT)}")
     print("interop: " + ("FAILED" if failed else "passed"))

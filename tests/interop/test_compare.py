@@ -2,7 +2,7 @@
 
 import unittest
 
-from compare import compare_point
+from compare import compare, compare_point
 
 SENT = [
     {"kind": "start", "tx": -1, "meter": 1000, "timestamp": "t1", "tag": "A"},
@@ -58,6 +58,14 @@ class Compare(unittest.TestCase):
                 entry["tx"] = 100
 
         self.assertIn("holds -1 and -2", self.differences(merge)[0])
+
+    def test_a_repetition_under_its_id_is_counted_and_must_say_the_same(self):
+        first = {"kind": "stop", "point": "CP01", "tx": 100, "meter": 5, "timestamp": "t", "message": "m", "again": False}
+        mine = {"kind": "stop", "point": "CP01", "tx": -1, "meter": 5, "timestamp": "t"}
+        [row] = compare([mine], [first, {**first, "again": True}])
+        self.assertEqual((row["differences"], row["repeated under their id"]), ([], 1))
+        [row] = compare([mine], [first, {**first, "again": True, "meter": 6}])
+        self.assertEqual(len(row["differences"]), 1)
 
 
 if __name__ == "__main__":

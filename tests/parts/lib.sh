@@ -13,18 +13,23 @@ die() {
     exit 1
 }
 
-# need COMMAND PACKAGE...: the command is there, or is installed from Debian's packages.
+# need_packages PACKAGE...: installed from Debian's packages, or a sentence that says so.
+need_packages() {
+    if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
+        say "installing $*"
+        { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y "$@"; } \
+            >/dev/null || die "the packages $* could not be installed"
+    else
+        die "missing: $*; on Debian run: sudo apt-get install $*"
+    fi
+}
+
+# need COMMAND PACKAGE...: the command is there, or its packages are installed.
 need() {
     local command=$1
     shift
-    command -v "$command" >/dev/null && return
-    if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
-        say "installing $* for \"$command\""
-        { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y "$@"; } \
-            >/dev/null || die "\"$command\" is missing and the packages $* could not be installed"
-        command -v "$command" >/dev/null && return
-    fi
-    die "\"$command\" is missing; on Debian run: sudo apt-get install $*"
+    command -v "$command" >/dev/null || need_packages "$@"
+    command -v "$command" >/dev/null || die "\"$command\" is still missing with $* installed"
 }
 
 # need_cargo: cargo, and a C compiler for SQLite, for ring and for linking.

@@ -42,11 +42,8 @@ impl Daemon {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("l.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let (state, shown) = watch::channel(State {
-            milliamps: 16_000,
-            journal_intact: true,
-            stopping: false,
-        });
+        let (state, shown) =
+            watch::channel(State { milliamps: 16_000, journal_intact: true, stopping: false });
         let services = Services(shown);
         let server = Server::builder()
             .add_service(SiteServiceServer::new(services.clone()))
@@ -59,12 +56,7 @@ impl Daemon {
             .serve_with_incoming(UnixListenerStream::new(listener));
         let mut tasks = JoinSet::new();
         tasks.spawn(server);
-        Self {
-            socket,
-            state,
-            _server: tasks,
-            _dir: dir,
-        }
+        Self { socket, state, _server: tasks, _dir: dir }
     }
 
     pub(crate) fn setpoint(&self, milliamps: i64) {
@@ -80,10 +72,7 @@ impl Daemon {
     }
 }
 
-const NOON: Timestamp = Timestamp {
-    seconds: 1_795_431_600,
-    nanos: 0,
-};
+const NOON: Timestamp = Timestamp { seconds: 1_795_431_600, nanos: 0 };
 
 #[derive(Clone)]
 struct Services(watch::Receiver<State>);
@@ -93,22 +82,13 @@ fn evse(milliamps: i64) -> v1::Evse {
         id: "wb1".into(),
         connected: true,
         status: v1::ConnectorStatus::Charging.into(),
-        setpoint: Some(v1::Setpoint {
-            milliamps,
-            confirmed: true,
-            ..Default::default()
-        }),
+        setpoint: Some(v1::Setpoint { milliamps, confirmed: true, ..Default::default() }),
         ..Default::default()
     }
 }
 
 fn site(milliamps: i64) -> v1::Site {
-    v1::Site {
-        name: "Depot".into(),
-        at: Some(NOON),
-        evses: vec![evse(milliamps)],
-        ..Default::default()
-    }
+    v1::Site { name: "Depot".into(), at: Some(NOON), evses: vec![evse(milliamps)], ..Default::default() }
 }
 
 #[tonic::async_trait]
@@ -131,16 +111,11 @@ impl SiteService for Services {
             if state.stopping {
                 return Err(Status::unavailable("the daemon is stopping"));
             }
-            Ok(v1::WatchSiteResponse {
-                site: Some(site(state.milliamps)),
-            })
+            Ok(v1::WatchSiteResponse { site: Some(site(state.milliamps)) })
         });
         // More than a pipe holds, so that a reader that went away is noticed.
         let pictures = changes.map(|change| tokio_stream::iter(vec![change; 500]));
-        Ok(Response::new(Box::pin(Flat {
-            outer: Box::pin(pictures),
-            inner: None,
-        })))
+        Ok(Response::new(Box::pin(Flat { outer: Box::pin(pictures), inner: None })))
     }
 }
 
@@ -180,22 +155,13 @@ impl GridService for Services {
         let request = request.into_inner();
         match request.id.as_str() {
             "full" => {
-                return Err(Status::resource_exhausted(
-                    "in force, but not recorded: the storage is full",
-                ));
+                return Err(Status::resource_exhausted("in force, but not recorded: the storage is full"));
             }
             "denied" => return Err(Status::permission_denied("user 7 has no role here")),
             _ => {}
         }
-        let limit = v1::Limit {
-            id: request.id,
-            watts: request.watts,
-            ..Default::default()
-        };
-        Ok(Response::new(v1::SetLimitResponse {
-            limit: Some(limit),
-            change: v1::Change::Created.into(),
-        }))
+        let limit = v1::Limit { id: request.id, watts: request.watts, ..Default::default() };
+        Ok(Response::new(v1::SetLimitResponse { limit: Some(limit), change: v1::Change::Created.into() }))
     }
 
     async fn clear_limit(
@@ -203,14 +169,8 @@ impl GridService for Services {
         request: Request<v1::ClearLimitRequest>,
     ) -> Result<Response<v1::ClearLimitResponse>, Status> {
         let known = request.into_inner().id != "unknown";
-        let change = if known {
-            v1::Change::Removed
-        } else {
-            v1::Change::None
-        };
-        Ok(Response::new(v1::ClearLimitResponse {
-            change: change.into(),
-        }))
+        let change = if known { v1::Change::Removed } else { v1::Change::None };
+        Ok(Response::new(v1::ClearLimitResponse { change: change.into() }))
     }
 
     async fn list_limits(
@@ -236,9 +196,7 @@ impl EvseService for Services {
         &self,
         _: Request<v1::ListEvsesRequest>,
     ) -> Result<Response<v1::ListEvsesResponse>, Status> {
-        Ok(Response::new(v1::ListEvsesResponse {
-            evses: vec![evse(16_000)],
-        }))
+        Ok(Response::new(v1::ListEvsesResponse { evses: vec![evse(16_000)] }))
     }
 }
 
@@ -271,11 +229,7 @@ impl JournalService for Services {
         request: Request<v1::ExportJournalRequest>,
     ) -> Result<Response<Self::ExportJournalStream>, Status> {
         let request = request.into_inner();
-        let last = if request.to_sequence == 0 {
-            100_000
-        } else {
-            request.to_sequence
-        };
+        let last = if request.to_sequence == 0 { 100_000 } else { request.to_sequence };
         let entries = (request.from_sequence.max(1)..=last).map(|sequence| {
             let entry = v1::JournalEntry {
                 sequence,
@@ -294,12 +248,7 @@ impl JournalService for Services {
         _: Request<v1::VerifyJournalRequest>,
     ) -> Result<Response<v1::VerifyJournalResponse>, Status> {
         Ok(Response::new(if self.0.borrow().journal_intact {
-            v1::VerifyJournalResponse {
-                intact: true,
-                entries: 9,
-                head: "ab".into(),
-                ..Default::default()
-            }
+            v1::VerifyJournalResponse { intact: true, entries: 9, head: "ab".into(), ..Default::default() }
         } else {
             v1::VerifyJournalResponse {
                 entries: 4,
@@ -317,9 +266,6 @@ impl SystemService for Services {
         &self,
         _: Request<v1::GetVersionRequest>,
     ) -> Result<Response<v1::GetVersionResponse>, Status> {
-        Ok(Response::new(v1::GetVersionResponse {
-            version: "0.1.0".into(),
-            ..Default::default()
-        }))
+        Ok(Response::new(v1::GetVersionResponse { version: "0.1.0".into(), ..Default::default() }))
     }
 }

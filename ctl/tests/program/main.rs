@@ -21,23 +21,14 @@ struct Ended {
 
 fn program(socket: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ladewartctl"));
-    command
-        .args(args)
-        .env("LADEWART_SOCKET", socket)
-        .env("TZ", "Europe/Berlin");
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.args(args).env("LADEWART_SOCKET", socket).env("TZ", "Europe/Berlin");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
 
 async fn run(socket: &Path, args: &[&str]) -> Ended {
-    let output = tokio::time::timeout(DEADLINE, program(socket, args).output())
-        .await
-        .expect("in time")
-        .unwrap();
+    let output =
+        tokio::time::timeout(DEADLINE, program(socket, args).output()).await.expect("in time").unwrap();
     Ended {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).unwrap(),
@@ -49,11 +40,7 @@ async fn run(socket: &Path, args: &[&str]) -> Ended {
 fn says(ended: &Ended, code: i32, sentence: &str) {
     assert_eq!(ended.code, Some(code), "{}{}", ended.out, ended.err);
     assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
-    assert!(
-        ended.err.starts_with("ladewartctl: ") && ended.err.contains(sentence),
-        "{}",
-        ended.err
-    );
+    assert!(ended.err.starts_with("ladewartctl: ") && ended.err.contains(sentence), "{}", ended.err);
 }
 
 #[tokio::test]
@@ -61,9 +48,7 @@ async fn what_works_ends_with_0_and_is_silent_otherwise() {
     let daemon = Daemon::start();
     for args in [
         &["status"][..],
-        &[
-            "limit", "set", "10 kW", "--id", "l1", "--for", "30min", "--reason", "test",
-        ],
+        &["limit", "set", "10 kW", "--id", "l1", "--for", "30min", "--reason", "test"],
         &["limit", "clear", "l1"],
         &["limit", "clear", "unknown"],
         &["limit", "list", "--all"],
@@ -85,16 +70,8 @@ async fn what_works_ends_with_0_and_is_silent_otherwise() {
 #[tokio::test]
 async fn a_refusal_ends_with_1_and_a_denial_with_4() {
     let daemon = Daemon::start();
-    says(
-        &run(&daemon.socket, &["limit", "set", "1", "--id", "full"]).await,
-        1,
-        "the storage is full",
-    );
-    says(
-        &run(&daemon.socket, &["limit", "set", "1", "--id", "denied"]).await,
-        4,
-        "user 7 has no role here",
-    );
+    says(&run(&daemon.socket, &["limit", "set", "1", "--id", "full"]).await, 1, "the storage is full");
+    says(&run(&daemon.socket, &["limit", "set", "1", "--id", "denied"]).await, 4, "user 7 has no role here");
     daemon.break_journal();
     let ended = run(&daemon.socket, &["journal", "verify"]).await;
     says(&ended, 1, "NOT intact from entry 5 on");
@@ -102,10 +79,7 @@ async fn a_refusal_ends_with_1_and_a_denial_with_4() {
     let ended = run(&daemon.socket, &["-o", "json", "journal", "verify"]).await;
     says(&ended, 1, "NOT intact from entry 5 on");
     let verdict: Value = serde_json::from_str(&ended.out).unwrap();
-    assert_eq!(
-        (verdict["intact"].as_bool(), verdict["broken_at"].as_u64()),
-        (Some(false), Some(5))
-    );
+    assert_eq!((verdict["intact"].as_bool(), verdict["broken_at"].as_u64()), (Some(false), Some(5)));
 }
 
 #[tokio::test]
@@ -121,11 +95,7 @@ async fn a_wrong_command_line_ends_with_2_and_calls_nobody() {
         let ended = run(nowhere, args).await;
         assert_eq!(ended.code, Some(2), "{args:?}: {}", ended.err);
     }
-    says(
-        &run(nowhere, &["limit", "set", "5", "--for", "100000000h"]).await,
-        2,
-        "--for",
-    );
+    says(&run(nowhere, &["limit", "set", "5", "--for", "100000000h"]).await, 2, "--for");
 }
 
 #[tokio::test]
@@ -137,19 +107,11 @@ async fn without_a_daemon_it_ends_with_3_and_says_what_to_check() {
     assert!(ended.err.contains("systemctl status ladewartd"), "{}", ended.err);
     // The option wins over the environment.
     let other = dir.path().join("other.sock");
-    says(
-        &run(&missing, &["--socket", other.to_str().unwrap(), "status"]).await,
-        3,
-        "other.sock",
-    );
+    says(&run(&missing, &["--socket", other.to_str().unwrap(), "status"]).await, 3, "other.sock");
 
     let stale = dir.path().join("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
-    says(
-        &run(&stale, &["status"]).await,
-        3,
-        "nobody listens there any more",
-    );
+    says(&run(&stale, &["status"]).await, 3, "nobody listens there any more");
 
     // The own version is told all the same.
     let ended = run(&missing, &["version"]).await;
@@ -194,16 +156,10 @@ async fn a_socket_that_one_may_not_open_ends_with_4() {
 async fn people_read_local_time_and_programs_utc() {
     let daemon = Daemon::start();
     let table = run(&daemon.socket, &["status"]).await.out;
-    assert!(
-        table.contains("2026-11-23 12:00:00 CET") && table.contains("Depot"),
-        "{table}"
-    );
+    assert!(table.contains("2026-11-23 12:00:00 CET") && table.contains("Depot"), "{table}");
     let json: Value =
         serde_json::from_str(&run(&daemon.socket, &["status", "-o", "json"]).await.out).unwrap();
-    assert_eq!(
-        (json["at"].as_str(), json["name"].as_str()),
-        (Some("2026-11-23T11:00:00Z"), Some("Depot"))
-    );
+    assert_eq!((json["at"].as_str(), json["name"].as_str()), (Some("2026-11-23T11:00:00Z"), Some("Depot")));
     assert_eq!(json["evses"][0]["status"], "CONNECTOR_STATUS_CHARGING");
     assert_eq!(json["evses"][0]["queued_messages"], 0);
 }
@@ -211,59 +167,33 @@ async fn people_read_local_time_and_programs_utc() {
 #[tokio::test]
 async fn an_export_into_a_pipe_is_one_json_document_per_line() {
     let daemon = Daemon::start();
-    let lines = run(
-        &daemon.socket,
-        &["journal", "export", "--from", "3", "--to", "700"],
-    )
-    .await
-    .out;
+    let lines = run(&daemon.socket, &["journal", "export", "--from", "3", "--to", "700"]).await.out;
     let numbers: Vec<_> = lines
         .lines()
-        .map(|line| {
-            serde_json::from_str::<Value>(line).unwrap()["sequence"]
-                .as_u64()
-                .unwrap()
-        })
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["sequence"].as_u64().unwrap())
         .collect();
     assert_eq!(numbers, (3..=700).collect::<Vec<_>>());
-    let table = run(&daemon.socket, &["-o", "table", "journal", "export", "--to", "2"])
-        .await
-        .out;
+    let table = run(&daemon.socket, &["-o", "table", "journal", "export", "--to", "2"]).await.out;
     assert_eq!(table.lines().count(), 3, "{table}");
 }
 
 #[tokio::test]
 async fn a_reader_that_has_had_enough_ends_it_quietly() {
     let daemon = Daemon::start();
-    for args in [
-        &["journal", "export"][..],
-        &["-o", "table", "journal", "export"],
-        &["watch", "-o", "json"],
-    ] {
+    for args in [&["journal", "export"][..], &["-o", "table", "journal", "export"], &["watch", "-o", "json"]]
+    {
         let mut child = program(&daemon.socket, args).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.next_line().await.unwrap().is_some(), "{args:?}");
         drop(lines);
-        let ended = tokio::time::timeout(DEADLINE, child.wait_with_output())
-            .await
-            .expect("in time")
-            .unwrap();
+        let ended = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.expect("in time").unwrap();
         let err = String::from_utf8(ended.stderr).unwrap();
         assert_eq!((ended.status.code(), err.as_str()), (Some(0), ""), "{args:?}");
     }
-    for args in [
-        &["status"][..],
-        &["completions", "zsh"],
-        &["man"],
-        &["limit", "list"],
-        &["--help"],
-    ] {
+    for args in [&["status"][..], &["completions", "zsh"], &["man"], &["limit", "list"], &["--help"]] {
         let mut child = program(&daemon.socket, args).spawn().unwrap();
         drop(child.stdout.take());
-        let ended = tokio::time::timeout(DEADLINE, child.wait_with_output())
-            .await
-            .expect("in time")
-            .unwrap();
+        let ended = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.expect("in time").unwrap();
         let err = String::from_utf8(ended.stderr).unwrap();
         assert_eq!((ended.status.code(), err.as_str()), (Some(0), ""), "{args:?}");
     }
@@ -274,31 +204,17 @@ async fn watching_prints_a_line_per_change_and_ends_with_the_daemon() {
     let daemon = Daemon::start();
     let mut child = program(&daemon.socket, &["watch"]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut next = async || {
-        tokio::time::timeout(DEADLINE, lines.next_line())
-            .await
-            .expect("in time")
-            .unwrap()
-    };
+    let mut next =
+        async || tokio::time::timeout(DEADLINE, lines.next_line()).await.expect("in time").unwrap();
     assert_eq!(next().await.unwrap(), "12:00:00 wb1 charging 16.0 A");
     daemon.setpoint(16_000);
     daemon.setpoint(6000);
-    assert_eq!(
-        next().await.unwrap(),
-        "12:00:00 wb1 charging 6.0 A",
-        "the same picture makes no line"
-    );
+    assert_eq!(next().await.unwrap(), "12:00:00 wb1 charging 6.0 A", "the same picture makes no line");
     daemon.stop();
     assert_eq!(next().await, None);
-    let ended = tokio::time::timeout(DEADLINE, child.wait_with_output())
-        .await
-        .expect("in time")
-        .unwrap();
+    let ended = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.expect("in time").unwrap();
     let err = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(
-        (ended.status.code(), err.as_str()),
-        (Some(1), "ladewartctl: the daemon is stopping\n")
-    );
+    assert_eq!((ended.status.code(), err.as_str()), (Some(1), "ladewartctl: the daemon is stopping\n"));
 }
 
 #[tokio::test]
@@ -307,11 +223,7 @@ async fn packages_get_a_page_for_every_command() {
     let target = dir.path().to_str().unwrap();
     let ended = run(Path::new("/nonexistent"), &["man", "--dir", target]).await;
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
-    for page in [
-        "ladewartctl.1",
-        "ladewartctl-limit-set.1",
-        "ladewartctl-journal-verify.1",
-    ] {
+    for page in ["ladewartctl.1", "ladewartctl-limit-set.1", "ladewartctl-journal-verify.1"] {
         let text = std::fs::read_to_string(dir.path().join(page)).unwrap();
         assert!(text.contains(".TH"), "{page}");
     }

@@ -66,7 +66,7 @@ impl Control {
             return Ok(Synced { value: (record.limit, change), stored: ready(Ok(())) });
         }
         // Reduce first, write then.
-        self.turn(now);
+        self.decide(now);
         if let Some(old) = superseded {
             self.told(&old, &actor, now);
         }
@@ -120,7 +120,7 @@ impl Control {
         else {
             return Ok(Synced { value: Change::None, stored: ready(Ok(())) });
         };
-        self.turn(now);
+        self.decide(now);
         let _ = self.limits.send(record.clone());
         let note = note(&record, Stage::Cleared, issuer);
         let entry = Entry {

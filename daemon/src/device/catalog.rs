@@ -16,10 +16,7 @@ use crate::config::{ConfigError, Source};
 /// Name and text of the definitions that come with the daemon.
 pub(super) const BUILT_IN: &[(&str, &str)] = &[
     ("abb-b23", include_str!("../../devices/abb-b23.toml")),
-    (
-        "eastron-sdm630",
-        include_str!("../../devices/eastron-sdm630.toml"),
-    ),
+    ("eastron-sdm630", include_str!("../../devices/eastron-sdm630.toml")),
 ];
 
 /// A definition that cannot be used, or a directory that cannot be read.
@@ -71,11 +68,7 @@ impl Catalog {
             }
             let definition = Definition::parse(&source)?;
             if let Some(other) = own.insert(definition.name.clone(), path) {
-                let problem = format!(
-                    "\"{}\" is the name of {} already",
-                    definition.name,
-                    other.display()
-                );
+                let problem = format!("\"{}\" is the name of {} already", definition.name, other.display());
                 return Err(source.problem("name", problem).into());
             }
             definitions.insert(definition.name.clone(), Arc::new(definition));
@@ -87,12 +80,7 @@ impl Catalog {
     pub fn find(&self, name: &str) -> Result<Arc<Definition>, UnknownDevice> {
         self.definitions.get(name).cloned().ok_or_else(|| UnknownDevice {
             name: name.to_owned(),
-            known: self
-                .definitions
-                .keys()
-                .map(String::as_str)
-                .collect::<Vec<_>>()
-                .join(", "),
+            known: self.definitions.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
         })
     }
 
@@ -104,10 +92,7 @@ impl Catalog {
 
 /// The definition files of a directory, sorted, so that an error does not depend on the file system's order.
 fn files(dir: &Path) -> Result<Vec<PathBuf>, DefinitionError> {
-    let failed = |source| DefinitionError::Directory {
-        path: dir.to_owned(),
-        source,
-    };
+    let failed = |source| DefinitionError::Directory { path: dir.to_owned(), source };
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -138,15 +123,8 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_told_the_known_ones() {
-        let error = Catalog::load(None)
-            .unwrap()
-            .find("sdm630")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("there is no device definition \"sdm630\"; there are "),
-            "{error}"
-        );
+        let error = Catalog::load(None).unwrap().find("sdm630").unwrap_err().to_string();
+        assert!(error.starts_with("there is no device definition \"sdm630\"; there are "), "{error}");
         assert!(error.contains("eastron-sdm630"), "{error}");
     }
 
@@ -155,31 +133,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let own = text("eastron-sdm630").replace("max = 300.0 }", "max = 290.0 }");
         fs::write(dir.path().join("a.toml"), &own).unwrap();
-        fs::write(
-            dir.path().join("b.toml"),
-            own.replace("\"eastron-sdm630\"", "\"my-meter\""),
-        )
-        .unwrap();
+        fs::write(dir.path().join("b.toml"), own.replace("\"eastron-sdm630\"", "\"my-meter\"")).unwrap();
         fs::write(dir.path().join("notes.txt"), "not a definition").unwrap();
         let catalog = Catalog::load(Some(dir.path())).unwrap();
-        let window = |name: &str| {
-            catalog
-                .find(name)
-                .unwrap()
-                .window(crate::device::Kind::Voltage)
-                .unwrap()
-                .max
-        };
+        let window =
+            |name: &str| catalog.find(name).unwrap().window(crate::device::Kind::Voltage).unwrap().max;
         assert!((window("eastron-sdm630") - 290.0).abs() < f64::EPSILON);
         assert!((window("my-meter") - 290.0).abs() < f64::EPSILON);
         assert_eq!(catalog.iter().count(), BUILT_IN.len() + 1);
 
         fs::write(dir.path().join("c.toml"), &own).unwrap();
         let error = Catalog::load(Some(dir.path())).unwrap_err().to_string();
-        assert!(
-            error.contains("c.toml:") && error.contains("a.toml already"),
-            "{error}"
-        );
+        assert!(error.contains("c.toml:") && error.contains("a.toml already"), "{error}");
     }
 
     #[test]
@@ -188,12 +153,7 @@ mod tests {
         fs::write(dir.path().join("a.toml"), "name = \"x\"\nabout = 3\n").unwrap();
         let error = Catalog::load(Some(dir.path())).unwrap_err().to_string();
         assert!(error.contains("a.toml:2: about: "), "{error}");
-        let error = Catalog::load(Some(&dir.path().join("gone")))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("gone: the directory of device definitions cannot be read"),
-            "{error}"
-        );
+        let error = Catalog::load(Some(&dir.path().join("gone"))).unwrap_err().to_string();
+        assert!(error.contains("gone: the directory of device definitions cannot be read"), "{error}");
     }
 }

@@ -16,7 +16,6 @@ const MAX_ID: usize = 256;
 pub(crate) struct Id(String);
 
 impl Id {
-
     fn new(token: &str) -> Option<Self> {
         let first = token.as_bytes().first()?;
         let fits = token.len() <= MAX_ID && (*first == b'"' || *first == b'-' || first.is_ascii_digit());
@@ -200,7 +199,9 @@ mod tests {
         assert_eq!(bad(r#"[2, 12 ,"MeterValues",{"#).as_deref(), Some("12"));
         assert_eq!(bad(r#"[2,"abc","MeterValues",[1]]"#).as_deref(), Some("\"abc\""));
         assert_eq!(bad(r#"[2,"abc",7,{}]"#).as_deref(), Some("\"abc\""));
-        for text in ["[,{}]", "", "{}", "null", "[]", "[2]", "[2,null,\"A\",{}]", "[3,{},{}]", "hello", "[2,\"a"] {
+        for text in
+            ["[,{}]", "", "{}", "null", "[]", "[2]", "[2,null,\"A\",{}]", "[3,{},{}]", "hello", "[2,\"a"]
+        {
             assert_eq!(bad(text), None, "{text}");
         }
         assert_eq!(bad(&format!("[2,\"{}\",\"A\",{{}}]", "x".repeat(300))), None);
@@ -221,8 +222,11 @@ mod tests {
         let Ok(Frame::Call { payload, .. }) = peek(text) else { panic!() };
         let number = Number::find(text, payload, &["csChargingProfiles", "transactionId"]).unwrap();
         assert!(number.put(text, -1).contains(r#""transactionId":"-1""#));
-        for text in [r#"[2,"a","A",{}]"#, r#"[2,"a","A",{"transactionId":null}]"#, r#"[2,"a","A",{"transactionId":1.5}]"#]
-        {
+        for text in [
+            r#"[2,"a","A",{}]"#,
+            r#"[2,"a","A",{"transactionId":null}]"#,
+            r#"[2,"a","A",{"transactionId":1.5}]"#,
+        ] {
             let Ok(Frame::Call { payload, .. }) = peek(text) else { panic!() };
             assert_eq!(Number::find(text, payload, &["transactionId"]), None, "{text}");
         }

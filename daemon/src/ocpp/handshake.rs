@@ -92,7 +92,10 @@ pub(super) struct Request {
 
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request").field("path", &self.path).field("protocols", &self.protocols).finish_non_exhaustive()
+        f.debug_struct("Request")
+            .field("path", &self.path)
+            .field("protocols", &self.protocols)
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,7 +106,11 @@ impl Request {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut parsed = httparse::Request::new(&mut headers);
         let complete = matches!(parsed.parse(&bytes), Ok(httparse::Status::Complete(_)));
-        let key = complete.then(|| header(parsed.headers, "sec-websocket-key")).flatten().unwrap_or_default().to_owned();
+        let key = complete
+            .then(|| header(parsed.headers, "sec-websocket-key"))
+            .flatten()
+            .unwrap_or_default()
+            .to_owned();
         let protocols = header(parsed.headers, "sec-websocket-protocol")
             .map(|list| list.split(',').map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()).collect());
         let path = parsed.path.unwrap_or_default().to_owned();
@@ -131,12 +138,14 @@ impl Request {
         );
         self.io.write_all(head.as_bytes()).await?;
         self.io.flush().await?;
-        Ok(WebSocketStream::from_partially_read(self.io, self.rest, Role::Server, Some(config(max_frame))).await)
+        Ok(WebSocketStream::from_partially_read(self.io, self.rest, Role::Server, Some(config(max_frame)))
+            .await)
     }
 
     /// Answers with an HTTP status and closes.
     pub(super) async fn refuse(mut self, status: u16) {
-        let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Refused");
+        let reason =
+            http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Refused");
         let head = format!("HTTP/1.1 {status} {reason}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         // The peer may be gone already; there is nobody left to tell.
         let _ = self.io.write_all(head.as_bytes()).await;
@@ -175,7 +184,9 @@ pub(super) async fn connect(
     if let Some(chosen) = header(response.headers, "sec-websocket-protocol")
         && !chosen.eq_ignore_ascii_case(protocol)
     {
-        return Err(Refusal::Broken(format!("it chose the subprotocol {chosen:?}; only {protocol} was offered")));
+        return Err(Refusal::Broken(format!(
+            "it chose the subprotocol {chosen:?}; only {protocol} was offered"
+        )));
     }
     Ok(WebSocketStream::from_partially_read(io, rest, Role::Client, Some(config(max_frame))).await)
 }
@@ -203,8 +214,8 @@ pub(super) fn encode(segment: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~*@=".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push('%');
-            text.push_str(&format!("{byte:02X}"));
+            let digit = |nibble: u8| char::from(b"0123456789ABCDEF"[usize::from(nibble)]);
+            text.extend(['%', digit(byte >> 4), digit(byte & 15)]);
         }
     }
     text
@@ -224,7 +235,10 @@ mod tests {
     async fn odd_requests_are_understood() {
         for (text, identity) in [
             ("GET /ocpp/CP1 HTTP/1.1\r\nhost: x\r\nsec-websocket-key: k\r\n\r\n", Some("CP1")),
-            ("GET //a//b//CP%7C1/ HTTP/1.1\r\nSEC-WEBSOCKET-KEY: k\r\nConnection: close\r\n\r\n", Some("CP|1")),
+            (
+                "GET //a//b//CP%7C1/ HTTP/1.1\r\nSEC-WEBSOCKET-KEY: k\r\nConnection: close\r\n\r\n",
+                Some("CP|1"),
+            ),
             ("GET /CP16_SP1?x=/y HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", Some("CP16_SP1")),
             ("GET / HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", None),
             ("GET /%zz HTTP/1.1\r\nSec-WebSocket-Key: k\r\n\r\n", None),

@@ -75,7 +75,10 @@ pub struct Parts {
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("config", &self.config).field("stations", &self.stations).finish_non_exhaustive()
+        f.debug_struct("Parts")
+            .field("config", &self.config)
+            .field("stations", &self.stations)
+            .finish_non_exhaustive()
     }
 }
 
@@ -116,7 +119,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
             clock: parts.clock,
         };
         let stop = stop.clone();
-        tasks.spawn(async move { (format!("the station {identity}"), station.run(stop).await) }.instrument(span));
+        tasks.spawn(
+            async move { (format!("the station {identity}"), station.run(stop).await) }.instrument(span),
+        );
     }
     let serve = server::serve(parts.listener, doors, stop.clone());
     tasks.spawn(async move { ("the EVSE port".to_owned(), serve.await) });

@@ -282,7 +282,9 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
 pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Saved> {
     let me = [identity.as_str()];
     let station = db
-        .query_row("SELECT accepted, boot FROM ocpp_station WHERE identity = ?1", me, |r| Ok((r.get(0)?, r.get(1)?)))
+        .query_row("SELECT accepted, boot FROM ocpp_station WHERE identity = ?1", me, |r| {
+            Ok((r.get(0)?, r.get(1)?))
+        })
         .optional()?;
     let (accepted, boot) = station.unwrap_or((false, None));
     let messages = db

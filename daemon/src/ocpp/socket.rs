@@ -62,8 +62,12 @@ impl End {
 impl From<Error> for End {
     fn from(error: Error) -> Self {
         match error {
-            Error::Capacity(e) => Self::broke(format!("it sent too much: {e}"), CloseCode::Size, "frame too large"),
-            Error::Utf8(_) => Self::broke("it sent invalid UTF-8".into(), CloseCode::Invalid, "invalid UTF-8"),
+            Error::Capacity(e) => {
+                Self::broke(format!("it sent too much: {e}"), CloseCode::Size, "frame too large")
+            }
+            Error::Utf8(_) => {
+                Self::broke("it sent invalid UTF-8".into(), CloseCode::Invalid, "invalid UTF-8")
+            }
             Error::Protocol(e) => {
                 let torn = matches!(
                     e,
@@ -72,7 +76,11 @@ impl From<Error> for End {
                 if torn {
                     Self::peer("the connection was cut")
                 } else {
-                    Self::broke(format!("it broke the WebSocket protocol: {e}"), CloseCode::Protocol, "protocol error")
+                    Self::broke(
+                        format!("it broke the WebSocket protocol: {e}"),
+                        CloseCode::Protocol,
+                        "protocol error",
+                    )
                 }
             }
             other => Self::peer(other.to_string()),

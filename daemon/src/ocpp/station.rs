@@ -104,7 +104,7 @@ impl Station {
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
         let (heard, inbox) = mpsc::channel(64);
         let mut running = Running {
-            route: Route::new(rules, saved, seed),
+            route: Route::new(self.clock.now().mono, rules, saved, seed),
             station: self,
             acks: FuturesOrdered::new(),
             links: JoinSet::new(),
@@ -136,7 +136,7 @@ impl Running {
                 Some(request) = self.station.requests.recv() => self.request(request).await,
                 Some((id, heard)) = inbox.recv() => self.heard(id, heard),
                 Some((ticket, outcome)) = self.acks.next(), if !self.acks.is_empty() => {
-                    self.route.stored(self.station.clock.now(), ticket, outcome);
+                    self.route.stored(self.station.clock.now(), ticket, &outcome);
                 }
                 changed = self.station.setpoint.changed(), if wishes => {
                     wishes = changed.is_ok();
@@ -185,7 +185,8 @@ impl Running {
         match &self.north {
             North::Off if wanted => self.dial(),
             North::Resting(until) if wanted && *until <= now => self.dial(),
-            North::Off | North::Resting(_) => {}
+            // A rest that is over and leads nowhere must not wake the task again and again.
+            North::Resting(until) if *until <= now => self.north = North::Off,
             North::Dialing(_) if !wanted => self.north = North::Off,
             North::Up { .. } if !wanted => {
                 if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
@@ -193,12 +194,14 @@ impl Running {
                     self.route.north_down(self.station.clock.now());
                 }
             }
-            North::Dialing(_) | North::Up { .. } => {}
+            North::Off | North::Resting(_) | North::Dialing(_) | North::Up { .. } => {}
         }
     }
 
     fn dial(&mut self) {
-        let Some((backend, dial)) = &self.station.backend else { return };
+        let Some((backend, dial)) = &self.station.backend else {
+            return;
+        };
         let (dial, backend, identity) = (Arc::clone(dial), backend.clone(), self.station.identity.clone());
         let attempt = uplink::open(dial, backend, identity, SUBPROTOCOL, self.station.config.max_frame);
         self.north = North::Dialing(Box::pin(attempt));
@@ -230,7 +233,9 @@ impl Running {
 
     /// Lets the waiting EVSE in; an older connection ends.
     async fn accept(&mut self) {
-        let Some((request, _)) = self.waiting.take() else { return };
+        let Some((request, _)) = self.waiting.take() else {
+            return;
+        };
         let protocol = request.protocols.as_ref().map(|_| SUBPROTOCOL);
         let accepted = request.accept(protocol, self.station.config.max_frame);
         let socket = match tokio::time::timeout(GOODBYE, accepted).await {
@@ -239,7 +244,10 @@ impl Running {
             Err(_) => return tracing::debug!("the EVSE does not take our answer to its handshake"),
         };
         if let Some(older) = self.south.take() {
-            tracing::info!("the EVSE connects again; its older connection is closed");
+            tracing::warn!("a newer connection under this identity took over; the older one is closed");
+            let what = "a newer connection took over while the older one stood: the EVSE lost its network, or two \
+                        share this identity";
+            self.route.south_trouble(self.station.clock.now(), what);
             older.close(CloseCode::Policy, "a newer connection took over");
         }
         let ping = self.station.config.ping_interval;

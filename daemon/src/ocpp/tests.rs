@@ -258,14 +258,14 @@ async fn through(site: &Site, csms: &Csms, path: &str) -> (Peer, Peer) {
     (evse, backend)
 }
 
-fn setpoint(sequence: u64, amps: i64) -> Option<Setpoint> {
-    Some(Setpoint {
+fn setpoint(sequence: u64, amps: i64) -> Setpoint {
+    Setpoint {
         sequence,
         limit: Milliamps::amps(amps),
         failsafe: Milliamps::amps(6),
         lease: Duration::from_secs(60),
         reason: "test".into(),
-    })
+    }
 }
 
 fn start() -> Value {
@@ -291,7 +291,7 @@ async fn frames_pass_byte_for_byte_and_our_own_stay_between() {
     backend.say_text(answer).await;
     assert_eq!(evse.hear_text().await, answer);
 
-    site.wishes[1].send(setpoint(7, 16)).unwrap();
+    site.wishes[1].send(Some(setpoint(7, 16))).unwrap();
     let (id, payload) = evse.hear_call("SetChargingProfile").await;
     assert_eq!(payload["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"][0]["limit"], 16);
     // A call of the backend waits until ours is answered.
@@ -354,13 +354,18 @@ async fn what_happens_while_the_backend_is_away_arrives_afterwards_in_order() {
     let meter = json!({ "connectorId": 1, "transactionId": id, "meterValue": [] });
     assert_eq!(evse.call("m", "MeterValues", meter).await, json!({}));
     assert_eq!(evse.call("e", "StopTransaction", stop(id)).await, json!({}));
-    assert_eq!(evse.call("d", "DataTransfer", json!({ "vendorId": "v" })).await, json!({ "status": "Rejected" }));
+    assert_eq!(
+        evse.call("d", "DataTransfer", json!({ "vendorId": "v" })).await,
+        json!({ "status": "Rejected" })
+    );
     site.event("CP1", |e| *e == EvseEvent::Queue { waiting: 4, dead: 0 }).await;
 
     way.open.store(true, Ordering::SeqCst);
     let (_, mut backend) = csms.accept().await;
     assert_eq!(backend.hear_call("BootNotification").await, (json!("b"), boot));
-    backend.say(json!([3, "b", { "status": "Accepted", "currentTime": "2026-11-23T12:00:00Z", "interval": 9 }])).await;
+    backend
+        .say(json!([3, "b", { "status": "Accepted", "currentTime": "2026-11-23T12:00:00Z", "interval": 9 }]))
+        .await;
     assert_eq!(backend.hear_call("StatusNotification").await.0, "n");
     backend.say(json!([3, "n", {}])).await;
     assert_eq!(backend.hear_call("StartTransaction").await, (json!("s"), start()));
@@ -385,9 +390,16 @@ async fn a_restart_loses_nothing_and_repeats_nothing() {
 
     let mut site = Site::start(dir.path(), Some(&way)).await;
     let event = site.event("CP1", |e| matches!(e, EvseEvent::Transaction(_))).await;
-    assert!(matches!(event, EvseEvent::Transaction(t) if json!(t.id) == id && t.backend_id.is_none()), "adopted");
+    assert!(
+        matches!(event, EvseEvent::Transaction(t) if json!(t.id) == id && t.backend_id.is_none()),
+        "adopted"
+    );
     let mut evse = site.connect("CP1").await;
-    assert_eq!(evse.call("s", "StartTransaction", start()).await["transactionId"], id, "a retry has the same answer");
+    assert_eq!(
+        evse.call("s", "StartTransaction", start()).await["transactionId"],
+        id,
+        "a retry has the same answer"
+    );
     assert_eq!(evse.call("s2", "StartTransaction", start()).await["transactionId"], id);
     evse.call("e", "StopTransaction", stop(&id)).await;
     evse.call("e2", "StopTransaction", stop(&id)).await;
@@ -404,7 +416,11 @@ async fn a_restart_loses_nothing_and_repeats_nothing() {
 
     let site = Site::start(dir.path(), Some(&way)).await;
     let (_, mut backend) = csms.accept().await;
-    assert_eq!(backend.hear_call("StopTransaction").await, (json!("e"), stop(&json!(5))), "sent, but not answered");
+    assert_eq!(
+        backend.hear_call("StopTransaction").await,
+        (json!("e"), stop(&json!(5))),
+        "sent, but not answered"
+    );
     backend.say(json!([3, "e", {}])).await;
     let mut evse = site.connect("CP1").await;
     assert_eq!(evse.call("e", "StopTransaction", stop(&id)).await, json!({}));
@@ -476,7 +492,7 @@ async fn who_may_not_in_is_told_why() {
 async fn a_site_without_a_backend_charges() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::start(dir.path(), None).await;
-    site.wishes[0].send(setpoint(1, 10)).unwrap();
+    site.wishes[0].send(Some(setpoint(1, 10))).unwrap();
     let mut evse = site.connect("CP1").await;
     let boot = json!({ "chargePointVendor": "V", "chargePointModel": "M" });
     assert_eq!(evse.call("b", "BootNotification", boot).await["status"], "Accepted");

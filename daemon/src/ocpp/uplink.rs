@@ -111,7 +111,10 @@ mod tests {
             assert!(wait <= bound && wait >= bound / 2, "{wait:?} {bound:?}");
             bound = (bound * 2).min(LAST);
         }
-        assert!(backoff.after_end(Duration::from_secs(1)) >= LAST / 2, "it ended at once: that was no success");
+        assert!(
+            backoff.after_end(Duration::from_secs(1)) >= LAST / 2,
+            "it ended at once: that was no success"
+        );
         assert!(backoff.after_end(LASTED) <= FIRST);
     }
 }

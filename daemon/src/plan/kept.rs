@@ -1,7 +1,8 @@
 //! Which limits are kept: `applied` by what the EVSEs confirmed, `effective` by what was measured.
 //!
 //! In: the site, the time. Out: the stages that limits have newly reached. Invariant: `effective` needs a measurement
-//! taken after the limit was applied, of every EVSE behind the node with a running transaction.
+//! taken after the limit was applied, of every EVSE behind the node with a running transaction; the stages are reached
+//! in their order.
 
 use super::reserve;
 use crate::{
@@ -29,7 +30,7 @@ pub struct Reached {
 #[must_use]
 pub fn reached(site: &Site, now: Now) -> Vec<Reached> {
     let mut out = Vec::new();
-    for record in site.limits.in_force(now.wall) {
+    for record in site.limits.in_force(now.wall).filter(|r| r.accepted.is_some()) {
         let Some(node) = site.node(&record.limit.node) else { continue };
         let reached = |stage, measured| Reached {
             id: record.limit.id.clone(),

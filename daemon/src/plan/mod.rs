@@ -18,7 +18,7 @@ use std::time::Duration;
 use self::allocate::{Allocation, Binding, Constraint, Demand, allocate};
 use crate::{
     policy::{Bound, Budget, Cap, Want},
-    site::Site,
+    site::{Site, facts::EvseFacts},
     time::{Mono, Now},
     units::{Milliamps, Millivolts, PerPhase, Phase, Watts},
 };
@@ -153,17 +153,23 @@ fn demand(site: &Site, budget: &Budget, e: usize, held: bool, now: Mono) -> Dema
     }
 }
 
-/// Order of service when the floors do not fit: those within their least charging time, then those who wait
-/// (longest first), then those who charged longest, last the vehicles that take nothing.
-fn rank(facts: &crate::site::facts::EvseFacts, want: Want, site: &Site, now: Mono) -> u64 {
+/// A turn lasts at least this long: cars need time to start, and do not like to be paused often.
+const LEAST_TURN: Duration = Duration::from_secs(30);
+
+/// Order of service when the floors do not fit: those whose turn lasts, those who have waited for a whole turn
+/// (longest first), those whose turn is over (longest last), those who wait since a moment ago, and last the vehicles
+/// that take nothing.
+fn rank(facts: &EvseFacts, want: Want, site: &Site, now: Mono) -> u64 {
     const CLASS: u64 = 1 << 60;
     let ms = |at: Mono| u64::try_from(at.0.as_millis()).unwrap_or(CLASS - 1).min(CLASS - 1);
+    let turn = site.config.control.min_on.max(LEAST_TURN);
     if want == Want::Least {
-        return 3 * CLASS;
+        return 4 * CLASS;
     }
     match (facts.on_since, facts.on_until) {
-        (Some(since), _) if now.since(since) < site.config.control.min_on => ms(since),
+        (Some(since), _) if now.since(since) < turn => ms(since),
         (Some(since), _) => 2 * CLASS + (CLASS - 1 - ms(since)),
+        (None, Some(until)) if now.since(until) < turn => 3 * CLASS + ms(until),
         (None, Some(until)) => CLASS + ms(until),
         (None, None) => CLASS,
     }

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +24,7 @@ use super::{
     status,
     step::Failure,
 };
-use crate::{clock::Clock, time::Wall};
+use crate::{clock::Clock, time::Wall, tls::Fault};
 
 /// The status and its only writer.
 #[derive(Debug)]
@@ -307,6 +308,17 @@ pub(super) struct Open {
     id: u64,
     ledger: Arc<Ledger>,
     target: Arc<str>,
+}
+
+impl Open {
+    /// The connection's end in words; an alert is kept for the status.
+    pub(super) fn broken(&self, error: &io::Error) -> io::Error {
+        let fault = Fault::new(error);
+        if let Some(alert) = fault.alert {
+            self.ledger.edit(|status, _| alert.name.clone_into(&mut status.last_alert));
+        }
+        io::Error::new(error.kind(), fault.to_string())
+    }
 }
 
 impl Drop for Open {

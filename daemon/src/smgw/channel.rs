@@ -89,7 +89,10 @@ impl AsyncRead for Channel {
         }
         let before = buf.filled().len();
         let result = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
-        if self.attempt.is_none() || buf.remaining() == 0 && buf.filled().len() == before {
+        if let Some(open) = &self.open {
+            return Poll::Ready(result.map_err(|error| open.broken(&error)));
+        }
+        if self.attempt.is_none() || buf.capacity() == before {
             return Poll::Ready(result);
         }
         Poll::Ready(match result {

@@ -8,7 +8,6 @@ use std::{sync::Arc, time::Duration};
 use rustls::pki_types::{DnsName, ServerName};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -17,6 +16,7 @@ use super::{
     attempt::Ledger,
     channel::Preceded,
     dial::BoxedIo,
+    line::Line,
     link::SetupError,
     socks::{Connect, GREETING, Reply, SocksError, Step as Socks},
     step::{Cause, Failure, Step},
@@ -175,13 +175,13 @@ impl Gateway {
         ledger: &Ledger,
         name: ServerName<'static>,
         seen: Seen<'_>,
-    ) -> Result<TlsStream<TcpStream>, Failure> {
+    ) -> Result<TlsStream<Line>, Failure> {
         let interface = self.interface.as_deref();
         let addresses = tcp::resolve(&self.host, self.port, interface, self.time).await?;
         let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
         seen(Step::Address, format!("{} is {}", self.host, list.join(", ")));
         let tcp = tcp::connect(&addresses, interface, self.time).await?;
-        if let (Ok(near), Ok(far)) = (tcp.local_addr(), tcp.peer_addr()) {
+        if let Ok((near, far)) = tcp.ends() {
             seen(Step::Tcp, format!("connected from {near} to {far}"));
         }
         self.handshake(ledger, name, tcp, seen).await
@@ -191,9 +191,9 @@ impl Gateway {
         &self,
         ledger: &Ledger,
         name: ServerName<'static>,
-        tcp: TcpStream,
+        tcp: Line,
         seen: Seen<'_>,
-    ) -> Result<TlsStream<TcpStream>, Failure> {
+    ) -> Result<TlsStream<Line>, Failure> {
         let connector = TlsConnector::from(self.tls.config());
         let result = timeout(self.time, connector.connect(name, tcp)).await;
         let session = match &result {
@@ -234,7 +234,7 @@ pub(super) fn told(session: Option<&str>, peer: Option<&CertificateStatus>) -> S
 }
 
 /// Asks the proxy for the way; what it sent behind its reply belongs to the application.
-async fn socks(tls: &mut TlsStream<TcpStream>, mut connect: Connect) -> Result<Vec<u8>, Failure> {
+async fn socks(tls: &mut TlsStream<Line>, mut connect: Connect) -> Result<Vec<u8>, Failure> {
     let io = |error: std::io::Error| Failure::of_stream(Step::Proxy, "proxy", &error);
     let refused = |error: SocksError| match error {
         SocksError::Refused(reply) => Failure {

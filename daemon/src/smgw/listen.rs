@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     CertificateStatus, Channel,
     gateway::Own,
+    line::Line,
     link::{SetupError, Shared},
     step::{Cause, Failure, Step},
     target::{Door, Known},
@@ -247,7 +248,7 @@ impl Listener {
 
     fn welcome(
         &self,
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<Line>,
         from: SocketAddr,
         known: &Known,
         shared: &Shared,
@@ -273,12 +274,12 @@ async fn handshake(
     tcp: TcpStream,
     from: SocketAddr,
     time: Duration,
-) -> Result<(TlsStream<TcpStream>, SocketAddr), Failure> {
+) -> Result<(TlsStream<Line>, SocketAddr), Failure> {
     let before = format!("TLS with {from}");
     if let Err(error) = tcp::prepare(&tcp) {
         return Err(Failure::of_stream(Step::Tls, &before, &error));
     }
-    match timeout(time, acceptor.accept(tcp)).await {
+    match timeout(time, acceptor.accept(Line::new(tcp))).await {
         Ok(Ok(stream)) => Ok((stream, from)),
         Ok(Err(error)) => Err(Failure::of_stream(Step::Tls, &before, &error)),
         Err(_) => {

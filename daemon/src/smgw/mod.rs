@@ -21,6 +21,7 @@ mod gate;
 mod gateway;
 mod han;
 mod life;
+mod line;
 mod link;
 mod listen;
 mod mdns;

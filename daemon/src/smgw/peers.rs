@@ -137,6 +137,8 @@ pub(super) enum Act {
     Single(Vec<u8>),
     /// Echoes until the end.
     Echo,
+    /// Closes the connection without ending the TLS session.
+    HangUp,
 }
 
 /// How the gateway does TLS.
@@ -387,6 +389,7 @@ async fn serve(mut stream: ServerStream, proxy: Proxy) {
                     Act::Write(bytes) => stream.write_all(&bytes).await,
                     Act::Single(bytes) => single(&mut stream, &bytes).await,
                     Act::Echo => echo(&mut stream).await,
+                    Act::HangUp => return,
                 };
                 if done.is_err() {
                     return;

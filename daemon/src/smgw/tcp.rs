@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    line::Line,
     mdns,
     step::{Cause, Failure, Step},
 };
@@ -112,7 +113,7 @@ pub(super) async fn connect(
     addresses: &[SocketAddr],
     interface: Option<&str>,
     time: Duration,
-) -> Result<TcpStream, Failure> {
+) -> Result<Line, Failure> {
     let share = time / u32::try_from(addresses.len().max(1)).unwrap_or(1);
     let mut last = Failure::new(Step::Tcp, Cause::Nobody, "there is no address to connect to".to_owned());
     for address in addresses {
@@ -126,7 +127,7 @@ pub(super) async fn connect(
     Err(last)
 }
 
-async fn one(address: SocketAddr, interface: Option<&str>) -> Result<TcpStream, (Cause, String)> {
+async fn one(address: SocketAddr, interface: Option<&str>) -> Result<Line, (Cause, String)> {
     let other = |error: io::Error| (Cause::Other, io_reason(&error));
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(other)?;
     if let Some(interface) = interface {
@@ -144,7 +145,7 @@ async fn one(address: SocketAddr, interface: Option<&str>) -> Result<TcpStream, 
         (cause, io_reason(&error))
     })?;
     prepare(&stream).map_err(other)?;
-    Ok(stream)
+    Ok(Line::new(stream))
 }
 
 /// What every connection on the HAN has: no delay, and an end when the other side is gone.

@@ -304,6 +304,21 @@ async fn a_reply_byte_by_byte_and_early_application_data() {
 }
 
 #[tokio::test]
+async fn a_connection_that_breaks_says_so_in_words() {
+    let mut peers = Peers::new();
+    let tls = peers.good();
+    let with_data = [&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"welcome"].concat();
+    let gateway = peers.gateway(tls, Proxy::Script([asked(with_data), vec![Act::HangUp]].concat())).await;
+    let uplink = uplink(&peers.config(gateway, peers.trust_ca()));
+    let mut channel = uplink.connect("emt.example", 9000).await.unwrap();
+    let mut all = Vec::new();
+    let error = channel.read_to_end(&mut all).await.unwrap_err();
+    assert_eq!(all, b"welcome");
+    assert_eq!(error.to_string(), "the peer closed the connection without an alert");
+    assert_eq!(uplink.status().borrow().failures, 0, "it worked before");
+}
+
+#[tokio::test]
 async fn callers_while_it_works_share_no_turn() {
     let mut peers = Peers::new();
     let (target, tls) = (peers.echo().await, peers.good());

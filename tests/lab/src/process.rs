@@ -67,6 +67,17 @@ fn cargo_build(visible: bool) -> anyhow::Result<()> {
         .arg("--target-dir")
         .arg(target)
         .stdin(Stdio::null());
+    // What cargo told us about our own package is not about that one: build scripts that look at it would run again
+    // at each change between `cargo run` and a direct start.
+    let told = |name: &str| {
+        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|p| name.starts_with(p))
+            || ["CARGO_PRIMARY_PACKAGE", "CARGO_TARGET_TMPDIR", "OUT_DIR"].contains(&name)
+    };
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(told) {
+            command.env_remove(name);
+        }
+    }
     if visible {
         ensure!(command.status().context("cargo cannot be started")?.success(), "the daemon does not build");
         return Ok(());

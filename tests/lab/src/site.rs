@@ -239,7 +239,7 @@ accept_unknown_offline = true
 lease = "{lease} s"
 raise_dwell = "{dwell} ms"
 settle = "2 s"
-min_on = "0 s"
+min_on = "60 s"
 meter_stale = "3 s"
 meter_lost = "6 s"
 

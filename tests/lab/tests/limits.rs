@@ -35,7 +35,9 @@ async fn a_limit_holds_from_acknowledgement_to_clearing() -> anyhow::Result<()> 
     let limit = lab.stage("dso", LimitStage::Effective).await?;
     let times = [&limit.received_at, &limit.accepted_at, &limit.applied_at, &limit.effective_at];
     let times: Vec<_> = times.iter().map(|t| t.as_ref().map(|t| (t.seconds, t.nanos))).collect();
-    assert!(times.iter().all(Option::is_some) && times.is_sorted(), "{times:?}");
+    // Reducing comes first, the sync of the evidence runs beside it: accepted and applied may come in either order.
+    assert!(times.iter().all(Option::is_some), "{times:?}");
+    assert!(times[1..].iter().all(|t| *t >= times[0]) && times[3] >= times[2], "{times:?}");
     assert!(limit.measured_watts.is_some_and(|w| (1..=10_000).contains(&w)), "{limit:?}");
     assert!(lab.connection.charging_watts() > 8_000.0, "the limit is used");
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::device::catalog::BUILT_IN;
 
@@ -146,4 +148,27 @@ fn overlapping_blocks_and_torn_readings_are_refused() {
     );
     let error = parse(&apart).unwrap_err().to_string();
     assert!(error.contains("power-l3 is not in the block of current-l1"), "{error}");
+}
+
+proptest! {
+    /// Whatever a file holds: a definition whose fields lie in their blocks, or an error with the file's name.
+    #[test]
+    fn no_file_breaks_the_reader(
+        at in 0..sdm630().len(),
+        length in 0..200_usize,
+        put in prop_oneof!["[ -~\\n]{0,12}", (0_i64..70_000).prop_map(|n| n.to_string())],
+    ) {
+        let (start, end) = (at, (at + length).min(sdm630().len()));
+        match parse(&format!("{}{put}{}", &sdm630()[..start], &sdm630()[end..])) {
+            Ok(d) => {
+                for block in &d.blocks {
+                    for field in &block.fields {
+                        let last = field.register + (field.form.registers() - 1);
+                        prop_assert!(block.registers().contains(&field.register) && block.registers().contains(&last));
+                    }
+                }
+            }
+            Err(error) => prop_assert!(error.to_string().starts_with("mine.toml:"), "{error}"),
+        }
+    }
 }

@@ -10,24 +10,14 @@ use super::{
         frame::{self, Frame, Number},
         queue::{self, Message, Op, Transaction, digest},
         v16::{
-            message::{self, StartTransaction, StopTransaction, Verdict},
+            message::{self, StopTransaction, Verdict},
             table::Kind,
         },
     },
     After, Asked, Route,
 };
-use crate::{
-    site::event::{self, EvseEvent},
-    time::{Mono, Now, Wall},
-    units::WattHours,
-};
+use crate::time::{Mono, Now};
 
-/// First of our own transaction ids; backends count from 1. The last is `i32::MAX`, which every box can hold.
-const FIRST_ID: i64 = 1 << 30;
-/// How many ended transactions are remembered, for closing values and repeated stops.
-const ENDED: usize = 16;
-/// How many open ones: a box that never stops any shall not fill the memory.
-const OPEN: usize = 64;
 /// Behind more messages than this nobody waits for the backend's own answer.
 const NEAR: usize = 4;
 /// Wait after the store refused.
@@ -44,14 +34,14 @@ enum Mark {
 /// A message in the queue.
 #[derive(Debug)]
 pub(super) struct Entry {
-    message: Message,
-    stored: bool,
+    pub(super) message: Message,
+    pub(super) stored: bool,
     mark: Mark,
     not_before: Option<Mono>,
     /// The EVSE waits for the answer until then.
     pub(super) asked: Option<(Asked, Mono)>,
     /// The EVSE can have had an answer from here.
-    answered: bool,
+    pub(super) answered: bool,
     /// Sendings without an answer.
     silent: u32,
     /// The backend has answered something else since.
@@ -79,13 +69,6 @@ impl Route {
     fn entry(&mut self, seq: i64) -> Option<&mut Entry> {
         let at = self.queue.binary_search_by_key(&seq, |e| e.message.seq).ok()?;
         self.queue.get_mut(at)
-    }
-
-    /// The transaction that the EVSE or the backend calls so: the EVSE's name counts first, the newest first.
-    fn transaction(&mut self, id: i64) -> Option<&mut Transaction> {
-        let at = self.transactions.iter().rposition(|t| t.known_as() == id);
-        let at = at.or_else(|| self.transactions.iter().rposition(|t| t.is(id)))?;
-        self.transactions.get_mut(at)
     }
 
     fn transaction_of(&self, entry: &Message) -> Option<&Transaction> {
@@ -133,13 +116,15 @@ impl Route {
     }
 
     /// How long the EVSE may wait for the backend's own answer: less than it would wait itself.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         self.rules.backend.as_ref().map_or(Duration::ZERO, |b| b.call_timeout * 4 / 5)
     }
 
     /// The store has a message, or not.
     pub(super) fn kept(&mut self, now: Now, seq: i64, stored: bool) {
-        let Ok(at) = self.queue.binary_search_by_key(&seq, |e| e.message.seq) else { return };
+        let Ok(at) = self.queue.binary_search_by_key(&seq, |e| e.message.seq) else {
+            return;
+        };
         if !stored {
             return self.not_kept(at);
         }
@@ -157,7 +142,9 @@ impl Route {
 
     /// As if it had never come: the EVSE tries again.
     fn not_kept(&mut self, at: usize) {
-        let Some(entry) = self.queue.remove(at) else { return };
+        let Some(entry) = self.queue.remove(at) else {
+            return;
+        };
         match (entry.message.kind, entry.message.tx) {
             (Kind::Start, Some(id)) => {
                 self.transactions.retain(|t| t.id != id);
@@ -176,190 +163,27 @@ impl Route {
         }
     }
 
-    /// `StartTransaction`.
-    pub(super) fn start(&mut self, now: Now, asked: Asked, payload: &str, text: String) {
-        let message: StartTransaction = message::read(payload);
-        let sameness = message.sameness();
-        let key = asked.id.key().to_owned();
-        let again = |t: &&Transaction| t.sameness == sameness && (!t.ended || t.message_id == key);
-        if let Some(id) = self.transactions.iter().rev().find(again).map(|t| t.id) {
-            return self.start_again(now, asked, id);
-        }
-        let id = loop {
-            let id = self.rng.i64(FIRST_ID..=i64::from(i32::MAX));
-            if self.transactions.iter().all(|t| !t.is(id)) {
-                break id;
-            }
-        };
-        let transaction = Transaction {
-            id,
-            backend_id: None,
-            told: true,
-            dead: false,
-            ended: false,
-            connector: message.connector_id.unwrap_or(1),
-            id_tag: message.id_tag.to_lowercase(),
-            started: Wall::parse(&message.timestamp).unwrap_or(now.wall),
-            meter_start: message.energy().0,
-            sameness,
-            message_id: key,
-        };
-        let mut ops = vec![Op::Transaction(Box::new(transaction.clone()))];
-        self.transactions.push(transaction);
-        ops.extend(self.forget_old());
-        self.tell_transaction();
-        if self.rules.backend.is_some() {
-            self.keep(now, asked, Kind::Start, text, Some(id), ops);
-        } else {
-            let payload = message::start_answer(id, &self.verdict(&message.id_tag, now.wall));
-            let answer = frame::result(&asked.id, &payload);
-            self.store(ops, After::Alone(asked, answer));
-        }
-    }
-
-    /// The EVSE did not get the answer to its StartTransaction and sends it again.
-    fn start_again(&mut self, now: Now, asked: Asked, id: i64) {
-        let until = now.mono + self.patience();
-        let north = self.north.is_some();
-        let mut waiting = self.queue.iter_mut().rev();
-        if let Some(entry) = waiting.find(|e| e.message.kind == Kind::Start && e.message.tx == Some(id)) {
-            entry.asked = Some((asked, until));
-            let (seq, stored, answered) = (entry.message.seq, entry.stored, entry.answered);
-            if stored && (answered || !north) {
-                self.answer_kept(now, seq);
-            }
-        } else if let Some(t) = self.transactions.iter().rev().find(|t| t.id == id) {
-            let payload = message::start_answer(t.known_as(), &self.verdict(&t.id_tag, now.wall));
-            self.reply(&asked, frame::result(&asked.id, &payload));
-        }
-    }
-
-    /// `StopTransaction`.
-    pub(super) fn stop(&mut self, now: Now, asked: Asked, payload: &str, text: String) {
-        let message: StopTransaction = message::read(payload);
-        let id = message.transaction_id.unwrap_or(-1);
-        let mut tx = None;
-        let mut ops = Vec::new();
-        if id > 0 {
-            if self.transaction(id).is_none() {
-                self.adopt(now, id);
-            }
-            let Some(transaction) = self.transaction(id) else { return };
-            tx = Some(transaction.id);
-            if transaction.ended {
-                let id = transaction.id;
-                return self.stop_again(now, asked, id);
-            }
-            transaction.ended = true;
-            ops.push(Op::Transaction(Box::new(transaction.clone())));
-            ops.extend(self.forget_old());
-            self.tell_transaction();
-        }
-        if self.rules.backend.is_some() {
-            self.keep(now, asked, Kind::Stop, text, tx, ops);
-        } else {
-            let answer = frame::result(&asked.id, "{}");
-            self.store(ops, After::Alone(asked, answer));
-        }
-    }
-
-    fn stop_again(&mut self, now: Now, asked: Asked, id: i64) {
-        let until = now.mono + self.patience();
-        let north = self.north.is_some();
-        let mut waiting = self.queue.iter_mut().rev();
-        if let Some(entry) = waiting.find(|e| e.message.kind == Kind::Stop && e.message.tx == Some(id)) {
-            entry.asked = Some((asked, until));
-            let (seq, stored, answered) = (entry.message.seq, entry.stored, entry.answered);
-            if stored && (answered || !north) {
-                self.answer_kept(now, seq);
-            }
-        } else {
-            self.reply_empty(&asked);
-        }
-    }
-
-    /// `MeterValues` that are kept.
-    pub(super) fn meter(&mut self, now: Now, asked: Asked, id: Option<i64>, text: String) {
-        let mut ops = Vec::new();
-        let tx = id.filter(|id| *id > 0).map(|id| match self.transaction(id) {
-            Some(transaction) => transaction.id,
-            None => {
-                let transaction = self.adopt(now, id).clone();
-                ops.push(Op::Transaction(Box::new(transaction)));
-                ops.extend(self.forget_old());
-                self.tell_transaction();
-                id
-            }
-        });
-        self.keep(now, asked, Kind::Meter, text, tx, ops);
-    }
-
-    /// A transaction that began where we were not in between (G-26).
-    fn adopt(&mut self, now: Now, id: i64) -> &mut Transaction {
-        let transaction = Transaction {
-            id,
-            backend_id: Some(id),
-            told: false,
-            dead: false,
-            ended: false,
-            connector: 1,
-            id_tag: String::new(),
-            started: now.wall,
-            meter_start: 0,
-            sameness: String::new(),
-            message_id: String::new(),
-        };
-        self.transactions.push(transaction);
-        let last = self.transactions.len() - 1;
-        &mut self.transactions[last]
-    }
-
-    /// Drops what nobody will ask for any more: the oldest without a waiting message.
-    fn forget_old(&mut self) -> Vec<Op> {
-        let waits = |id: i64| self.queue.iter().any(|e| e.message.tx == Some(id));
-        let mut gone = Vec::new();
-        for (ended, keep) in [(true, ENDED), (false, OPEN)] {
-            let old = self.transactions.iter().rev().filter(|t| t.ended == ended).skip(keep);
-            gone.extend(old.map(|t| t.id).filter(|id| !waits(*id)));
-        }
-        self.transactions.retain(|t| !gone.contains(&t.id));
-        gone.into_iter().map(Op::Forget).collect()
-    }
-
-    /// Tells the site whether a transaction runs: the newest, unless it has ended. An older one that never ended is
-    /// one whose StopTransaction the box has lost.
-    pub(super) fn tell_transaction(&mut self) {
-        let running = self.transactions.last().filter(|t| !t.ended);
-        let fact = running.map_or(EvseEvent::TransactionEnded, |t| {
-            EvseEvent::Transaction(event::Transaction {
-                id: t.known_as(),
-                backend_id: t.backend_id,
-                started: t.started,
-                meter_start: WattHours(t.meter_start),
-            })
-        });
-        if fact != EvseEvent::TransactionEnded || !self.transactions.is_empty() {
-            self.tell(fact);
-        }
-    }
-
-    fn reply_empty(&mut self, asked: &Asked) {
+    pub(super) fn reply_empty(&mut self, asked: &Asked) {
         self.reply(asked, frame::result(&asked.id, "{}"));
     }
 
     /// Answers here whoever waits for this message.
-    fn answer_kept(&mut self, now: Now, seq: i64) {
+    pub(super) fn answer_kept(&mut self, now: Now, seq: i64) {
         let Some(entry) = self.entry(seq) else { return };
         if !entry.stored {
             return;
         }
         entry.answered = true;
-        let Some((asked, _)) = entry.asked.take() else { return };
+        let Some((asked, _)) = entry.asked.take() else {
+            return;
+        };
         let (kind, text) = (entry.message.kind, entry.message.frame.clone());
         let tx = entry.message.tx;
         let payload = match kind {
             Kind::Start => {
-                let Some(t) = self.transactions.iter().rev().find(|t| Some(t.id) == tx) else { return };
+                let Some(t) = self.transactions.iter().rev().find(|t| Some(t.id) == tx) else {
+                    return;
+                };
                 message::start_answer(t.known_as(), &self.verdict(&t.id_tag, now.wall))
             }
             Kind::Stop => match frame::peek(&text) {
@@ -373,11 +197,15 @@ impl Route {
             Kind::Meter | Kind::Other => "{}".to_owned(),
         };
         self.reply(&asked, frame::result(&asked.id, &payload));
+        if kind == Kind::Start {
+            self.tell_transaction();
+        }
     }
 
     /// The backend is gone: nobody waits for it any longer.
     pub(super) fn answer_all_kept(&mut self, now: Now) {
-        let waiting: Vec<_> = self.queue.iter().filter(|e| e.asked.is_some()).map(|e| e.message.seq).collect();
+        let waiting: Vec<_> =
+            self.queue.iter().filter(|e| e.asked.is_some()).map(|e| e.message.seq).collect();
         for seq in waiting {
             self.answer_kept(now, seq);
         }
@@ -422,7 +250,9 @@ impl Route {
     fn in_backend_terms(&self, message: &Message) -> String {
         let rewritten = || {
             let transaction = self.transaction_of(message)?;
-            let Ok(Frame::Call { payload, .. }) = frame::peek(&message.frame) else { return None };
+            let Ok(Frame::Call { payload, .. }) = frame::peek(&message.frame) else {
+                return None;
+            };
             let number = Number::find(&message.frame, payload, &["transactionId"])?;
             // 1.6 errata 3.18: without a transaction at the backend the rest is told under -1.
             let id = if transaction.dead { -1 } else { transaction.backend_id? };
@@ -445,27 +275,29 @@ impl Route {
     /// The backend has taken the head.
     pub(super) fn delivered(&mut self, now: Now, seq: i64, payload: &str, text: String) {
         let verdict: Verdict = message::read(payload);
-        let Some(at) = self.queue.front().map(|e| (e.message.kind, e.message.seq)).filter(|(_, s)| *s == seq) else {
+        let Some(at) = self.queue.front().map(|e| (e.message.kind, e.message.seq)).filter(|(_, s)| *s == seq)
+        else {
             return;
         };
         if at.0 == Kind::Start && verdict.transaction_id.is_none() {
             return self.failed(now, seq, "an answer without transactionId");
         }
-        let Some(Entry { message, asked, answered, .. }) = self.queue.pop_front() else { return };
+        let Some(Entry { message, asked, answered, .. }) = self.queue.pop_front() else {
+            return;
+        };
         self.recent.push_back(message.digest);
         if self.recent.len() > queue::RECENT {
             self.recent.pop_front();
         }
         let mut ops = vec![Op::Done(seq)];
         let asked = asked.map(|(asked, _)| asked);
-        let same_id = |asked: &Asked| {
-            matches!(frame::peek(&message.frame), Ok(Frame::Call { id, .. }) if id == asked.id)
-        };
+        let same_id = |asked: &Asked| matches!(frame::peek(&message.frame), Ok(Frame::Call { id, .. }) if id == asked.id);
         // The EVSE may have asked again under another id than the one that went north.
         let relayed = asked.as_ref().map(|a| if same_id(a) { text } else { frame::result(&a.id, payload) });
         match message.kind {
             Kind::Start => {
-                let (id_tag, answer) = self.started(&message, &verdict, asked.is_some() && !answered, &mut ops);
+                let (id_tag, answer) =
+                    self.started(&message, &verdict, asked.is_some() && !answered, &mut ops);
                 ops.extend(self.learn(&id_tag, verdict.id_tag_info, now.wall));
                 let answer = asked.zip(relayed).map(|(asked, relayed)| {
                     let own = answer.map(|payload| frame::result(&asked.id, &payload));
@@ -489,30 +321,11 @@ impl Route {
         }
     }
 
-    /// Takes the backend's id for a transaction. Returns the card, and an answer of our own if the backend's cannot
-    /// be passed on because the EVSE has, or must have, another id.
-    fn started(
-        &mut self,
-        message: &Message,
-        verdict: &Verdict,
-        fresh: bool,
-        ops: &mut Vec<Op>,
-    ) -> (String, Option<String>) {
-        let real = verdict.transaction_id;
-        let taken = self.transactions.iter().any(|t| Some(t.id) != message.tx && Some(t.known_as()) == real);
-        let Some(t) = self.transactions.iter_mut().rev().find(|t| Some(t.id) == message.tx) else {
-            return (String::new(), None);
-        };
-        t.backend_id = real;
-        t.told = !fresh || taken;
-        ops.push(Op::Transaction(Box::new(t.clone())));
-        let info = verdict.id_tag_info.clone().unwrap_or_default();
-        (t.id_tag.clone(), t.told.then(|| message::start_answer(t.id, &info)))
-    }
-
     /// The backend has refused the head.
     pub(super) fn failed(&mut self, now: Now, seq: i64, why: &str) {
-        let Some(rules) = self.rules.backend.clone() else { return };
+        let Some(rules) = self.rules.backend.clone() else {
+            return;
+        };
         let Some(entry) = self.entry(seq) else { return };
         entry.message.attempts += 1;
         let attempts = entry.message.attempts;
@@ -524,8 +337,12 @@ impl Route {
             }
             return self.store(vec![Op::Attempts(seq, attempts)], After::Nothing);
         }
-        let Ok(at) = self.queue.binary_search_by_key(&seq, |e| e.message.seq) else { return };
-        let Some(Entry { message, .. }) = self.queue.remove(at) else { return };
+        let Ok(at) = self.queue.binary_search_by_key(&seq, |e| e.message.seq) else {
+            return;
+        };
+        let Some(Entry { message, .. }) = self.queue.remove(at) else {
+            return;
+        };
         tracing::error!(kind = ?message.kind, attempts, why, "the backend refuses a message for good; it is kept");
         self.dead += 1;
         let mut ops = vec![Op::Dead(seq, why.to_owned())];
@@ -541,7 +358,9 @@ impl Route {
     /// The backend has not answered the head. That counts as a refusal only if it answered something else since:
     /// being away must not cost a message.
     pub(super) fn silent(&mut self, now: Now, seq: i64) {
-        let Some(wait) = self.rules.backend.as_ref().map(|b| b.retry_interval) else { return };
+        let Some(wait) = self.rules.backend.as_ref().map(|b| b.retry_interval) else {
+            return;
+        };
         let Some(entry) = self.entry(seq) else { return };
         entry.silent += 1;
         if std::mem::take(&mut entry.backend_lives) && entry.silent > 1 {

@@ -27,6 +27,7 @@ mod durable;
 mod north;
 mod offline;
 mod south;
+mod transactions;
 
 #[cfg(test)]
 mod model;
@@ -171,7 +172,7 @@ pub(crate) struct Route {
 
 impl Route {
     /// Takes up where the last process ended.
-    pub(crate) fn new(rules: Rules, saved: Saved, seed: u64) -> Self {
+    pub(crate) fn new(now: Mono, rules: Rules, saved: Saved, seed: u64) -> Self {
         let boot = saved.boot.map(|frame| Boot { frame, not_before: Mono::default() });
         let mut route = Self {
             rules,
@@ -181,7 +182,8 @@ impl Route {
             acks: VecDeque::new(),
             connections: 0,
             south: None,
-            away_since: None,
+            // With something to deliver the backend is connected at once; the EVSE is on its way, too.
+            away_since: (!saved.messages.is_empty()).then_some(now),
             wish: Wish::default(),
             north: None,
             live: VecDeque::new(),
@@ -225,10 +227,12 @@ impl Route {
     }
 
     /// The store has carried out a ticket, or not. Tickets come back in their order.
-    pub(crate) fn stored(&mut self, now: Now, ticket: u64, outcome: Result<(), StoreError>) {
-        let Some((expected, after)) = self.acks.pop_front() else { return };
+    pub(crate) fn stored(&mut self, now: Now, ticket: u64, outcome: &Result<(), StoreError>) {
+        let Some((expected, after)) = self.acks.pop_front() else {
+            return;
+        };
         debug_assert_eq!(expected, ticket);
-        match &outcome {
+        match outcome {
             Ok(()) => self.trouble(Trouble::Storage, None),
             Err(error) => {
                 tracing::error!(%error, "a message of the EVSE is not stored");
@@ -249,7 +253,8 @@ impl Route {
     /// When to call [`Route::timeout`], and what for.
     pub(crate) fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
         let away = self.away_since.map(|since| (since + AWAY, "the EVSE stays away"));
-        let trouble = self.troubles.iter().filter_map(|(_, _, until)| Some(((*until)?, "a bad frame is history")));
+        let trouble =
+            self.troubles.iter().filter_map(|(_, _, until)| Some(((*until)?, "a bad frame is history")));
         let all = away.into_iter().chain(trouble).chain(self.south_timeouts()).chain(self.north_timeouts());
         all.min_by_key(|(at, _)| *at)
     }
@@ -259,7 +264,8 @@ impl Route {
         if self.away_since.is_some_and(|since| now.mono.since(since) >= AWAY) {
             self.away_since = None;
         }
-        let over: Vec<_> = self.troubles.iter().filter(|t| t.2.is_some_and(|at| at <= now.mono)).map(|t| t.0).collect();
+        let over: Vec<_> =
+            self.troubles.iter().filter(|t| t.2.is_some_and(|at| at <= now.mono)).map(|t| t.0).collect();
         for trouble in over {
             self.trouble(trouble, None);
         }

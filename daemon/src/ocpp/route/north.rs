@@ -11,7 +11,8 @@ use super::{
             table::{self, Down, Offline, Up},
         },
     },
-    After, Asked, Out, Route, Trouble, south::BackendCall,
+    After, Asked, Out, Route, Trouble,
+    south::BackendCall,
 };
 use crate::{
     site::event::EvseEvent,
@@ -121,13 +122,21 @@ impl Route {
     }
 
     /// What becomes of a CALL of the backend on its way south; `None` if it is answered here.
-    fn arbitrate(&mut self, north: u64, id: Id, action: &str, payload: &str, text: &str) -> Option<BackendCall> {
+    fn arbitrate(
+        &mut self,
+        north: u64,
+        id: Id,
+        action: &str,
+        payload: &str,
+        text: &str,
+    ) -> Option<BackendCall> {
         let mut restore = false;
         let path: &[&str] = match table::down(action) {
             Down::Pass => &[],
             Down::Translate(path) => path,
             Down::Arbitrate(path) => {
-                let profile = message::read::<SetChargingProfile>(payload).cs_charging_profiles.unwrap_or_default();
+                let profile =
+                    message::read::<SetChargingProfile>(payload).cs_charging_profiles.unwrap_or_default();
                 if profile.charging_profile_purpose == SITE_PURPOSE {
                     self.note("the backend wants to set ChargePointMaxProfile, which belongs to the site");
                     self.answer_north(north, frame::result(&id, r#"{"status":"Rejected"}"#));
@@ -149,7 +158,8 @@ impl Route {
         };
         let number = if path.is_empty() { None } else { Number::find(text, payload, path) };
         let known = number.and_then(|number| {
-            let transaction = self.transactions.iter().rev().find(|t| t.backend_id == Some(number.value) && t.told)?;
+            let transaction =
+                self.transactions.iter().rev().find(|t| t.backend_id == Some(number.value) && t.told)?;
             Some(number.put(text, transaction.id))
         });
         Some(BackendCall { id, frame: known.unwrap_or_else(|| text.to_owned()), north, restore })
@@ -228,7 +238,9 @@ impl Route {
         let call = Live { asked, way, frame, id_tag, until };
         let same = |other: &Live| other.asked == call.asked && other.frame == call.frame;
         let outstanding = self.north.as_ref().and_then(|n| n.outstanding.as_ref());
-        if self.live.iter().any(same) || outstanding.is_some_and(|o| matches!(&o.what, What::Live(l) if same(l))) {
+        if self.live.iter().any(same)
+            || outstanding.is_some_and(|o| matches!(&o.what, What::Live(l) if same(l)))
+        {
             return self.note("the EVSE repeats a call that is not answered yet");
         }
         if self.north.is_some() {
@@ -240,12 +252,15 @@ impl Route {
 
     /// How many CALLs of the EVSE wait for their answers.
     pub(super) fn unanswered(&self) -> usize {
-        self.live.len() + self.queue.iter().rev().take(super::MOST_UNANSWERED).filter(|e| e.asked.is_some()).count()
+        self.live.len()
+            + self.queue.iter().rev().take(super::MOST_UNANSWERED).filter(|e| e.asked.is_some()).count()
     }
 
     /// Sends the next CALL to the backend, if none is unanswered.
     pub(super) fn send_north(&mut self, now: Now) {
-        let (Some(north), Some(rules)) = (&mut self.north, &self.rules.backend) else { return };
+        let (Some(north), Some(rules)) = (&mut self.north, &self.rules.backend) else {
+            return;
+        };
         if north.outstanding.is_some() {
             return;
         }
@@ -286,7 +301,8 @@ impl Route {
 
     pub(super) fn north_timeouts(&self) -> impl Iterator<Item = (Mono, &'static str)> {
         let north = self.north.as_ref();
-        let outstanding = north.and_then(|n| Some((n.outstanding.as_ref()?.until, "the backend owes an answer")));
+        let outstanding =
+            north.and_then(|n| Some((n.outstanding.as_ref()?.until, "the backend owes an answer")));
         let live = self.live.front().map(|l| (l.until, "a call waits too long for the backend"));
         let free = north.is_some_and(|n| n.outstanding.is_none());
         let boot = self.boot.as_ref().filter(|_| free).map(|b| (b.not_before, "the boot is sent again"));
@@ -300,7 +316,9 @@ impl Route {
         }
         self.queue_timeout(now);
         let Some(north) = &mut self.north else { return };
-        let Some(outstanding) = north.outstanding.take_if(|o| o.until <= now.mono) else { return };
+        let Some(outstanding) = north.outstanding.take_if(|o| o.until <= now.mono) else {
+            return;
+        };
         north.silent += 1;
         let silent = north.silent;
         match outstanding.what {

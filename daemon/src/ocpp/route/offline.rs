@@ -24,7 +24,9 @@ impl Route {
         let Live { asked, way, frame: text, id_tag, .. } = call;
         let offline = match way {
             Up::Live(offline) => offline,
-            Up::Ordered if self.rules.backend.is_some() => return self.keep(now, asked, Kind::Other, text, None, vec![]),
+            Up::Ordered if self.rules.backend.is_some() => {
+                return self.keep(now, asked, Kind::Other, text, None, vec![]);
+            }
             Up::Ordered | Up::Meter | Up::Durable(_) => Offline::Empty,
         };
         let payload = match offline {
@@ -54,7 +56,9 @@ impl Route {
     pub(super) fn verdict(&self, id_tag: &str, now: Wall) -> IdTagInfo {
         let with = |status: &str| IdTagInfo { status: status.into(), ..IdTagInfo::default() };
         match self.cards.get(&id_tag.to_lowercase()) {
-            Some(card) if Wall::parse(&card.info.expiry_date).is_some_and(|until| until <= now) => with("Expired"),
+            Some(card) if Wall::parse(&card.info.expiry_date).is_some_and(|until| until <= now) => {
+                with("Expired")
+            }
             // §7.2: this one speaks of a single moment, not of the card.
             Some(card) if card.info.status == "ConcurrentTx" => with("Accepted"),
             Some(card) => card.info.clone(),

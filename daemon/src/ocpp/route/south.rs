@@ -170,7 +170,9 @@ impl Route {
         let connection = south.connection;
         match frame::peek(&text) {
             Ok(Frame::Call { id, action, payload }) => {
-                if action != "BootNotification" && south.hold_until.is_some_and(|at| at <= now.mono + BOOT_GRACE) {
+                if action != "BootNotification"
+                    && south.hold_until.is_some_and(|at| at <= now.mono + BOOT_GRACE)
+                {
                     south.hold_until = None;
                 }
                 let asked = Asked { id, south: connection };
@@ -348,7 +350,8 @@ impl Route {
         if let Some(call) = south.calls.pop_front() {
             let until = now.mono + BACKEND_CALL;
             self.out.push_back(Out::South(call.frame.clone()));
-            south.outstanding = Some(Outstanding { key: call.id.key().to_owned(), until, what: What::Backend(call) });
+            south.outstanding =
+                Some(Outstanding { key: call.id.key().to_owned(), until, what: What::Backend(call) });
         } else if south.trigger_at.is_some_and(|at| at <= now.mono) {
             south.trigger_at = None;
             self.send_own(now, "TriggerMessage", &message::trigger_meter_values(), What::Trigger);
@@ -366,9 +369,11 @@ impl Route {
 
     pub(super) fn south_timeouts(&self) -> impl Iterator<Item = (Mono, &'static str)> {
         let south = self.south.as_ref();
-        let outstanding = south.and_then(|s| Some((s.outstanding.as_ref()?.until, "the EVSE owes an answer")));
+        let outstanding =
+            south.and_then(|s| Some((s.outstanding.as_ref()?.until, "the EVSE owes an answer")));
         let idle = south.filter(|s| s.outstanding.is_none());
-        let hold = idle.and_then(|s| Some((s.hold_until.filter(|_| self.wish.due)?, "the limit waits for the boot")));
+        let hold = idle
+            .and_then(|s| Some((s.hold_until.filter(|_| self.wish.due)?, "the limit waits for the boot")));
         let trigger = idle.and_then(|s| Some((s.trigger_at?, "the limit shall be measured")));
         outstanding.into_iter().chain(hold).chain(trigger)
     }
@@ -376,7 +381,9 @@ impl Route {
     pub(super) fn south_timeout(&mut self, now: Now) {
         let Some(south) = &mut self.south else { return };
         south.hold_until = south.hold_until.filter(|at| *at > now.mono);
-        let Some(Outstanding { what, .. }) = south.outstanding.take_if(|o| o.until <= now.mono) else { return };
+        let Some(Outstanding { what, .. }) = south.outstanding.take_if(|o| o.until <= now.mono) else {
+            return;
+        };
         match what {
             What::Limit { setpoint } => self.refused(&setpoint, "the EVSE does not answer".to_owned()),
             What::Trigger => south.can_trigger = false,

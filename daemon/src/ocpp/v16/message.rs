@@ -42,7 +42,9 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
 }
 
 /// A list, or its only element, or nothing.
-pub(super) fn many<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
+pub(super) fn many<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
     let list = match Value::deserialize(deserializer)? {
         Value::Array(list) => list,
         Value::Null => Vec::new(),
@@ -350,7 +352,10 @@ mod tests {
     #[test]
     fn odd_payloads_are_read_as_far_as_they_go() {
         let start: StartTransaction = read(r#"{"connectorId":"1","idTag":4711,"meterStart":12.0}"#);
-        assert_eq!((start.connector_id, start.id_tag.as_str(), start.meter_start), (Some(1), "4711", Some(12)));
+        assert_eq!(
+            (start.connector_id, start.id_tag.as_str(), start.meter_start),
+            (Some(1), "4711", Some(12))
+        );
         let meter: MeterValues =
             read(r#"{"transactionId":5,"transactionId":6,"meterValue":{"sampledValue":{"value":3.5}}}"#);
         assert_eq!(meter.transaction_id, Some(6));
@@ -358,7 +363,8 @@ mod tests {
         let verdict: Verdict = read(r#"{"idTagInfo":"Accepted","transactionId":"9"}"#);
         assert_eq!((verdict.transaction_id, verdict.id_tag_info), (Some(9), None));
         assert!(!read::<MeterValues>("null").durable());
-        let aligned = r#"{"connectorId":1,"meterValue":[{"sampledValue":[{"value":"1","context":"Sample.Clock"}]}]}"#;
+        let aligned =
+            r#"{"connectorId":1,"meterValue":[{"sampledValue":[{"value":"1","context":"Sample.Clock"}]}]}"#;
         assert!(read::<MeterValues>(aligned).durable());
     }
 

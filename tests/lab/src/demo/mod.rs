@@ -44,8 +44,11 @@ pub(crate) async fn run(fast: bool) -> anyhow::Result<()> {
         ..Plan::default()
     })
     .await?;
-    let story =
-        Story { lab, screen: &screen, pause: if fast { Duration::ZERO } else { Duration::from_secs(4) } };
+    let story = Story {
+        lab,
+        screen: &screen,
+        pause: if fast { Duration::ZERO } else { Duration::from_millis(5500) },
+    };
     let told = tokio::select! {
         told = story.tell() => told,
         broken = screen.draw(&story.lab) => broken.map(|_| ()),
@@ -112,6 +115,7 @@ impl Story<'_> {
             let socket = lab.socket();
             self.screen.fact(&format!("look yourself: ladewartctl --socket {} watch", socket.display()))?;
         }
+        self.screen.fact("fuse 50 A; carport on L1 L2 L3, yard on L2 L3 L1, gate on L3 L1 L2")?;
         self.screen.fact("each EVSE has its own connection to the backend, through both TLS legs")?;
         self.linger().await;
         Ok(())
@@ -139,7 +143,7 @@ impl Story<'_> {
         let lab = &self.lab;
         eventually(SOON, "the cars share the fuse", || {
             let highest = lab.connection.currents().into_iter().fold(0.0, f64::max);
-            (highest > 40.0 && highest <= 50.0).then_some(())
+            (highest > 46.0 && highest <= 50.0).then_some(())
         })
         .await?;
         self.screen.fact(&format!("setpoints: {}", self.setpoints()))?;

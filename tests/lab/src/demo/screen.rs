@@ -17,6 +17,9 @@ use tokio::time::Instant;
 const BOLD: &str = "\x1b[1m";
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
+/// What is too long for the terminal is cut off: the picture has as many lines as it seems.
+const CUT: &str = "\x1b[?7l";
+const WRAP: &str = "\x1b[?7h";
 
 /// Where the demo writes.
 pub(crate) struct Screen {
@@ -53,7 +56,7 @@ impl Screen {
         self.erase(&mut out, drawn.len());
         let _ = writeln!(out, "{text}");
         for line in &*drawn {
-            let _ = writeln!(out, "{line}");
+            let _ = writeln!(out, "{CUT}{line}{WRAP}");
         }
         put(&out)
     }
@@ -90,7 +93,7 @@ impl Screen {
                 let _ = write!(out, "\x1b[{}A", drawn.len());
             }
             for line in &lines {
-                let _ = writeln!(out, "{line}\x1b[K");
+                let _ = writeln!(out, "{CUT}{line}\x1b[K{WRAP}");
             }
             *drawn = lines;
             put(&out)?;
@@ -140,7 +143,7 @@ fn picture(lab: &Lab, site: Option<&Site>) -> Vec<String> {
             state.limit,
             state.watts / 1000.0
         );
-        lines.push(text.chars().take(100).collect());
+        lines.push(text);
     }
     lines
 }
