@@ -16,6 +16,7 @@ mod convert;
 mod drain;
 mod evse;
 mod grid;
+mod identity;
 mod incoming;
 mod journal;
 mod meter;
@@ -28,20 +29,20 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use ladewart_proto::v1::{
     evse_service_server::EvseServiceServer, grid_service_server::GridServiceServer,
-    journal_service_server::JournalServiceServer, meter_service_server::MeterServiceServer,
-    site_service_server::SiteServiceServer, system_service_server::SystemServiceServer,
-    uplink_service_server::UplinkServiceServer,
+    identity_service_server::IdentityServiceServer, journal_service_server::JournalServiceServer,
+    meter_service_server::MeterServiceServer, site_service_server::SiteServiceServer,
+    system_service_server::SystemServiceServer, uplink_service_server::UplinkServiceServer,
 };
 use tokio::{net::UnixListener, sync::watch};
 use tokio_util::sync::CancellationToken;
-use tonic::{server::NamedService, transport::Server};
+use tonic::{Status, server::NamedService, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 pub use self::{authz::Caller, socket::bind};
 use crate::{
     clock::Clock,
     config, control,
-    journal::Journal,
+    journal::{Entry, Journal},
     smgw,
     time::{Now, Wall},
 };
@@ -80,12 +81,25 @@ pub struct Parts {
     pub site: control::Handle,
     /// The uplink's state; there may be no uplink.
     pub uplink: Option<watch::Receiver<smgw::Status>>,
+    /// The uplink itself, for who tests it.
+    pub way: Option<Way>,
+    /// The device's own keys and certificates.
+    pub identities: Option<crate::identity::Store>,
     /// The evidence.
     pub journal: Journal,
     /// The clocks.
     pub clock: Clock,
     /// From [`bind`].
     pub listener: UnixListener,
+}
+
+/// The uplink and the backend behind it.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// The uplink.
+    pub uplink: smgw::Uplink,
+    /// The backend, if there is one.
+    pub backend: Option<smgw::BackendDialer>,
 }
 
 /// Largest request in bytes.
@@ -102,6 +116,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 struct Context {
     site: control::Handle,
     uplink: Option<watch::Receiver<smgw::Status>>,
+    way: Option<Way>,
+    identities: Option<crate::identity::Store>,
     journal: Journal,
     clock: Clock,
     started: Wall,
@@ -116,6 +132,23 @@ impl Context {
         self.site.view().borrow().clone()
     }
 
+    /// Keeps who changed what; an error says that it holds but is not recorded.
+    async fn record(
+        &self,
+        kind: &str,
+        subject: &str,
+        actor: String,
+        body: serde_json::Value,
+    ) -> Result<(), Status> {
+        let entry =
+            Entry { at: self.now().wall, kind: kind.to_owned(), subject: subject.to_owned(), actor, body };
+        match self.journal.append(vec![entry]).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(convert::storage(&error)),
+            Err(_) => Err(Status::unavailable("done, but not recorded: the journal is closed")),
+        }
+    }
+
     fn uplink(&self) -> Option<smgw::Status> {
         self.uplink.as_ref().map(|status| status.borrow().clone())
     }
@@ -128,8 +161,8 @@ async fn serving<S: NamedService>(health: &HealthReporter, service: S) -> S {
 
 /// Serves until `stop`. Calls that run then get a short time to end; streams end with UNAVAILABLE.
 pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
-    let Parts { config, site, uplink, journal, clock, listener } = parts;
-    let context = Context { site, uplink, journal, clock, started: clock.now().wall };
+    let Parts { config, site, uplink, way, identities, journal, clock, listener } = parts;
+    let context = Context { site, uplink, way, identities, journal, clock, started: clock.now().wall };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(ladewart_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -178,6 +211,13 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
             serving(
                 &health,
                 UplinkServiceServer::new(uplink::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
+        )
+        .add_service(
+            serving(
+                &health,
+                IdentityServiceServer::new(identity::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
         )

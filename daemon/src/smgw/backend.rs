@@ -64,6 +64,12 @@ impl BackendDialer {
         Ok(Self { target, host, port, path, tls })
     }
 
+    /// Its target.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// TLS inside the channel; without any the stream itself, and `None`.
     pub(super) async fn inner(&self, io: BoxedIo) -> Result<(BoxedIo, Option<String>), Failure> {
         let Some((config, name)) = &self.tls else {

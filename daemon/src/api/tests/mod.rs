@@ -2,6 +2,7 @@
 
 mod access;
 mod fake;
+mod identities;
 mod limits;
 mod pictures;
 
@@ -63,6 +64,8 @@ impl Daemon {
             config: config::Api { socket: socket.clone(), users },
             site: Handle { commands, view: shown, limits },
             uplink: Some(status),
+            way: None,
+            identities: Some(crate::identity::Store::open(&dir.path().join("identity"), clock).unwrap()),
             journal,
             clock,
             listener,
