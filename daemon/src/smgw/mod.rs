@@ -37,6 +37,14 @@ mod tcp;
 mod peers;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_han;
+#[cfg(test)]
+mod tests_listen;
+#[cfg(test)]
+mod tests_probe;
+#[cfg(test)]
+mod tests_targets;
 
 pub(crate) use self::tcp::io_reason;
 pub use self::{

@@ -53,6 +53,8 @@ pub(super) enum Cause {
     Closed,
     /// Its certificate is not the right one.
     Stranger,
+    /// Its certificate has ended or not begun.
+    Untimely,
     /// Does not take our certificate.
     Unknown,
     /// Does not speak what we speak.
@@ -111,6 +113,7 @@ fn cause(fault: &Fault, error: &io::Error) -> Cause {
         },
         Some(Alert { direction: Sent, name }) => match name {
             "handshake_failure" | "protocol_version" => Cause::Language,
+            "certificate_expired" => Cause::Untimely,
             _ => Cause::Stranger,
         },
         None => match error.kind() {
@@ -149,6 +152,10 @@ pub(super) fn advice(step: Step, cause: Cause, reply: Option<Reply>) -> &'static
             "Compare the fingerprint with the gateway's papers; if it is right, pin it, or import the CA that \
              issued it, under uplink.trust."
         }
+        (Step::Tls, Cause::Untimely) => {
+            "Check this device's clock (`ladewartctl status`); if it is right, ask the gateway administrator to \
+             renew the gateway's certificate."
+        }
         (Step::Tls, Cause::Language) => {
             "Ask the gateway administrator which TLS versions, suites and curves the CLS profile allows, and check \
              the port."
@@ -176,6 +183,12 @@ pub(super) fn advice(step: Step, cause: Cause, reply: Option<Reply>) -> &'static
         (Step::Proxy, _) => "Ask the gateway administrator whether the proxy of the CLS profile runs.",
         (Step::Target, Cause::Stranger) => {
             "Check backend.url and backend.ca against what the operator of the target gave you."
+        }
+        (Step::Target, Cause::Untimely) => {
+            "Check this device's clock; if it is right, ask the operator of the target to renew their certificate."
+        }
+        (Step::Target, Cause::Language) => {
+            "Check backend.url: wss:// needs a target that speaks TLS; ask its operator which one is right."
         }
         (Step::Target, Cause::Unknown) => {
             "Ask the operator of the target which certificate they expect from us."

@@ -150,7 +150,7 @@ async fn each_bad_certificate_is_told_from_the_others() {
         (leaf(), true, "not issued by a trusted CA", "unknown_ca"),
         (Leaf { until: 2021, ..leaf() }, false, "expired at 2021-01-01T00:00:00", "certificate_expired"),
         (Leaf { from: 2090, ..leaf() }, false, "not valid before 2090-01-01T00:00:00", "certificate_expired"),
-        (client_only, false, "not made for servers", "unsupported_certificate"),
+        (client_only, false, "not made for this end of TLS", "unsupported_certificate"),
         (Leaf { ca_flag: true, ..leaf() }, false, "can only be trusted by a pin", "certificate_unknown"),
     ] {
         let mut peers = Peers::new();

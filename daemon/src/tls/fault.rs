@@ -143,7 +143,7 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::BadEncoding => "its certificate cannot be read".to_owned(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "its certificate is not made for servers (extended key usage)".to_owned()
+            "its certificate is not made for this end of TLS (extended key usage)".to_owned()
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
