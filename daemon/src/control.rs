@@ -181,8 +181,13 @@ impl Control {
             self.write(vec![Note::new("plan.changed", &self.parts.config.name, body)], now);
         }
         for reached in kept::reached(&self.site, now) {
-            let advanced =
-                self.site.limits.advance(&reached.id, reached.received, reached.stage, reached.measured, now.wall);
+            let advanced = self.site.limits.advance(
+                &reached.id,
+                reached.received,
+                reached.stage,
+                reached.measured,
+                now.wall,
+            );
             if let Some(record) = advanced {
                 self.told(&record, "", now);
             }

@@ -437,7 +437,9 @@ fn a_lost_meter_sends_the_evses_to_their_failsafe_value() {
 fn floors_for_two_serve_two_and_three_cars_take_turns() {
     let mut world = World::new(5, 63);
     let cars = [0, 1, 3];
-    cars.iter().for_each(|e| world.plug(*e, true));
+    for e in cars {
+        world.plug(e, true);
+    }
     (0..60).for_each(|_| world.step());
     // Two floors of three phases, not three.
     world.limit(Some(10_000));

@@ -278,8 +278,11 @@ impl Running {
             }
             Err(failure) => {
                 self.north = North::Resting(now.mono + self.backoff.after(&failure));
-                tracing::info!(%failure, "no connection to the backend");
-                if !matches!(failure, Failure::Way(crate::smgw::DialError::Failed(_))) {
+                if matches!(failure, Failure::Way(crate::smgw::DialError::Failed(_))) {
+                    // The uplink tells of its own outage, once.
+                    tracing::debug!(%failure, "no connection to the backend");
+                } else {
+                    tracing::warn!(%failure, "no connection to the backend");
                     self.route.north_trouble(&failure.to_string());
                 }
                 if let Failure::Refused(Refusal::Status(status @ (401 | 403 | 404))) = failure {
