@@ -61,7 +61,7 @@ impl App {
         let uplink = config.uplink.as_ref().map(|u| Uplink::with_store(u, &identities, clock));
         let uplink = uplink.transpose().map_err(|e| source.problem(e.field, e.problem))?;
         let backend = match (&config.backend, &uplink) {
-            (Some(backend), Some(uplink)) => Some(BackendDialer::new(uplink.clone(), backend)),
+            (Some(backend), Some(uplink)) => Some(BackendDialer::new(uplink, backend)),
             _ => None,
         };
         let backend = backend.transpose().map_err(|e| source.problem(e.field, e.problem))?;

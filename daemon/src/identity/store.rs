@@ -225,7 +225,7 @@ impl Store {
         };
         let key = KeyPair::generate_for(algorithm)
             .map_err(|e| StoreError::NotNow(format!("the system's random numbers do not work: {e}")))?;
-        self.write(&self.key_file(name), key.serialize_pem().as_bytes())?;
+        write(&self.key_file(name), key.serialize_pem().as_bytes())?;
         self.show(&names);
         Ok(self.entry(name, &names))
     }
@@ -280,7 +280,7 @@ impl Store {
         let path = self.key_file(name);
         let secret = fs::read(&path).map_err(|source| StoreError::Disk { path, source })?;
         self.check(name, chain, &secret)?;
-        self.write(&self.certificate_file(name), chain.as_bytes())?;
+        write(&self.certificate_file(name), chain.as_bytes())?;
         self.show(&names);
         Ok(self.entry(name, &names))
     }
@@ -294,8 +294,8 @@ impl Store {
             return Err(StoreError::Invalid { field: "key", problem });
         }
         self.check(name, chain, key.as_bytes())?;
-        self.write(&self.certificate_file(name), chain.as_bytes())?;
-        self.write(&self.key_file(name), key.as_bytes())?;
+        write(&self.certificate_file(name), chain.as_bytes())?;
+        write(&self.key_file(name), key.as_bytes())?;
         self.show(&names);
         Ok(self.entry(name, &names))
     }
@@ -313,7 +313,7 @@ impl Store {
         }
         let changed = !entry.selected;
         if names.selected.as_deref() != Some(name) {
-            self.write(&self.0.directory.join("selected"), format!("{name}\n").as_bytes())?;
+            write(&self.0.directory.join("selected"), format!("{name}\n").as_bytes())?;
             names.selected = Some(name.to_owned());
             self.show(&names);
         }
@@ -345,10 +345,6 @@ impl Store {
 
     fn certificate_file(&self, name: &str) -> PathBuf {
         self.0.directory.join(format!("{name}.pem"))
-    }
-
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        file::write(path, bytes).map_err(|source| StoreError::Disk { path: path.to_owned(), source })
     }
 
     fn keys(&self) -> Result<Vec<String>, StoreError> {
@@ -447,6 +443,10 @@ impl Store {
         }
         check_chain(&identity, status.not_before).map_err(invalid)
     }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    file::write(path, bytes).map_err(|source| StoreError::Disk { path: path.to_owned(), source })
 }
 
 /// Each certificate is signed by the one that follows, and the leaf may open sessions.

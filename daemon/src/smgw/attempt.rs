@@ -122,6 +122,13 @@ impl Ledger {
 
     /// The ground is gone: no attempt can work.
     pub(super) fn ground(&self, reason: &str) {
+        let known = |status: &Status| {
+            status.state == State::Down && status.last_error.as_ref().is_some_and(|(text, _)| text == reason)
+        };
+        // Who looks again and again need not tell it each time.
+        if known(&self.status.borrow()) {
+            return;
+        }
         self.edit(|status, now| {
             status.state = State::Down;
             status.last_error = Some((reason.to_owned(), now));

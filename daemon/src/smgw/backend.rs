@@ -30,7 +30,7 @@ pub struct BackendDialer {
 
 impl BackendDialer {
     /// Reads the files that the configuration names. Opens no connection.
-    pub fn new(uplink: Uplink, backend: &config::Backend) -> Result<Self, SetupError> {
+    pub fn new(uplink: &Uplink, backend: &config::Backend) -> Result<Self, SetupError> {
         let wrong = |field, problem| SetupError { field, problem };
         let tls = match &backend.tls {
             None => None,

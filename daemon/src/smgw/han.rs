@@ -22,20 +22,28 @@ pub(super) struct Facts {
     pub(super) exists: bool,
     /// Its `operstate`: `"up"`, `"down"`, `"unknown"`…
     pub(super) operstate: String,
-    /// It is a bridge.
-    pub(super) is_bridge: bool,
-    /// The bridge, bond or VRF that it belongs to.
-    pub(super) master: Option<String>,
-    /// Whether [`Facts::master`] is a bridge.
-    pub(super) bridged: bool,
+    /// What it is tied to.
+    pub(super) tie: Tie,
     /// Interfaces that pass IPv4 packets on to others.
     pub(super) forwarding_v4: Vec<String>,
     /// IPv6 packets are passed on.
     pub(super) forwarding_v6: bool,
-    /// A default route leads over it.
-    pub(super) default_v4: bool,
-    /// A default route leads over it.
-    pub(super) default_v6: bool,
+    /// The protocols with a default route over it.
+    pub(super) default_routes: Vec<&'static str>,
+}
+
+/// What an interface is tied to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) enum Tie {
+    /// Nothing.
+    #[default]
+    Alone,
+    /// It is a bridge itself.
+    Bridge,
+    /// It is a port of this bridge.
+    PortOf(String),
+    /// It belongs to this bond, team or VRF.
+    PartOf(String),
 }
 
 /// Why the uplink must stay down; `None` if the HAN is separated.
@@ -44,15 +52,15 @@ pub(super) fn judge(interface: &str, facts: &Facts) -> Option<String> {
         return Some(format!("there is no interface {interface}"));
     }
     let not = |why: String| Some(format!("the HAN is not separated from other networks: {why}"));
-    if facts.is_bridge {
-        return not(format!("{interface} is a bridge; give the HAN a port of its own"));
-    }
-    if let Some(master) = &facts.master {
-        return not(if facts.bridged {
-            format!("{interface} is a port of the bridge {master}; take it out of the bridge")
-        } else {
-            format!("{interface} belongs to {master}; give the HAN a port of its own")
-        });
+    match &facts.tie {
+        Tie::Alone => {}
+        Tie::Bridge => return not(format!("{interface} is a bridge; give the HAN a port of its own")),
+        Tie::PortOf(bridge) => {
+            return not(format!("{interface} is a port of the bridge {bridge}; take it out of the bridge"));
+        }
+        Tie::PartOf(other) => {
+            return not(format!("{interface} belongs to {other}; give the HAN a port of its own"));
+        }
     }
     if let [first, ..] = &facts.forwarding_v4[..] {
         let who = if facts.forwarding_v4.iter().any(|name| name == interface) { interface } else { first };
@@ -61,10 +69,8 @@ pub(super) fn judge(interface: &str, facts: &Facts) -> Option<String> {
     if facts.forwarding_v6 {
         return not("this device forwards IPv6; set net.ipv6.conf.all.forwarding = 0".to_owned());
     }
-    for (found, version) in [(facts.default_v4, "IPv4"), (facts.default_v6, "IPv6")] {
-        if found {
-            return not(format!("{interface} holds an {version} default route; remove it"));
-        }
+    if let [version, ..] = &facts.default_routes[..] {
+        return not(format!("{interface} holds an {version} default route; remove it"));
     }
     None
 }
@@ -75,24 +81,37 @@ pub(super) fn read(root: &Path, interface: &str) -> io::Result<Facts> {
     if !device.try_exists()? {
         return Ok(Facts::default());
     }
-    let master = match fs::read_link(device.join("master")) {
-        Ok(link) => link.file_name().map(|name| name.to_string_lossy().into_owned()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+    let tie = match fs::read_link(device.join("master")) {
+        Ok(link) => {
+            let master = link.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if device.join("brport").try_exists()? { Tie::PortOf(master) } else { Tie::PartOf(master) }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if device.join("bridge").try_exists()? {
+                Tie::Bridge
+            } else {
+                Tie::Alone
+            }
+        }
         Err(e) => return Err(e),
     };
     // The thread's own view: a process may hold threads in several network namespaces.
     let net = ["proc/thread-self/net", "proc/net"].map(|path| root.join(path));
     let net = if net[0].try_exists()? { &net[0] } else { &net[1] };
+    let mut default_routes = Vec::new();
+    if default_v4(&fs::read_to_string(net.join("route"))?, interface) {
+        default_routes.push("IPv4");
+    }
+    if default_v6(&optional(&net.join("ipv6_route"))?.unwrap_or_default(), interface) {
+        default_routes.push("IPv6");
+    }
     Ok(Facts {
         exists: true,
         operstate: fs::read_to_string(device.join("operstate"))?.trim().to_owned(),
-        is_bridge: device.join("bridge").try_exists()?,
-        bridged: device.join("brport").try_exists()?,
-        master,
+        tie,
         forwarding_v4: forwarding_v4(root)?,
         forwarding_v6: forwarding_v6(root, interface)?,
-        default_v4: default_v4(&fs::read_to_string(net.join("route"))?, interface),
-        default_v6: default_v6(&optional(&net.join("ipv6_route"))?.unwrap_or_default(), interface),
+        default_routes,
     })
 }
 

@@ -52,11 +52,12 @@ fn a_separated_han_is_let_pass() {
     assert_eq!(Kernel::new().reason(), "");
 }
 
+type Change<'a> = &'a dyn Fn(&Kernel);
+
 #[test]
 fn each_way_out_of_the_han_is_named_with_its_mend() {
     let not = "the HAN is not separated from other networks: ";
     let any = "00000000000000000000000000000000";
-    type Change<'a> = &'a dyn Fn(&Kernel);
     let cases: [(Change, &str); 9] = [
         (&|k| k.write("sys/class/net/han0/bridge/bridge_id", "x"), "han0 is a bridge; give the HAN"),
         (

@@ -349,14 +349,14 @@ impl Shared {
                 before = reason;
             }
             self.ledger.review();
-            let changed = async {
+            let news = async {
                 match &changes {
                     Some(changes) => changes.next().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                result = changed => if let Err(error) = result {
+                result = news => if let Err(error) = result {
                     tracing::debug!("rtnetlink: {error}");
                     sleep(REVIEW).await;
                 },

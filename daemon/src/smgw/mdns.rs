@@ -21,6 +21,9 @@ const INTERNET: u16 = 1;
 /// "An answer to me alone will do" (RFC 6762 §5.4); in an answer: "forget what you knew" (§10.2).
 const TOP_BIT: u16 = 0x8000;
 
+/// Longest answer (RFC 6762 §17).
+const LONGEST: usize = 9000;
+
 /// Times that the question is asked.
 const TIMES: u32 = 3;
 
@@ -59,7 +62,7 @@ pub(super) async fn resolve(host: &str, interface: Option<&str>, time: Duration)
 /// Asks whoever hears it there; the first answer that names an address counts.
 async fn ask(socket: &UdpSocket, to: SocketAddr, host: &str, time: Duration) -> io::Result<Vec<IpAddr>> {
     let query = query(host).ok_or(io::ErrorKind::InvalidInput)?;
-    let mut piece = [0; 9000];
+    let mut piece = vec![0; LONGEST];
     for _ in 0..TIMES {
         socket.send_to(&query, to).await?;
         let listen = async {

@@ -424,14 +424,14 @@ async fn tls_inside_the_channel() {
     let target = peers.tls_echo(tls).await;
     let gateway = peers.gateway(peers.good(), Proxy::Socks(target)).await;
     let uplink = uplink(&peers.config(gateway, peers.trust_ca()));
-    let dialer = BackendDialer::new(uplink.clone(), &backend).unwrap();
+    let dialer = BackendDialer::new(&uplink, &backend).unwrap();
     assert!(dialer.ready());
     let mut stream = dialer.dial().await.unwrap();
     say_hello(&mut stream).await.unwrap();
     assert_eq!((uplink.status().borrow().state, uplink.status().borrow().open), (State::Up, 1));
 
     backend.host = "other.example".to_owned();
-    let error = BackendDialer::new(uplink.clone(), &backend).unwrap().dial().await.err().unwrap();
+    let error = BackendDialer::new(&uplink, &backend).unwrap().dial().await.err().unwrap();
     assert!(
         error.to_string().starts_with(
             "TLS with the backend other.example:9000: its certificate is not for other.example; it carries"
@@ -450,7 +450,7 @@ async fn a_backend_that_refuses_our_certificate_after_the_handshake() {
     let target = peers.tls_echo(tls).await;
     let gateway = peers.gateway(peers.good(), Proxy::Socks(target)).await;
     let uplink = uplink(&peers.config(gateway, peers.trust_ca()));
-    let dialer = BackendDialer::new(uplink.clone(), &peers.backend(true)).unwrap();
+    let dialer = BackendDialer::new(&uplink, &peers.backend(true)).unwrap();
     let error = match dialer.dial().await {
         Err(error) => error.to_string(),
         Ok(mut stream) => say_hello(&mut stream).await.unwrap_err().to_string(),
@@ -486,7 +486,7 @@ async fn files_that_cannot_work_name_their_field() {
     let backend = |change: &dyn Fn(&mut config::BackendTls)| {
         let mut backend = peers.backend(true);
         change(backend.tls.as_mut().unwrap());
-        BackendDialer::new(uplink.clone(), &backend).unwrap_err().field
+        BackendDialer::new(&uplink, &backend).unwrap_err().field
     };
     assert_eq!(backend(&|b| b.ca = peers.file("cls.key")), "backend.ca");
     let pair = |c: &str, k: &str| Some((peers.file(c), peers.file(k)));

@@ -56,10 +56,10 @@ fn set(path: &str, value: &str) {
 async fn until(uplink: &Uplink, what: &str, fits: impl FnMut(&Status) -> bool) -> Status {
     let mut status = uplink.status();
     let found = timeout(SOON, status.wait_for(fits)).await;
-    match found {
-        Ok(status) => status.unwrap().clone(),
-        Err(_) => panic!("{what}: {:?}", uplink.status().borrow()),
-    }
+    let Ok(found) = found else {
+        panic!("{what}: {:?}", uplink.status().borrow());
+    };
+    found.unwrap().clone()
 }
 
 #[test]
@@ -75,6 +75,8 @@ fn the_uplink_follows_the_separation_of_a_real_interface() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(follow());
 }
+
+type Change = fn();
 
 async fn follow() {
     let peers = Peers::new();
@@ -93,7 +95,6 @@ async fn follow() {
     let error = uplink.connect("emt.example", 9000).await.unwrap_err().to_string();
     assert!(error.starts_with("TCP connect to 127.0.0.1:"), "separated, so it is tried: {error}");
 
-    type Change = fn();
     let changes: [(&str, Change, Change); 6] = [
         (
             "han0 is a port of the bridge br0",

@@ -187,7 +187,7 @@ async fn ten_thousand_garbage_connections_harm_nobody() {
         }
     };
     let (stay, ()) =
-        timeout(Duration::from_secs(240), async { tokio::join!(flood, meanwhile) }).await.unwrap();
+        timeout(Duration::from_secs(240), Box::pin(async { tokio::join!(flood, meanwhile) })).await.unwrap();
     // While two hundred still stall, the gateway gets in where they do.
     side.works(&side.uplink.target("flooded").unwrap(), flooded, &gateway).await;
     let grown = resident().saturating_sub(before);

@@ -17,7 +17,7 @@ use crate::{
 /// A test's output, without what differs from run to run.
 async fn walk(peers: &Peers, config: &config::Uplink, tls: bool) -> String {
     let uplink = Uplink::new(config, Clock::system()).unwrap();
-    let backend = BackendDialer::new(uplink.clone(), &peers.backend(tls)).unwrap();
+    let backend = BackendDialer::new(&uplink, &peers.backend(tls)).unwrap();
     let (sender, mut reports) = Uplink::reports();
     uplink.test(backend.target(), Some(&backend), sender).await;
     let mut text = String::new();

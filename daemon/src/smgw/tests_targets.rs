@@ -96,8 +96,8 @@ async fn a_target_that_is_refused_does_not_hold_back_the_others() {
         assert!(begun.now().mono.0 < Duration::from_millis(900), "no backoff of another");
     }
     let status = uplink.status().borrow().clone();
-    let states: Vec<_> = status.targets.iter().map(|target| (target.name.as_str(), target.state)).collect();
-    assert_eq!(states, [("gone", State::Down), ("there", State::Up)]);
+    let told: Vec<_> = status.targets.iter().map(|target| (target.name.as_str(), target.state)).collect();
+    assert_eq!(told, [("gone", State::Down), ("there", State::Up)]);
     assert_eq!(uplink.target_at("127.0.0.1", echo.port()).unwrap().name(), "there");
     assert!(uplink.target("elsewhere").is_none());
 }
