@@ -67,6 +67,8 @@ fn the_uplink_follows_the_separation_of_a_real_interface() {
     if outside("the_uplink_follows_the_separation_of_a_real_interface") {
         return;
     }
+    // A namespace begins with the host's switch.
+    set("ipv4/ip_forward", "0");
     ip("link set lo up");
     ip("link add han0 type veth peer name gw0");
     ip("addr add 192.0.2.2/24 dev han0");
