@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{documents, evse, failure::EXIT_CODES, journal, limit, meter, reverse, uplink, watch};
+use crate::{documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, uplink, watch};
 
 /// Shows a charging site and steers it, through the daemon on this machine.
 #[derive(Debug, Parser)]
@@ -54,6 +54,9 @@ pub(crate) enum Command {
     /// The channel through the Smart Meter Gateway.
     #[command(subcommand)]
     Uplink(uplink::Uplink),
+    /// The keys and certificates that this device shows to the gateway.
+    #[command(subcommand)]
+    Identity(identity::Identity),
     /// The evidence.
     #[command(subcommand)]
     Journal(journal::Journal),

@@ -12,6 +12,7 @@ mod connect;
 mod documents;
 mod evse;
 mod failure;
+mod identity;
 mod journal;
 mod json;
 mod limit;

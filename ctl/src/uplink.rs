@@ -1,5 +1,7 @@
 //! `ladewartctl uplink`.
 
+mod test;
+
 use clap::Subcommand;
 use ladewart_proto::v1::{self, UplinkState, uplink_service_client::UplinkServiceClient};
 
@@ -14,11 +16,19 @@ use crate::{
 pub(crate) enum Uplink {
     /// Whether the channel works, what went wrong last, and how long the certificates hold.
     Status,
+    /// Walks the way to the backend step by step, and says what to do at the first step that fails.
+    Test(test::Test),
+    /// Takes on the certificate that the gateway shows next; the configuration must allow it (tofu = true).
+    Trust(test::Trust),
 }
 
 impl Uplink {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        let Self::Status = self;
+        match self {
+            Self::Status => {}
+            Self::Test(test) => return test.run(session).await,
+            Self::Trust(trust) => return trust.run(session).await,
+        }
         let mut client = UplinkServiceClient::new(session.channel().await?);
         let answer = session.call(client.get_uplink_status(v1::GetUplinkStatusRequest {})).await?;
         session.show("GetUplinkStatusResponse", &answer, |style| whole(style, answer.uplink.as_ref())).await
@@ -80,6 +90,42 @@ fn certificate(style: &Style, certificate: Option<&v1::Certificate>) -> String {
     )
 }
 
+fn age(style: &Style, time: Option<&prost_types::Timestamp>) -> String {
+    style.since(time).map(|span| format!("{span} old, since {}", style.time(time))).unwrap_or_default()
+}
+
+fn ahead(style: &Style, time: Option<&prost_types::Timestamp>) -> String {
+    style.until(time).map(|span| format!("in {span}, {}", style.time(time))).unwrap_or_default()
+}
+
+fn refused(style: &Style, status: &v1::UplinkStatus) -> String {
+    match status.refused_connections {
+        0 => String::new(),
+        n => format!(
+            "{}, the last one {}: {}",
+            plural(u32::try_from(n).unwrap_or(u32::MAX), "connection", "connections"),
+            style.time(status.last_refusal_at.as_ref()),
+            words::clean(&status.last_refusal)
+        ),
+    }
+}
+
+/// One line each; with a single one the rest of the status says it all.
+fn targets(targets: &[v1::UplinkTarget]) -> String {
+    if targets.len() < 2 {
+        return String::new();
+    }
+    let line = |target: &v1::UplinkTarget| {
+        let state = match target.state() {
+            UplinkState::Up => plural(target.open_connections, "connection", "connections"),
+            UplinkState::Down => format!("DOWN: {}", words::clean(&target.last_error)),
+            UplinkState::Idle | UplinkState::Unspecified => "not tried yet".to_owned(),
+        };
+        format!("{}: {state}", words::text(&target.name))
+    };
+    targets.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// Everything.
 pub(crate) fn whole(style: &Style, uplink: Option<&v1::UplinkStatus>) -> String {
     let Some(status) = uplink else {
@@ -99,8 +145,13 @@ pub(crate) fn whole(style: &Style, uplink: Option<&v1::UplinkStatus>) -> String 
         ("Last proxy reply", words::text(&status.last_proxy_reply)),
         ("Next attempt", style.time(status.next_attempt.as_ref())),
         ("TLS session", words::text(&status.tls_session)),
+        ("Oldest session", age(style, status.oldest_session.as_ref())),
+        ("Next renewal", ahead(style, status.next_renewal.as_ref())),
+        ("Refused", refused(style, status)),
         ("Our certificate", certificate(style, status.own_certificate.as_ref())),
         ("Gateway certificate", certificate(style, status.gateway_certificate.as_ref())),
+        ("Targets", targets(&status.targets)),
+        ("Warnings", status.warnings.iter().map(|text| words::clean(text)).collect::<Vec<_>>().join("\n")),
     ];
     pairs(style, rows)
 }
@@ -133,6 +184,8 @@ pub(crate) mod tests {
                 not_after: Style::ago(60),
             }),
             backend_connections: 1,
+            oldest_session: Style::ago(7_400),
+            next_renewal: Style::ago(7_400 - 47 * 3600),
             ..Default::default()
         }
     }
@@ -146,6 +199,27 @@ pub(crate) mod tests {
             last_alert: "handshake_failure".into(),
             last_proxy_reply: "05 connection refused".into(),
             next_attempt: Style::ago(-17),
+            oldest_session: None,
+            next_renewal: None,
+            refused_connections: 3,
+            last_refusal: "TLS with 192.168.17.9:4711: the peer closed the connection without an alert"
+                .into(),
+            last_refusal_at: Style::ago(30),
+            targets: vec![
+                v1::UplinkTarget {
+                    name: "backend".into(),
+                    state: UplinkState::Down.into(),
+                    last_error: "proxy reply 05 connection refused".into(),
+                    ..Default::default()
+                },
+                v1::UplinkTarget {
+                    name: "operator".into(),
+                    state: UplinkState::Up.into(),
+                    open_connections: 1,
+                    ..Default::default()
+                },
+            ],
+            warnings: vec!["our certificate ends in less than 30 days, on 2026-12-20T12:00:00.000Z".into()],
             ..up()
         }
     }

@@ -22,11 +22,11 @@ use crate::{
     contact,
     control::{self, Control},
     device::{Catalog, Definition},
-    grid,
+    grid, identity,
     journal::{self, Entry, Journal},
     meter, ocpp, relay,
     remote::{Lan, Operators},
-    smgw::{BackendDialer, Dial, Uplink},
+    smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
 };
 
@@ -38,6 +38,7 @@ pub struct App {
     config: Arc<Config>,
     definitions: Vec<Arc<Definition>>,
     clock: Clock,
+    identities: identity::Store,
     uplink: Option<Uplink>,
     backend: Option<BackendDialer>,
     operators: Option<Operators>,
@@ -58,10 +59,12 @@ impl App {
             let definition = catalog.find(&meter.device).map_err(|e| source.problem(&field, e))?;
             definitions.push(definition);
         }
-        let uplink = config.uplink.as_ref().map(|u| Uplink::new(u, clock));
+        let identities = identity::Store::open(&config.data_dir.join("identity"), clock)
+            .map_err(|e| source.problem("site.data", e))?;
+        let uplink = config.uplink.as_ref().map(|u| Uplink::with_store(u, &identities, clock));
         let uplink = uplink.transpose().map_err(|e| source.problem(e.field, e.problem))?;
         let backend = match (&config.backend, &uplink) {
-            (Some(backend), Some(uplink)) => Some(BackendDialer::new(uplink.clone(), backend)),
+            (Some(backend), Some(uplink)) => Some(BackendDialer::new(uplink, backend)),
             _ => None,
         };
         let backend = backend.transpose().map_err(|e| source.problem(e.field, e.problem))?;
@@ -69,7 +72,7 @@ impl App {
         let operators = operators.map_err(|e| source.problem(&e.field, e.problem))?;
         let lan = config.api.lan.as_ref().map(|lan| Lan::new(lan, clock)).transpose();
         let lan = lan.map_err(|e| source.problem(&e.field, e.problem))?;
-        Ok(Self { config: Arc::new(config), definitions, clock, uplink, backend, operators, lan })
+        Ok(Self { config: Arc::new(config), definitions, clock, identities, uplink, backend, operators, lan })
     }
 
     /// Binds, starts, announces, runs until SIGTERM or SIGINT, drains.
@@ -187,7 +190,7 @@ impl App {
                 backend: config
                     .backend
                     .clone()
-                    .zip(self.backend.map(|dialer| Arc::new(dialer) as Arc<dyn Dial>)),
+                    .zip(self.backend.clone().map(|dialer| Arc::new(dialer) as Arc<dyn Dial>)),
                 stations,
                 events,
                 store: store.clone(),
@@ -197,15 +200,34 @@ impl App {
             stop.clone(),
         );
         tasks.spawn(async move { ("OCPP gateway", gateway.await.map_err(Into::into)) });
+        if let Some(uplink) = &self.uplink {
+            keep_up(tasks, uplink, evidence, clock, stop);
+        }
         let parts = api::Parts {
             config: config.api.clone(),
             site,
             uplink: self.uplink.as_ref().map(Uplink::status),
+            way: self.uplink.map(|uplink| api::Way { uplink, backend: self.backend }),
+            identities: Some(self.identities),
             journal: evidence.clone(),
             clock,
         };
         serve(tasks, parts, socket, lan, self.operators, stop).await
     }
+}
+
+/// The uplink's own life: renewal, separation, and its warnings for the journal.
+fn keep_up(tasks: &mut Tasks, uplink: &Uplink, evidence: &Journal, clock: Clock, stop: &CancellationToken) {
+    let (watched, token) = (warnings(uplink.status(), evidence.clone(), clock), stop.clone());
+    tasks.spawn(async move {
+        tokio::select! { () = watched => {}, () = token.cancelled() => {} }
+        ("warnings of the uplink", Ok(()))
+    });
+    let running = uplink.clone().run(stop.clone());
+    tasks.spawn(async move {
+        running.await;
+        ("uplink", Ok(()))
+    });
 }
 
 /// The interface, on everything that it is served on.
@@ -264,6 +286,21 @@ async fn remark(journal: &Journal, clock: Clock, kind: &str, body: serde_json::V
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "{kind} is not in the journal"),
         Err(_) => tracing::error!("{kind} is not in the journal: the writer is gone"),
+    }
+}
+
+/// Keeps each warning of the uplink once, when it comes up.
+async fn warnings(mut status: watch::Receiver<smgw::Status>, journal: Journal, clock: Clock) {
+    let mut told: Vec<String> = Vec::new();
+    loop {
+        let now = status.borrow_and_update().warnings.clone();
+        for warning in now.iter().filter(|warning| !told.contains(warning)) {
+            remark(&journal, clock, "uplink.warning", json!({ "warning": warning })).await;
+        }
+        told = now;
+        if status.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 

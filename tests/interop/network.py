@@ -50,7 +50,9 @@ class Network:
                 run("ip", "-n", self.name(side), "link", "set", "lo", "up")
             self.wire("cls", "han0", HAN_CLS, "gw", "han", HAN_GW)
             self.wire("gw", "wan", WAN_GW, "emt", "wan0", WAN_EMT)
-            run(*self.inside("gw", "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"))
+            # A namespace begins with the host's switch; the daemon stays down on a device that forwards.
+            for side in ("cls", "gw"):
+                run(*self.inside(side, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"))
             self.etc.mkdir(parents=True)
             (self.etc / "hosts").write_text(f"127.0.0.1 localhost\n{TARGET_ADDRESS} {TARGET}\n{OPERATOR_ADDRESS} {OPERATOR}\n")
         except BaseException:

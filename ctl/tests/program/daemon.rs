@@ -218,6 +218,39 @@ impl UplinkService for Services {
     ) -> Result<Response<v1::GetUplinkStatusResponse>, Status> {
         Ok(Response::new(v1::GetUplinkStatusResponse::default()))
     }
+
+    type TestUplinkStream = Answers<v1::TestUplinkResponse>;
+
+    /// The target "emt" is refused by the proxy; every other is reached.
+    async fn test_uplink(
+        &self,
+        request: Request<v1::TestUplinkRequest>,
+    ) -> Result<Response<Self::TestUplinkStream>, Status> {
+        let good = request.into_inner().target != "emt";
+        let link = v1::TestUplinkResponse {
+            step: v1::UplinkStep::Link.into(),
+            ok: true,
+            detail: "han0 is up, and separated from other networks".into(),
+            ..Default::default()
+        };
+        let proxy = v1::TestUplinkResponse {
+            step: v1::UplinkStep::Proxy.into(),
+            ok: good,
+            detail: if good { "SOCKS5 reply 00 succeeded" } else { "proxy reply 02 not allowed by ruleset" }
+                .into(),
+            advice: if good { "" } else { "Ask the gateway administrator." }.into(),
+        };
+        Ok(Response::new(Box::pin(tokio_stream::iter([Ok(link), Ok(proxy)]))))
+    }
+
+    async fn trust_gateway(
+        &self,
+        request: Request<v1::TrustGatewayRequest>,
+    ) -> Result<Response<v1::TrustGatewayResponse>, Status> {
+        let within = request.into_inner().within.unwrap_or_default().seconds;
+        let until = Timestamp { seconds: NOON.seconds + within, ..NOON };
+        Ok(Response::new(v1::TrustGatewayResponse { until: Some(until) }))
+    }
 }
 
 #[tonic::async_trait]

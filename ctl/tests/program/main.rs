@@ -56,6 +56,8 @@ async fn what_works_ends_with_0_and_is_silent_otherwise() {
         &["evse", "list"],
         &["meter", "list"],
         &["uplink", "status"],
+        &["uplink", "test"],
+        &["uplink", "trust", "--for", "5min"],
         &["journal", "verify"],
         &["journal", "export", "--to", "5"],
         &["version"],
@@ -81,6 +83,19 @@ async fn a_refusal_ends_with_1_and_a_denial_with_4() {
     says(&ended, 1, "NOT intact from entry 5 on");
     let verdict: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!((verdict["intact"].as_bool(), verdict["broken_at"].as_u64()), (Some(false), Some(5)));
+}
+
+#[tokio::test]
+async fn a_way_that_ends_early_is_shown_and_the_last_word_is_what_to_do() {
+    let daemon = Daemon::start();
+    let ended = run(&daemon.socket, &["uplink", "test", "emt"]).await;
+    says(&ended, 1, "the way ends at the step \"proxy\". Ask the gateway administrator.");
+    let lines: Vec<_> = ended.out.lines().collect();
+    assert_eq!(lines[0], "link         ok      han0 is up, and separated from other networks");
+    assert_eq!(lines[1], "proxy        FAILED  proxy reply 02 not allowed by ruleset");
+    let ended = run(&daemon.socket, &["-o", "json", "uplink", "test", "emt"]).await;
+    let last: Value = serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
+    assert_eq!((last["step"].as_str(), last["ok"].as_bool()), (Some("UPLINK_STEP_PROXY"), Some(false)));
 }
 
 #[tokio::test]

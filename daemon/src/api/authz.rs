@@ -32,6 +32,9 @@ const EVIDENCE: &[Role] = &[Installer, Grid, Admin];
 /// Who may reduce the site. A limit carries its issuer and role, and each ends only its own; `admin` ends all.
 const LIMITING: &[Role] = &[Installer, Grid, Admin];
 
+/// Who may put the site behind its gateway.
+const COMMISSIONING: &[Role] = &[Installer, Admin];
+
 /// Method → roles, for every method that is served.
 pub(crate) const TABLE: &[(&str, &[Role])] = &[
     ("/ladewart.v1.SiteService/GetSite", EVERY),
@@ -43,6 +46,15 @@ pub(crate) const TABLE: &[(&str, &[Role])] = &[
     ("/ladewart.v1.EvseService/ListEvses", EVERY),
     ("/ladewart.v1.MeterService/ListMeters", EVERY),
     ("/ladewart.v1.UplinkService/GetUplinkStatus", EVERY),
+    ("/ladewart.v1.UplinkService/TestUplink", COMMISSIONING),
+    ("/ladewart.v1.UplinkService/TrustGateway", COMMISSIONING),
+    ("/ladewart.v1.IdentityService/ListIdentities", COMMISSIONING),
+    ("/ladewart.v1.IdentityService/CreateKey", COMMISSIONING),
+    ("/ladewart.v1.IdentityService/CreateCertificateRequest", COMMISSIONING),
+    ("/ladewart.v1.IdentityService/ImportCertificate", COMMISSIONING),
+    ("/ladewart.v1.IdentityService/ImportIdentity", COMMISSIONING),
+    ("/ladewart.v1.IdentityService/SelectIdentity", COMMISSIONING),
+    ("/ladewart.v1.IdentityService/DeleteIdentity", COMMISSIONING),
     ("/ladewart.v1.JournalService/ExportJournal", EVIDENCE),
     ("/ladewart.v1.JournalService/VerifyJournal", EVIDENCE),
     ("/ladewart.v1.SystemService/GetVersion", EVERY),

@@ -17,6 +17,7 @@ mod convert;
 mod drain;
 mod evse;
 mod grid;
+mod identity;
 mod incoming;
 mod journal;
 mod meter;
@@ -36,9 +37,9 @@ use std::{
 use futures_util::{Stream, StreamExt, stream};
 use ladewart_proto::v1::{
     evse_service_server::EvseServiceServer, grid_service_server::GridServiceServer,
-    journal_service_server::JournalServiceServer, meter_service_server::MeterServiceServer,
-    site_service_server::SiteServiceServer, system_service_server::SystemServiceServer,
-    uplink_service_server::UplinkServiceServer,
+    identity_service_server::IdentityServiceServer, journal_service_server::JournalServiceServer,
+    meter_service_server::MeterServiceServer, site_service_server::SiteServiceServer,
+    system_service_server::SystemServiceServer, uplink_service_server::UplinkServiceServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -46,7 +47,7 @@ use tokio::{
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{server::NamedService, service::Routes, transport::Server};
+use tonic::{Status, server::NamedService, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 pub use self::{
@@ -57,7 +58,7 @@ pub use self::{
 use crate::{
     clock::Clock,
     config, control,
-    journal::Journal,
+    journal::{Entry, Journal},
     smgw,
     time::{Now, Wall},
 };
@@ -96,10 +97,23 @@ pub struct Parts {
     pub site: control::Handle,
     /// The uplink's state; there may be no uplink.
     pub uplink: Option<watch::Receiver<smgw::Status>>,
+    /// The uplink itself, for who tests it.
+    pub way: Option<Way>,
+    /// The device's own keys and certificates.
+    pub identities: Option<crate::identity::Store>,
     /// The evidence.
     pub journal: Journal,
     /// The clocks.
     pub clock: Clock,
+}
+
+/// The uplink and the backend behind it.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// The uplink.
+    pub uplink: smgw::Uplink,
+    /// The backend, if there is one.
+    pub backend: Option<smgw::BackendDialer>,
 }
 
 /// Largest request in bytes.
@@ -122,6 +136,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 struct Context {
     site: control::Handle,
     uplink: Option<watch::Receiver<smgw::Status>>,
+    way: Option<Way>,
+    identities: Option<crate::identity::Store>,
     journal: Journal,
     clock: Clock,
     started: Wall,
@@ -134,6 +150,23 @@ impl Context {
 
     fn view(&self) -> Arc<crate::site::View> {
         self.site.view().borrow().clone()
+    }
+
+    /// Keeps who changed what; an error says that it holds but is not recorded.
+    async fn record(
+        &self,
+        kind: &str,
+        subject: &str,
+        actor: String,
+        body: serde_json::Value,
+    ) -> Result<(), Status> {
+        let entry =
+            Entry { at: self.now().wall, kind: kind.to_owned(), subject: subject.to_owned(), actor, body };
+        match self.journal.append(vec![entry]).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(convert::storage(&error)),
+            Err(_) => Err(Status::unavailable("done, but not recorded: the journal is closed")),
+        }
     }
 
     fn uplink(&self) -> Option<smgw::Status> {
@@ -166,10 +199,10 @@ type Pulse = (Duration, Duration);
 impl Interface {
     /// Everything is served until `stop`.
     pub async fn new(parts: Parts, stop: CancellationToken) -> Result<Self, Error> {
-        let Parts { config, site, uplink, journal, clock } = parts;
+        let Parts { config, site, uplink, way, identities, journal, clock } = parts;
         let refusals = refusals::Refusals::new(journal.clone());
         let gate = authz::Gate::new(authz::Access::new(&config), refusals, clock);
-        let context = Context { site, uplink, journal, clock, started: clock.now().wall };
+        let context = Context { site, uplink, way, identities, journal, clock, started: clock.now().wall };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(ladewart_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -212,6 +245,13 @@ impl Interface {
             serving(
                 &health,
                 UplinkServiceServer::new(uplink::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
+        );
+        routes.add_service(
+            serving(
+                &health,
+                IdentityServiceServer::new(identity::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
         );

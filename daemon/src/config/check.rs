@@ -1,12 +1,12 @@
 //! Document → [`Config`]: names resolved to indices, ranges checked, defaults filled in.
 
 mod access;
+mod uplink;
 
 use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    Backend, BackendTls, Config, ConfigError, Contact, Control, Evse, Gateway, Line, Meter, Mode, Node, Ocpp,
-    Relay, RelayFunction, Source, Trust, Uplink, raw,
+    Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Ocpp, Relay, RelayFunction, Source, raw,
 };
 use crate::{
     ids::{Identity, NodeId},
@@ -47,8 +47,8 @@ impl Check<'_> {
         let relays = self.relays(doc.relay, &evses)?;
         let backend = doc.backend.map(|b| self.backend(b)).transpose()?;
         let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
-        if backend.is_some() && uplink.is_none() {
-            return self.fail("backend", "needs a table [uplink]; without a gateway write mode = \"direct\"");
+        if let Some(backend) = &backend {
+            self.way_to(backend, uplink.as_ref())?;
         }
         let api = self.api(doc.api)?;
         let operators = self.operators(doc.operator, &api.certificates, uplink.is_some())?;
@@ -122,55 +122,6 @@ impl Check<'_> {
         Ok(control)
     }
 
-    fn uplink(&self, raw: raw::Uplink) -> Checked<Uplink> {
-        let s = Duration::from_secs;
-        let backoff_min = self.duration("uplink.backoff_min", raw.backoff_min, s(1), s(1), s(60))?;
-        let backoff_max = self.duration("uplink.backoff_max", raw.backoff_max, s(300), s(1), s(3600))?;
-        if backoff_max < backoff_min {
-            return self.fail("uplink.backoff_max", "must not be shorter than uplink.backoff_min");
-        }
-        let step_timeout = self.duration("uplink.step_timeout", raw.step_timeout, s(10), s(1), s(120))?;
-        let mode = match raw.mode {
-            raw::Mode::Direct => {
-                for (name, given) in [
-                    ("gateway", raw.gateway.is_some()),
-                    ("interface", raw.interface.is_some()),
-                    ("certificate", raw.certificate.is_some()),
-                    ("key", raw.key.is_some()),
-                    ("trust", raw.trust.is_some()),
-                ] {
-                    if given {
-                        return self.fail(
-                            &format!("uplink.{name}"),
-                            "has no meaning with mode = \"direct\"; remove it",
-                        );
-                    }
-                }
-                Mode::Direct
-            }
-            raw::Mode::Socks5 => {
-                let address = self.required("uplink.gateway", raw.gateway, "\"192.0.2.1:8443\"")?;
-                self.host_port("uplink.gateway", &address)?;
-                let trust = self.required(
-                    "uplink.trust",
-                    raw.trust,
-                    "{ pin = \"…\" } or { ca = \"gateway-ca.pem\" }",
-                )?;
-                Mode::Socks5(Gateway {
-                    address,
-                    interface: raw.interface,
-                    certificate: self.file(
-                        "uplink.certificate",
-                        &self.required("uplink.certificate", raw.certificate, "\"cls.pem\"")?,
-                    )?,
-                    key: self.file("uplink.key", &self.required("uplink.key", raw.key, "\"cls.key\"")?)?,
-                    trust: self.trust("uplink.trust", trust)?,
-                })
-            }
-        };
-        Ok(Uplink { mode, backoff_min, backoff_max, step_timeout })
-    }
-
     fn required<T>(&self, field: &str, given: Option<T>, example: &str) -> Checked<T> {
         match given {
             Some(value) => Ok(value),
@@ -201,102 +152,6 @@ impl Check<'_> {
             Some(pair) => Ok(pair),
             None => self.fail(field, format!("{text:?} is not host:port; write it like \"192.0.2.1:8443\"")),
         }
-    }
-
-    fn trust(&self, field: &str, raw: raw::Trust) -> Checked<Trust> {
-        match (raw.pin, raw.ca) {
-            (Some(pin), None) => {
-                if raw.name.is_some() {
-                    return self.fail(&format!("{field}.name"), "has no meaning with a pin; remove it");
-                }
-                let hex: String = pin.chars().filter(|c| *c != ':').collect();
-                let mut bytes = [0_u8; 32];
-                let fits = hex.len() == 64 && hex.is_ascii();
-                for (i, byte) in bytes.iter_mut().enumerate().take(if fits { 32 } else { 0 }) {
-                    match u8::from_str_radix(&hex[2 * i..2 * i + 2], 16) {
-                        Ok(value) => *byte = value,
-                        Err(_) => return self.fail(&format!("{field}.pin"), PIN),
-                    }
-                }
-                if fits { Ok(Trust::Pin(bytes)) } else { self.fail(&format!("{field}.pin"), PIN) }
-            }
-            (None, Some(ca)) => {
-                Ok(Trust::Ca { file: self.file(&format!("{field}.ca"), &ca)?, name: raw.name })
-            }
-            _ => self.fail(field, "give either pin = \"…\" or ca = \"file.pem\""),
-        }
-    }
-
-    fn backend(&self, raw: raw::Backend) -> Checked<Backend> {
-        let s = Duration::from_secs;
-        let url = raw.url.trim();
-        let (secure, rest) = if let Some(rest) = url.strip_prefix("wss://") {
-            (true, rest)
-        } else if let Some(rest) = url.strip_prefix("ws://") {
-            (false, rest)
-        } else {
-            return self.fail("backend.url", format!("{url:?} must begin with ws:// or wss://"));
-        };
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if authority.contains('@') || path.contains(['?', '#', ' ']) {
-            return self.fail(
-                "backend.url",
-                "must not hold a user, a query or a fragment; the identity is appended",
-            );
-        }
-        let authority =
-            if authority.rsplit_once(':').is_some_and(|(_, p)| p.bytes().all(|b| b.is_ascii_digit())) {
-                authority.to_owned()
-            } else {
-                format!("{authority}:{}", if secure { 443 } else { 80 })
-            };
-        let (host, port) = self.host_port("backend.url", &authority)?;
-        let path = if path.is_empty() { "/".to_owned() } else { format!("/{}/", path.trim_matches('/')) };
-        let tls = if secure {
-            let ca = self.required("backend.ca", raw.ca, "\"backend-ca.pem\"")?;
-            let identity = match (raw.certificate, raw.key) {
-                (Some(c), Some(k)) => {
-                    Some((self.file("backend.certificate", &c)?, self.file("backend.key", &k)?))
-                }
-                (None, None) => None,
-                _ => return self.fail("backend", "give certificate and key together"),
-            };
-            Some(BackendTls { ca: self.file("backend.ca", &ca)?, identity })
-        } else {
-            for (name, given) in [
-                ("ca", raw.ca.is_some()),
-                ("certificate", raw.certificate.is_some()),
-                ("key", raw.key.is_some()),
-            ] {
-                if given {
-                    return self.fail(
-                        &format!("backend.{name}"),
-                        "has no meaning with ws://; remove it or use wss://",
-                    );
-                }
-            }
-            None
-        };
-        let attempts = raw.attempts.unwrap_or(3);
-        if !(1..=100).contains(&attempts) {
-            return self.fail("backend.attempts", format!("{attempts} is out of range; use 1 to 100"));
-        }
-        Ok(Backend {
-            tls,
-            host,
-            port,
-            path,
-            ping_interval: self.duration("backend.ping_interval", raw.ping_interval, s(60), s(1), s(540))?,
-            call_timeout: self.duration("backend.call_timeout", raw.call_timeout, s(30), s(1), s(300))?,
-            attempts,
-            retry_interval: self.duration(
-                "backend.retry_interval",
-                raw.retry_interval,
-                s(60),
-                s(1),
-                s(3600),
-            )?,
-        })
     }
 
     fn meters(&self, raw: Vec<raw::Meter>) -> Checked<Vec<Meter>> {
@@ -535,5 +390,3 @@ impl Check<'_> {
         Ok(relays)
     }
 }
-
-const PIN: &str = "is not a SHA-256 fingerprint; write 64 hexadecimal digits, colons allowed";

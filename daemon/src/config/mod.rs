@@ -166,6 +166,12 @@ impl Role {
 pub struct Uplink {
     /// The way in.
     pub mode: Mode,
+    /// Who is reached; the backend may be missing here, except with [`Mode::Listen`].
+    pub targets: Vec<Target>,
+    /// Connections to one target at a time.
+    pub connections: Connections,
+    /// Age at which a connection is to be renewed.
+    pub renew_after: Duration,
     /// First wait after a failure; doubled with jitter up to `backoff_max`.
     pub backoff_min: Duration,
     /// Longest wait between two attempts.
@@ -179,37 +185,88 @@ pub struct Uplink {
 pub enum Mode {
     /// No gateway: the site reaches the backend over its own network.
     Direct,
-    /// TLS 1.2 with mutual certificates to the gateway, SOCKS5 CONNECT inside.
+    /// TLS with mutual certificates to the gateway, SOCKS5 CONNECT inside.
     Socks5(Gateway),
+    /// TLS with mutual certificates to the gateway; the name in the handshake (SNI) leads to the target.
+    Sni(Gateway),
+    /// The gateway connects to us (HKS4, HKS5): one port per target. [`Gateway::address`] is our own.
+    Listen(Gateway),
+}
+
+/// How many connections may stand at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connections {
+    /// As many as are asked for: OCPP needs one per EVSE.
+    Many,
+    /// One for each target: a new one waits for the end of the old one.
+    OnePerTarget,
+}
+
+/// Somebody behind the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Name, for people and for other parts of the configuration.
+    pub name: String,
+    /// How the gateway is told whom we mean.
+    pub place: Place,
+}
+
+/// How a target is named towards the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Host as the proxy resolves it, and port.
+    Host(String, u16),
+    /// The name in the TLS handshake.
+    Sni(String),
+    /// Our port where the gateway connects for it.
+    Port(u16),
 }
 
 /// The Smart Meter Gateway on the HAN side.
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    /// Host name or IP address and port, as written.
+    /// Host name or IP address and port, as written; with [`Mode::Listen`] our own address.
     pub address: String,
     /// Network interface to bind to.
     pub interface: Option<String>,
-    /// PEM file with our CLS certificate, leaf first.
-    pub certificate: PathBuf,
-    /// PEM file with its private key.
-    pub key: PathBuf,
+    /// What we show.
+    pub own: Own,
     /// How the gateway's certificate is judged.
     pub trust: Trust,
 }
 
-/// How a peer's certificate is judged.
+/// Where our certificate and its key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trust {
-    /// SHA-256 of the whole certificate (DER).
-    Pin([u8; 32]),
-    /// A PEM bundle of anchors; with `name` the certificate must carry it as a subject alternative name.
-    Ca {
-        /// The bundle.
-        file: PathBuf,
-        /// The expected name.
-        name: Option<String>,
+pub enum Own {
+    /// In PEM files.
+    Files {
+        /// Our CLS certificate, leaf first.
+        certificate: PathBuf,
+        /// Its private key.
+        key: PathBuf,
     },
+    /// In the device's own store, under this name until another one is selected.
+    Stored(String),
+}
+
+/// How a peer's certificate is judged. Several ways may stand side by side: one of them suffices.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// SHA-256 of whole certificates (DER).
+    pub pins: Vec<[u8; 32]>,
+    /// Anchors that a chain may end in.
+    pub ca: Option<Anchors>,
+    /// Whether an administrator's command may take on the certificate that is shown next.
+    pub tofu: bool,
+}
+
+/// A bundle of trust anchors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchors {
+    /// PEM file.
+    pub file: PathBuf,
+    /// The subject alternative name that the certificate must carry.
+    pub name: Option<String>,
 }
 
 /// The supplier's OCPP backend (CSMS).
@@ -221,6 +278,8 @@ pub struct Backend {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Name of its [`Target`]; without it the one with this host and port, or an unnamed one.
+    pub target: Option<String>,
     /// Path before the identity, with a slash at both ends.
     pub path: String,
     /// WebSocket ping interval: traffic within the gateway's idle time.

@@ -1,7 +1,11 @@
 //! The document's own shape: one struct per table, every unknown field refused. Documented for the people who
 //! write it in `README.md` and `image/`'s factory configuration.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{Deserialize, Deserializer, de};
 
@@ -41,6 +45,33 @@ impl<'de> Deserialize<'de> for Span {
             }
         }
         deserializer.deserialize_str(Text)
+    }
+}
+
+/// One fingerprint or a list of them.
+#[derive(Debug)]
+pub(super) struct Pins(pub(super) Vec<String>);
+
+impl<'de> Deserialize<'de> for Pins {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMore;
+        impl<'de> de::Visitor<'de> for OneOrMore {
+            type Value = Pins;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a SHA-256 fingerprint or a list of them")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Pins, E> {
+                Ok(Pins(vec![text.to_owned()]))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Pins, A::Error> {
+                let mut pins = Vec::new();
+                while let Some(pin) = list.next_element()? {
+                    pins.push(pin);
+                }
+                Ok(Pins(pins))
+            }
+        }
+        deserializer.deserialize_any(OneOrMore)
     }
 }
 
@@ -167,18 +198,31 @@ pub(super) struct User {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Uplink {
-    /// `"socks5"` or `"direct"`.
+    /// `"socks5"`, `"sni"`, `"listen"` or `"direct"`.
     pub(super) mode: Mode,
-    /// `"host:port"` of the gateway on the HAN.
+    /// `"host:port"` of the gateway on the HAN: an IPv4 address, a name (`smgw.local` is asked for by mDNS) or
+    /// `"[fe80::1%han0]:8443"`. Not with `"listen"`.
     pub(super) gateway: Option<String>,
-    /// Network interface to bind to.
+    /// With `"listen"`: our address on the HAN where the gateway connects; default every address.
+    pub(super) listen: Option<IpAddr>,
+    /// Network interface to bind to; it must be separated from every other network.
     pub(super) interface: Option<String>,
+    /// Name of the identity in the device's own store that is shown until another one is selected; instead of
+    /// `certificate` and `key`.
+    pub(super) identity: Option<String>,
     /// PEM, our certificate, leaf first.
     pub(super) certificate: Option<PathBuf>,
     /// PEM, its private key.
     pub(super) key: Option<PathBuf>,
     /// How the gateway is judged.
     pub(super) trust: Option<Trust>,
+    /// Connections to one target at a time: `"many"` (default) or `"one-per-target"`. OCPP takes one per EVSE.
+    pub(super) connections: Option<Connections>,
+    /// Age at which a connection is to be renewed; default 47 h, the gateway cuts at 48 h.
+    pub(super) renew_after: Option<Span>,
+    /// Who is reached through the gateway. The backend needs no entry, except with `"listen"`.
+    #[serde(default)]
+    pub(super) target: Vec<Target>,
     /// First wait after a failure; default 1 s.
     pub(super) backoff_min: Option<Span>,
     /// Longest wait; default 300 s.
@@ -192,17 +236,53 @@ pub(super) struct Uplink {
 pub(super) enum Mode {
     Direct,
     Socks5,
+    Sni,
+    Listen,
+}
+
+impl Mode {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Socks5 => "socks5",
+            Self::Sni => "sni",
+            Self::Listen => "listen",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Connections {
+    Many,
+    OnePerTarget,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    /// Name, for people and for other parts of the document.
+    pub(super) name: String,
+    /// Host name or address as the gateway's proxy resolves it; with `"socks5"` and `"direct"`.
+    pub(super) host: Option<String>,
+    /// Its port; with `"socks5"` and `"direct"`. With `"listen"` the port where the gateway connects to us.
+    pub(super) port: Option<u16>,
+    /// Name in the handshake that leads to it; with `"sni"`.
+    pub(super) sni: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Trust {
-    /// SHA-256 of the certificate, hexadecimal.
-    pub(super) pin: Option<String>,
-    /// PEM bundle of anchors.
+    /// SHA-256 of the certificate, hexadecimal; a list while one replaces the other.
+    pub(super) pin: Option<Pins>,
+    /// PEM bundle of anchors; beside a pin either suffices.
     pub(super) ca: Option<PathBuf>,
     /// Name that the certificate must carry; with `ca` only.
     pub(super) name: Option<String>,
+    /// Whether `ladewartctl uplink trust` may take on the certificate that the gateway shows next.
+    #[serde(default)]
+    pub(super) tofu: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -210,6 +290,8 @@ pub(super) struct Trust {
 pub(super) struct Backend {
     /// `ws://` or `wss://`; the EVSE's identity is appended.
     pub(super) url: String,
+    /// Name of its `[[uplink.target]]`; default the one with the host and port of `url`.
+    pub(super) target: Option<String>,
     /// PEM bundle of anchors; with `wss://` only.
     pub(super) ca: Option<PathBuf>,
     /// PEM, our certificate there, if it wants one.

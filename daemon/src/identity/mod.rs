@@ -1,9 +1,12 @@
 //! Who we are towards a peer: a certificate chain and its private key.
 //!
-//! In: two PEM files. Out: an [`Identity`] for TLS, and what may be shown of a certificate. Invariant: the key
-//! belongs to the certificate, and no message ever holds a byte of a key.
+//! In: two PEM files, or the device's own [`Store`]. Out: an [`Identity`] for TLS, and what may be shown of a
+//! certificate. Invariant: the key belongs to the certificate, and no message ever holds a byte of a key.
 
+mod file;
 mod pem;
+mod pins;
+mod store;
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -15,7 +18,11 @@ use rustls::{
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-pub use self::pem::certificates;
+pub use self::{
+    pem::certificates,
+    pins::{LONGEST as LONGEST_TOFU, PinBook},
+    store::{Algorithm, Entry, Selected, Store, StoreError, Subject, check_name},
+};
 use crate::{
     smgw::CertificateStatus,
     time::Wall,
@@ -123,6 +130,41 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// 64 hexadecimal digits, with or without colons.
+#[must_use]
+pub fn parse_fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text.bytes().filter(|b| *b != b':').collect();
+    let mut bytes = [0; 32];
+    if digits.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |d: u8| char::from(d).to_digit(16);
+        *byte = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
+    }
+    Some(bytes)
+}
+
+/// Whether a leaf of ours can open sessions with a gateway (RFC 5280 §4.2.1.3, §4.2.1.12). The error says why not.
+fn usable(leaf: &CertificateDer<'_>, has_issuers: bool) -> Result<(), String> {
+    let (_, parsed) = X509Certificate::from_der(leaf.as_ref()).map_err(|_| UNREADABLE.to_owned())?;
+    if let Ok(Some(usage)) = parsed.key_usage()
+        && !usage.value.digital_signature()
+    {
+        return Err("its key usage lacks digitalSignature; ask the CA for a certificate for TLS".to_owned());
+    }
+    if let Ok(Some(usage)) = parsed.extended_key_usage()
+        && !(usage.value.client_auth || usage.value.server_auth || usage.value.any)
+    {
+        return Err("its extended key usage is not for TLS; ask the CA for clientAuth".to_owned());
+    }
+    // A self-signed one often carries the flag; a gateway that compares whole certificates does not mind.
+    if has_issuers && parsed.is_ca() {
+        return Err("the first certificate is a CA's; give the leaf first".to_owned());
+    }
+    Ok(())
 }
 
 /// What can be shown of a certificate; `None` if it is none.

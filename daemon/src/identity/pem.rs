@@ -12,19 +12,23 @@ pub(super) const NO_CERTIFICATE: &str =
 
 /// The certificates of a PEM file, in its order, at least one. The error says what is wrong with the file.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = read(file)?;
+    certificates_in(file, &read(file)?)
+}
+
+/// The same for a text; `file` is what it is called in the error.
+pub(super) fn certificates_in(file: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let problem = |text: &str| format!("{}: {text}", file.display());
-    let chain = CertificateDer::pem_slice_iter(&text)
+    let chain = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| problem("the PEM text is damaged; copy the file again, from -----BEGIN to -----END"))?;
     if !chain.is_empty() {
         return Ok(chain);
     }
-    Err(problem(if holds(&text, "PRIVATE KEY-----") {
+    Err(problem(if holds(text, "PRIVATE KEY-----") {
         "holds a private key and no certificate; give the certificate here"
-    } else if holds(&text, "-----BEGIN CERTIFICATE REQUEST") {
+    } else if holds(text, "-----BEGIN CERTIFICATE REQUEST") {
         "holds a certificate request; give the certificate that the CA issued for it"
-    } else if is_der(&text) {
+    } else if is_der(text) {
         "is not PEM text; convert it with: openssl x509 -inform der -in FILE"
     } else {
         NO_CERTIFICATE
@@ -33,21 +37,25 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String>
 
 /// The private key of a PEM file. The error never holds any of its text.
 pub(super) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let text = read(file)?;
+    private_key_in(file, &read(file)?)
+}
+
+/// The same for a text; `file` is what it is called in the error.
+pub(super) fn private_key_in(file: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     let problem = |text: &str| format!("{}: {text}", file.display());
-    if holds(&text, "-----BEGIN ENCRYPTED PRIVATE KEY-----") || holds(&text, "Proc-Type: 4,ENCRYPTED") {
+    if holds(text, "-----BEGIN ENCRYPTED PRIVATE KEY-----") || holds(text, "Proc-Type: 4,ENCRYPTED") {
         return Err(problem(
             "the private key is encrypted; give it without a passphrase (openssl pkey -in FILE)",
         ));
     }
-    match PrivateKeyDer::from_pem_slice(&text) {
+    match PrivateKeyDer::from_pem_slice(text) {
         Ok(key) => Ok(key),
         Err(rustls::pki_types::pem::Error::NoItemsFound) => {
-            Err(problem(if holds(&text, "-----BEGIN CERTIFICATE") {
+            Err(problem(if holds(text, "-----BEGIN CERTIFICATE") {
                 "holds a certificate and no private key; give the key here"
-            } else if holds(&text, "-----BEGIN PUBLIC KEY") {
+            } else if holds(text, "-----BEGIN PUBLIC KEY") {
                 "holds a public key; give the private one"
-            } else if is_der(&text) {
+            } else if is_der(text) {
                 "is not PEM text; convert it with: openssl pkey -inform der -in FILE"
             } else {
                 "holds no private key; give PEM text that begins with -----BEGIN PRIVATE KEY----- or -----BEGIN EC \

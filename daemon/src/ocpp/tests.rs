@@ -176,6 +176,7 @@ impl Site {
             tls: None,
             host: "csms.example".into(),
             port: 80,
+            target: None,
             path: "/ocpp/".into(),
             ping_interval: Duration::from_secs(60),
             call_timeout: Duration::from_secs(30),

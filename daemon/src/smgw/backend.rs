@@ -6,25 +6,31 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{BoxedIo, Channel, Dial, DialError, SetupError, Uplink, attempt::Failure, tcp};
+use super::{
+    BoxedIo, Channel, Dial, DialError, Renewal, SetupError, Target, Uplink,
+    step::{Cause, Failure, Step},
+    target::Opened,
+    tcp,
+};
 use crate::{
     config,
     identity::{Identity, IdentityError},
-    tls::{self, Fault, Profile},
+    tls::{self, Profile},
 };
 
 /// Opens streams to one backend.
 #[derive(Debug, Clone)]
 pub struct BackendDialer {
-    uplink: Uplink,
-    host: String,
-    port: u16,
+    pub(super) target: Target,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) path: String,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 impl BackendDialer {
     /// Reads the files that the configuration names. Opens no connection.
-    pub fn new(uplink: Uplink, backend: &config::Backend) -> Result<Self, SetupError> {
+    pub fn new(uplink: &Uplink, backend: &config::Backend) -> Result<Self, SetupError> {
         let wrong = |field, problem| SetupError { field, problem };
         let tls = match &backend.tls {
             None => None,
@@ -46,29 +52,59 @@ impl BackendDialer {
                 Some((Arc::new(client), name))
             }
         };
-        Ok(Self { uplink, host: backend.host.clone(), port: backend.port, tls })
+        let target = match &backend.target {
+            Some(name) => uplink.target(name).ok_or_else(|| {
+                wrong("backend.target", format!("there is no target {name:?} under [[uplink.target]]"))
+            }),
+            None => uplink
+                .target_at(&backend.host, backend.port)
+                .map_err(|error| wrong("backend.url", error.to_string())),
+        }?;
+        let (host, port, path) = (backend.host.clone(), backend.port, backend.path.clone());
+        Ok(Self { target, host, port, path, tls })
     }
 
-    async fn stream(&self) -> Result<BoxedIo, DialError> {
+    /// Its target.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// TLS inside the channel; without any the stream itself, and `None`.
+    pub(super) async fn inner(&self, io: BoxedIo) -> Result<(BoxedIo, Option<String>), Failure> {
         let Some((config, name)) = &self.tls else {
-            return Ok(Box::new(self.uplink.connect(&self.host, self.port).await?));
+            return Ok((io, None));
         };
-        let (io, attempt) = self.uplink.open(&self.host, self.port).await?;
         let connector = TlsConnector::from(config.clone());
-        let time = self.uplink.step_timeout();
+        let time = self.target.uplink.step_timeout();
         let step = format!("TLS with the backend {}", tcp::authority(&self.host, self.port));
         match timeout(time, connector.connect(name.clone(), io)).await {
             // A refusal of our certificate in TLS 1.3 comes as the first thing that is read: the channel decides.
-            Ok(Ok(stream)) => Ok(Box::new(Channel::new(stream, attempt))),
-            Ok(Err(error)) => {
-                let fault = Fault::new(&error);
-                Err(attempt.fail(Failure {
-                    text: format!("{step}: {fault}"),
-                    alert: fault.alert,
-                    reply: None,
-                }))
+            Ok(Ok(stream)) => {
+                let session = tls::session(stream.get_ref().1);
+                Ok((Box::new(stream), Some(session)))
             }
-            Err(_) => Err(attempt.fail(Failure::new(format!("{step}: no handshake within {time:?}")))),
+            Ok(Err(error)) => Err(Failure::of_stream(Step::Target, &step, &error)),
+            Err(_) => {
+                let text = format!("{step}: no handshake within {time:?}");
+                Err(Failure::new(Step::Target, Cause::Silent, text))
+            }
+        }
+    }
+
+    async fn stream(&self) -> Result<BoxedIo, DialError> {
+        match self.target.open().await? {
+            Opened::Ours(io, attempt) => match self.inner(io).await {
+                Ok((io, _)) => {
+                    let now = self.target.uplink.clock().now().mono;
+                    Ok(Box::new(Channel::new(io, attempt, now)))
+                }
+                Err(failure) => Err(attempt.fail(failure)),
+            },
+            Opened::Theirs(accepted) => match self.inner(Box::new(accepted.channel)).await {
+                Ok((io, _)) => Ok(io),
+                Err(failure) => Err(self.target.uplink.0.ledger.missed(self.target.name(), failure)),
+            },
         }
     }
 }
@@ -79,6 +115,10 @@ impl Dial for BackendDialer {
     }
 
     fn ready(&self) -> bool {
-        self.uplink.ready()
+        self.target.ready()
+    }
+
+    fn renewal(&self) -> Option<Renewal> {
+        self.target.renewal()
     }
 }

@@ -1,7 +1,7 @@
 //! A connection to a target behind the uplink.
 //!
 //! Invariant: the first application byte decides its attempt as a success, an end before as a failure; from the
-//! first byte to its drop it is counted in the status.
+//! first byte to its drop it is counted in the status. It ends with its session's life.
 
 use std::{
     io,
@@ -11,11 +11,15 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::{
-    attempt::{Attempt, Failure, Open},
+    attempt::{Attempt, Open},
     dial::{BoxedIo, Io},
+    life::End,
+    step::{Cause, Failure, Step},
 };
-use crate::tls::Fault;
+use crate::time::Mono;
 
 /// See the module.
 #[must_use]
@@ -23,6 +27,9 @@ pub struct Channel {
     io: BoxedIo,
     attempt: Option<Attempt>,
     open: Option<Open>,
+    /// The right to the one connection of its target, if there is but one.
+    slot: Option<OwnedSemaphorePermit>,
+    end: End,
 }
 
 impl std::fmt::Debug for Channel {
@@ -32,9 +39,15 @@ impl std::fmt::Debug for Channel {
 }
 
 impl Channel {
-    pub(super) fn new(io: impl Io + 'static, mut attempt: Attempt) -> Self {
+    pub(super) fn new(io: impl Io + 'static, mut attempt: Attempt, now: Mono) -> Self {
         attempt.connected();
-        Self { io: Box::new(io), attempt: Some(attempt), open: None }
+        let end = attempt.life.clone().end(now);
+        Self { io: Box::new(io), attempt: Some(attempt), open: None, slot: None, end }
+    }
+
+    /// A connection that the gateway opened: nothing was attempted.
+    pub(super) fn accepted(io: impl Io + 'static, open: Open, end: End) -> Self {
+        Self { io: Box::new(io), attempt: None, open: Some(open), slot: None, end }
     }
 
     /// The connection ended before its first byte: the attempt failed.
@@ -42,14 +55,26 @@ impl Channel {
         let Some(attempt) = self.attempt.take() else {
             return io::ErrorKind::UnexpectedEof.into();
         };
-        let fault = reason.map(Fault::new);
-        let text = match &fault {
-            Some(fault) => format!("{}, before its first byte: {fault}", attempt.reached()),
-            None => format!("{}, then it closed before its first byte", attempt.reached()),
+        let failure = match reason {
+            Some(error) => {
+                let before = format!("{}, before its first byte", attempt.reached());
+                Failure::of_stream(Step::Target, &before, error)
+            }
+            None => {
+                let text = format!("{}, then it closed before its first byte", attempt.reached());
+                Failure::new(Step::Target, Cause::Closed, text)
+            }
         };
         let kind = reason.map_or(io::ErrorKind::UnexpectedEof, io::Error::kind);
-        let error = attempt.fail(Failure { text, alert: fault.and_then(|f| f.alert), reply: None });
-        io::Error::new(kind, error)
+        io::Error::new(kind, attempt.fail(failure))
+    }
+
+    /// Over: what stands is counted no longer.
+    fn over(&mut self, reason: io::Error) -> io::Error {
+        self.attempt = None;
+        self.open = None;
+        self.slot = None;
+        reason
     }
 }
 
@@ -59,6 +84,9 @@ impl AsyncRead for Channel {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Poll::Ready(reason) = self.end.poll(cx) {
+            return Poll::Ready(Err(self.over(reason)));
+        }
         let before = buf.filled().len();
         let result = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
         if let Some(open) = &self.open {
@@ -69,7 +97,10 @@ impl AsyncRead for Channel {
         }
         Poll::Ready(match result {
             Ok(()) if buf.filled().len() > before => {
-                self.open = self.attempt.take().map(Attempt::succeed);
+                if let Some((open, slot)) = self.attempt.take().map(Attempt::succeed) {
+                    self.open = Some(open);
+                    self.slot = slot;
+                }
                 Ok(())
             }
             Ok(()) => Err(self.ended(None)),
@@ -80,6 +111,9 @@ impl AsyncRead for Channel {
 
 impl AsyncWrite for Channel {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(reason) = self.end.poll(cx) {
+            return Poll::Ready(Err(self.over(reason)));
+        }
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -88,6 +122,9 @@ impl AsyncWrite for Channel {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(reason) = self.end.poll(cx) {
+            return Poll::Ready(Err(self.over(reason)));
+        }
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 

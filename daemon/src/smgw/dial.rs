@@ -1,6 +1,6 @@
 //! The seam between the uplink and what runs inside it.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -23,6 +23,16 @@ pub enum DialError {
     Hopeless(String),
 }
 
+/// When a stream is to be replaced. A gateway cuts every session at 48 h (TR-03116-3); who replaces it before does
+/// so at a moment of its own choice. A stream that is not replaced ends a little later by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewal {
+    /// Time from the dial; differs from stream to stream, so that they are not all replaced at once.
+    pub after: Duration,
+    /// Whether the new stream can be opened while the old one stands (make before break).
+    pub overlap: bool,
+}
+
 /// Something that opens streams to one target.
 pub trait Dial: Send + Sync + 'static {
     /// Waits for its turn (backoff and rate are kept inside), makes one attempt, returns its outcome. Cancel safe.
@@ -30,4 +40,9 @@ pub trait Dial: Send + Sync + 'static {
 
     /// Whether an attempt would be made now: no backoff runs.
     fn ready(&self) -> bool;
+
+    /// When a stream that is dialed now is to be replaced; `None` if it may stay.
+    fn renewal(&self) -> Option<Renewal> {
+        None
+    }
 }

@@ -1,4 +1,4 @@
-//! When an attempt may be made: one gate per uplink, for all its callers.
+//! When an attempt may be made: one gate for the gateway and one per target, each for all its callers.
 //!
 //! In: callers, the outcome of each attempt. Out: a [`Pass`] per attempt, or the outcome of another one's attempt.
 //! Invariants: while it is not known that the way works, one attempt is under way at a time and two begin at least
@@ -134,6 +134,20 @@ impl Gate {
         core.open || now >= core.earliest
     }
 
+    /// Something changed that may mend the way: the wait that runs ends now, though not within a second of the
+    /// last attempt.
+    pub(super) fn hurry(&self) {
+        let now = self.now();
+        {
+            let mut core = self.core();
+            core.backoff.reset();
+            let soonest = core.begun.map_or(now, |begun| begun + APART);
+            core.earliest = core.earliest.min(soonest.max(now));
+        }
+        // Whoever sleeps until its turn looks again; whoever waits for an outcome goes on waiting.
+        self.outcome.send_replace(Outcome::Undecided);
+    }
+
     /// Waits for a turn. An error is the outcome of the attempt that this caller waited for.
     pub(super) async fn enter(self: &Arc<Self>) -> Result<Pass, DialError> {
         let mut outcome = self.outcome.subscribe();
@@ -253,6 +267,15 @@ impl Pass {
             }
         }
         self.gate.outcome.send_replace(Outcome::Succeeded);
+    }
+
+    /// It failed of what another gate holds back: those who wait hear of it, this gate stays as it is.
+    pub(super) fn pass_on(mut self, error: DialError) {
+        self.decided = true;
+        if self.probe {
+            self.gate.core().probing = false;
+        }
+        self.gate.outcome.send_replace(Outcome::Failed(error));
     }
 
     /// It does not: the time until the next attempt.
@@ -442,6 +465,30 @@ mod tests {
         assert!(first.since(failed) >= S);
         drop(gate.enter().await.unwrap());
         assert!(gate.now().since(first) >= S, "even an undecided attempt counts for the rate");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_ends_the_wait_but_not_the_rate() {
+        let gate = gate();
+        for _ in 0..9 {
+            gate.enter().await.unwrap().fail(error());
+        }
+        let failed = gate.now();
+        let waits = gate.enter();
+        tokio::pin!(waits);
+        assert!(timeout(S / 10, &mut waits).await.is_err(), "its wait is minutes long");
+        gate.hurry();
+        drop(waits.await.unwrap());
+        assert_eq!(gate.now().since(failed), S);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_elsewhere_reaches_those_who_wait_and_costs_no_backoff() {
+        let gate = gate();
+        let probe = gate.enter().await.unwrap();
+        let (heard, ()) = tokio::join!(gate.enter(), async { probe.pass_on(error()) });
+        assert!(heard.is_err());
+        assert!(gate.ready());
     }
 
     #[tokio::test(start_paused = true)]

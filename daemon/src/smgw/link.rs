@@ -1,29 +1,37 @@
-//! The way to a target: TCP, TLS to the gateway, SOCKS5, each step within its time.
+//! The uplink: its way, its targets, and what watches over both.
 
-use std::{sync::Arc, time::Duration};
-
-use rustls::pki_types::ServerName;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::watch,
-    time::timeout,
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use rustls::pki_types::DnsName;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    Channel, DialError, Status,
-    attempt::{Attempt, Failure, Ledger},
-    channel::Preceded,
+    Channel, DialError, Status, Target,
+    attempt::Ledger,
     dial::BoxedIo,
     gate::{Backoff, Gate},
-    socks::{Connect, GREETING, Reply, SocksError, Step},
-    tcp::{self, Line},
+    gateway::{self, Gateway, Own, Seen},
+    han::Han,
+    life::Life,
+    listen::Listener,
+    netlink::Changes,
+    socks::Connect,
+    step::{Cause, Failure, Step},
+    target::{Door, Known},
+    tcp,
 };
 use crate::{
     clock::Clock,
-    config,
-    identity::{self, Identity, IdentityError},
-    tls::{self, Fault, HanClient, Profile},
+    config::{self, Connections, Place},
+    identity::{PinBook, Store},
+    time::Mono,
 };
 
 /// A configuration that reads well and cannot work.
@@ -36,56 +44,109 @@ pub struct SetupError {
     pub problem: String,
 }
 
-/// The way through the gateway, or around where there is none. Clones share their gate and their status.
+/// The way through the gateway, or around where there is none. Clones share their gates and their status.
 #[derive(Debug, Clone)]
-pub struct Uplink(Arc<Shared>);
+pub struct Uplink(pub(super) Arc<Shared>);
 
 #[derive(Debug)]
-struct Shared {
-    way: Way,
-    step_timeout: Duration,
-    clock: Clock,
-    gate: Arc<Gate>,
-    ledger: Arc<Ledger>,
+pub(super) struct Shared {
+    pub(super) way: Way,
+    pub(super) step_timeout: Duration,
+    pub(super) renew_after: Duration,
+    pub(super) connections: Connections,
+    pub(super) clock: Clock,
+    /// Attempts at the gateway, whoever they are for.
+    pub(super) gate: Arc<Gate>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) han: Option<Arc<Han>>,
+    own: Option<Own>,
+    /// Gateways that were taken on; `None` where the configuration allows none.
+    tofu: Option<PinBook>,
+    waits: (Duration, Duration),
+    targets: Mutex<Vec<Arc<Known>>>,
+    /// When the last test of the way began.
+    pub(super) tested: tokio::sync::Mutex<Option<Mono>>,
 }
 
 #[derive(Debug)]
-enum Way {
+pub(super) enum Way {
     Direct,
     Socks5(Box<Gateway>),
+    Sni(Box<Gateway>),
+    Listen(Box<Listener>),
 }
 
-#[derive(Debug)]
-struct Gateway {
-    host: String,
-    port: u16,
-    interface: Option<String>,
-    name: ServerName<'static>,
-    tls: HanClient,
-}
+/// How often the ground and the dates are looked at without a reason.
+const REVIEW: Duration = Duration::from_secs(10);
 
 impl Uplink {
     /// Reads the files that the configuration names. Opens no connection.
     pub fn new(config: &config::Uplink, clock: Clock) -> Result<Self, SetupError> {
+        Self::build(config, None, clock)
+    }
+
+    /// With the device's own identities, for a configuration that names one, and its memory of gateways.
+    pub fn with_store(config: &config::Uplink, store: &Store, clock: Clock) -> Result<Self, SetupError> {
+        Self::build(config, Some(store), clock)
+    }
+
+    fn build(config: &config::Uplink, store: Option<&Store>, clock: Clock) -> Result<Self, SetupError> {
         let mut status = Status { mode: "direct", ..Status::default() };
+        let (mut han, mut own, mut tofu) = (None, None, None);
+        let mut side = |gateway: &config::Gateway| {
+            let shown = Own::new(&gateway.own, store)?;
+            let pins = store.map(Store::pins).unwrap_or_default();
+            let judge = gateway::judge(&gateway.trust, pins.clone(), clock)?;
+            tofu = gateway.trust.tofu.then_some(pins);
+            han = gateway.interface.as_deref().map(Han::new);
+            own = Some(shown.clone());
+            Ok::<_, SetupError>((shown, judge))
+        };
+        let time = config.step_timeout;
         let way = match &config.mode {
             config::Mode::Direct => Way::Direct,
-            config::Mode::Socks5(gateway) => {
-                let (gateway, identity) = Gateway::new(gateway, clock)?;
-                status.mode = "socks5";
+            config::Mode::Socks5(gateway) | config::Mode::Sni(gateway) => {
+                let (shown, judge) = side(gateway)?;
+                let gateway = Box::new(Gateway::new(gateway, &shown, judge, time, clock)?);
                 status.gateway = tcp::authority(&gateway.host, gateway.port);
-                status.own = Some(identity.status().clone());
-                Way::Socks5(Box::new(gateway))
+                if matches!(config.mode, config::Mode::Sni(_)) {
+                    status.mode = "sni";
+                    Way::Sni(gateway)
+                } else {
+                    status.mode = "socks5";
+                    Way::Socks5(gateway)
+                }
+            }
+            config::Mode::Listen(gateway) => {
+                let (shown, judge) = side(gateway)?;
+                status.mode = "listen";
+                Way::Listen(Box::new(Listener::new(gateway, &shown, judge, time, clock)?))
             }
         };
-        let backoff = Backoff::new(config.backoff_min, config.backoff_max, fastrand::Rng::new());
-        Ok(Self(Arc::new(Shared {
+        status.own = own.as_ref().and_then(|own| own.status().ok());
+        let waits = (config.backoff_min, config.backoff_max);
+        let uplink = Self(Arc::new(Shared {
             way,
-            step_timeout: config.step_timeout,
+            step_timeout: time,
+            renew_after: config.renew_after,
+            connections: config.connections,
             clock,
-            gate: Gate::new(backoff, config.step_timeout, clock),
+            gate: gate(waits, time, clock),
             ledger: Ledger::new(status, clock),
-        })))
+            han,
+            own,
+            tofu,
+            waits,
+            targets: Mutex::default(),
+            tested: tokio::sync::Mutex::new(None),
+        }));
+        for target in &config.targets {
+            uplink
+                .0
+                .know(Some(&target.name), &target.place)
+                .map_err(|e| SetupError { field: "uplink.target", problem: e.to_string() })?;
+        }
+        Ok(uplink)
     }
 
     /// The uplink as it is, and each change.
@@ -94,17 +155,78 @@ impl Uplink {
         self.0.ledger.subscribe()
     }
 
+    /// A target of the configuration.
+    #[must_use]
+    pub fn target(&self, name: &str) -> Option<Target> {
+        let found = self.0.targets().iter().find(|known| *known.name == *name).cloned();
+        found.map(|known| Target { uplink: self.clone(), known })
+    }
+
+    /// All that were asked for so far; those of the configuration first.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Target> {
+        let all = self.0.targets();
+        all.iter().map(|known| Target { uplink: self.clone(), known: known.clone() }).collect()
+    }
+
+    /// The target with this host and port, in the configuration or not. In mode `sni` the host is the name in the
+    /// handshake; in mode `listen` it is the only target there is.
+    pub fn target_at(&self, host: &str, port: u16) -> Result<Target, DialError> {
+        let known = match &self.0.way {
+            Way::Listen(_) => match &self.0.targets()[..] {
+                [only] => Ok(only.clone()),
+                _ => Err(DialError::Hopeless(format!(
+                    "{}: in mode \"listen\" a target is named by its name",
+                    tcp::authority(host, port)
+                ))),
+            },
+            Way::Sni(_) => self.0.know(None, &Place::Sni(host.to_owned())),
+            Way::Direct | Way::Socks5(_) => self.0.know(None, &Place::Host(host.to_owned(), port)),
+        }?;
+        Ok(Target { uplink: self.clone(), known })
+    }
+
     /// Waits for a turn, makes one attempt, returns its outcome. Cancel safe. While the way does not work, most
     /// callers get the outcome of an attempt that another one made.
     pub async fn connect(&self, host: &str, port: u16) -> Result<Channel, DialError> {
-        let (io, attempt) = self.open(host, port).await?;
-        Ok(Channel::new(io, attempt))
+        self.target_at(host, port)?.connect().await
     }
 
-    /// Whether no backoff runs.
+    /// Whether no backoff runs, at the gateway or at any target.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.0.gate.ready()
+        self.0.gate.ready() && self.0.targets().iter().all(|known| known.gate.ready())
+    }
+
+    /// Takes on the certificate that the gateway shows next, within this time; returns the time that it got. The
+    /// error says why this is not possible.
+    pub fn trust_next(&self, time: Duration) -> Result<Duration, String> {
+        let Some(pins) = &self.0.tofu else {
+            return Err(
+                "the configuration does not allow it; write tofu = true under uplink.trust".to_owned()
+            );
+        };
+        let time = time.min(crate::identity::LONGEST_TOFU);
+        pins.arm(self.0.clock.now().mono, time);
+        self.0.gate.hurry();
+        Ok(time)
+    }
+
+    /// Watches over the ground and the dates, and in mode `listen` serves the gateway, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let shared = &self.0;
+        let listen = async {
+            match &shared.way {
+                Way::Listen(listener) => listener.run(shared).await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = shared.watch_ground() => {}
+            () = shared.watch_own() => {}
+            () = listen => {}
+        }
     }
 
     pub(super) fn clock(&self) -> Clock {
@@ -114,125 +236,156 @@ impl Uplink {
     pub(super) fn step_timeout(&self) -> Duration {
         self.0.step_timeout
     }
-
-    /// The stream to the target and its attempt, still undecided.
-    pub(super) async fn open(&self, host: &str, port: u16) -> Result<(BoxedIo, Attempt), DialError> {
-        let target = tcp::authority(host, port);
-        let connect = Connect::new(host, port).map_err(|e| DialError::Hopeless(format!("{target}: {e}")))?;
-        let reached = match &self.0.way {
-            Way::Direct => format!("TCP reached {target}"),
-            Way::Socks5(_) => format!("proxy reply 00 succeeded for {target}"),
-        };
-        let attempt = Attempt::begin(&self.0.gate, &self.0.ledger, reached).await?;
-        let io = match &self.0.way {
-            Way::Direct => tcp::connect(host, port, None, self.0.step_timeout)
-                .await
-                .map(|stream| Box::new(stream) as BoxedIo),
-            Way::Socks5(gateway) => self.0.through(gateway, connect).await,
-        };
-        match io {
-            Ok(io) => Ok((io, attempt)),
-            Err(failure) => Err(attempt.fail(failure)),
-        }
-    }
 }
 
-impl Gateway {
-    fn new(config: &config::Gateway, clock: Clock) -> Result<(Self, Identity), SetupError> {
-        let wrong = |field, problem| SetupError { field, problem };
-        let identity =
-            Identity::load(&config.certificate, &config.key, Profile::Han).map_err(|error| match error {
-                IdentityError::Certificate(problem) => wrong("uplink.certificate", problem),
-                IdentityError::Key(problem) => wrong("uplink.key", problem),
-            })?;
-        let (host, port) = tcp::split(&config.address).ok_or_else(|| {
-            wrong(
-                "uplink.gateway",
-                format!("{:?} is not host:port; write it like \"192.0.2.1:8443\"", config.address),
-            )
-        })?;
-        // Only a DNS name goes into the handshake (SNI); an address is never sent.
-        let name = tls::server_name(host).map_err(|problem| wrong("uplink.gateway", problem))?;
-        if let config::Trust::Ca { name: Some(name), .. } = &config.trust {
-            tls::server_name(name).map_err(|problem| wrong("uplink.trust.name", problem))?;
-        }
-        let tls = HanClient::new(&identity, &config.trust, clock)
-            .map_err(|problem| wrong("uplink.trust.ca", problem))?;
-        let gateway = Self { host: host.to_owned(), port, interface: config.interface.clone(), name, tls };
-        Ok((gateway, identity))
-    }
+fn gate((min, max): (Duration, Duration), patience: Duration, clock: Clock) -> Arc<Gate> {
+    Gate::new(Backoff::new(min, max, fastrand::Rng::new()), patience, clock)
 }
 
 impl Shared {
-    async fn through(&self, gateway: &Gateway, connect: Connect) -> Result<BoxedIo, Failure> {
-        let tcp = tcp::connect(&gateway.host, gateway.port, gateway.interface.as_deref(), self.step_timeout)
-            .await?;
-        let mut tls = self.tls(gateway, tcp).await?;
-        let rest = match timeout(self.step_timeout, socks(&mut tls, connect)).await {
-            Ok(result) => result?,
-            Err(_) => {
-                return Err(Failure::new(format!("proxy: no reply within {:?}", self.step_timeout)));
-            }
-        };
-        self.ledger.reply(Reply(0));
-        Ok(if rest.is_empty() { Box::new(tls) } else { Box::new(Preceded::new(rest, tls)) })
+    fn targets(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Known>>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn tls(&self, gateway: &Gateway, tcp: Line) -> Result<TlsStream<Line>, Failure> {
-        let connector = TlsConnector::from(gateway.tls.config());
-        let result = timeout(self.step_timeout, connector.connect(gateway.name.clone(), tcp)).await;
-        let session = match &result {
-            Ok(Ok(stream)) => Some(tls::session(stream.get_ref().1)),
-            _ => None,
-        };
-        self.ledger.tls(gateway.tls.seen().and_then(|seen| identity::describe(&seen)), session);
-        match result {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => {
-                let fault = Fault::new(&error);
-                Err(Failure {
-                    text: format!("TLS with the gateway: {fault}"),
-                    alert: fault.alert,
-                    reply: None,
-                })
+    /// All targets so far.
+    pub(super) fn known(&self) -> Vec<Arc<Known>> {
+        self.targets().clone()
+    }
+
+    /// Finds a target or makes it known. Who asks is configuration, so there are few.
+    fn know(&self, name: Option<&str>, place: &Place) -> Result<Arc<Known>, DialError> {
+        let mut all = self.targets();
+        if let Some(known) = all.iter().find(|known| name.is_none() && known.place == *place) {
+            return Ok(known.clone());
+        }
+        let door = match place {
+            Place::Host(host, port) => {
+                let target = tcp::authority(host, *port);
+                Connect::new(host, *port).map_err(|e| DialError::Hopeless(format!("{target}: {e}")))?;
+                Door::Host(host.clone(), *port)
             }
-            Err(_) => Err(Failure::new(format!(
-                "TLS with the gateway: no handshake within {:?}",
-                self.step_timeout
-            ))),
+            Place::Sni(name) => match DnsName::try_from(name.clone()) {
+                Ok(name) => Door::Name(name),
+                Err(_) => return Err(DialError::Hopeless(format!("{name:?} is not a DNS name"))),
+            },
+            Place::Port(port) => Door::Port(*port),
+        };
+        let known = Arc::new(Known {
+            name: name.map_or_else(|| door.to_string(), str::to_owned).into(),
+            place: place.clone(),
+            door,
+            gate: gate(self.waits, self.step_timeout, self.clock),
+            slots: (self.connections == Connections::OnePerTarget).then(|| Arc::new(Semaphore::new(1))),
+            queue: super::listen::Queue::default(),
+        });
+        all.push(known.clone());
+        Ok(known)
+    }
+
+    /// Whether an attempt can be made at all: what ends its session when that is over, or why not.
+    pub(super) fn ground(&self) -> Result<CancellationToken, Failure> {
+        let failure = |reason| Failure::new(Step::Link, Cause::Ground, reason);
+        if let Some(own) = &self.own {
+            own.status().map_err(failure)?;
+        }
+        match &self.han {
+            Some(han) => han.check().map_err(failure),
+            None => Ok(CancellationToken::new()),
         }
     }
-}
 
-/// Asks the proxy for the way; what it sent behind its reply belongs to the application.
-async fn socks(tls: &mut TlsStream<Line>, mut connect: Connect) -> Result<Vec<u8>, Failure> {
-    let io = |error: std::io::Error| {
-        let fault = Fault::new(&error);
-        Failure { text: format!("proxy: {fault}"), alert: fault.alert, reply: None }
-    };
-    let refused = |error: SocksError| match error {
-        SocksError::Refused(reply) => {
-            Failure { text: format!("proxy {error}"), alert: None, reply: Some(reply) }
-        }
-        other => Failure::new(format!("proxy: {other}")),
-    };
-    tls.write_all(&GREETING).await.map_err(io)?;
-    tls.flush().await.map_err(io)?;
-    let mut piece = [0; 512];
-    loop {
-        let n = tls.read(&mut piece).await.map_err(io)?;
-        if n == 0 {
-            return Err(Failure::new("proxy: closed the connection before its reply".to_owned()));
-        }
-        let (used, step) = connect.feed(&piece[..n]).map_err(refused)?;
-        match step {
-            Step::More => {}
-            Step::Send(_) if used < n => return Err(refused(SocksError::Early(n - used))),
-            Step::Send(request) => {
-                tls.write_all(&request).await.map_err(io)?;
-                tls.flush().await.map_err(io)?;
+    pub(super) fn life(&self, fence: CancellationToken) -> Life {
+        Life { begun: self.clock.now().mono, renew_after: self.renew_after, fence }
+    }
+
+    /// One try, whatever the gates say.
+    pub(super) async fn reach(
+        &self,
+        door: &Door,
+        works: impl FnOnce(),
+        seen: Seen<'_>,
+    ) -> Result<BoxedIo, Failure> {
+        let wrong = |text: String| Failure::new(Step::Target, Cause::Other, text);
+        match (&self.way, door) {
+            (Way::Direct, Door::Host(host, port)) => {
+                let addresses = tcp::resolve(host, *port, None, self.step_timeout).await?;
+                seen(Step::Address, format!("{host} is {}", addresses[0]));
+                let stream = tcp::connect(&addresses, None, self.step_timeout).await?;
+                seen(Step::Tcp, format!("connected to {}", tcp::authority(host, *port)));
+                Ok(Box::new(stream))
             }
-            Step::Open => return Ok(piece[used..n].to_vec()),
+            (Way::Socks5(gateway), Door::Host(host, port)) => {
+                let connect = Connect::new(host, *port).map_err(|e| wrong(e.to_string()))?;
+                gateway.by_proxy(&self.ledger, connect, works, seen).await
+            }
+            (Way::Sni(gateway), Door::Name(name)) => {
+                gateway.by_name(&self.ledger, name.clone(), works, seen).await
+            }
+            (_, door) => Err(wrong(format!("{door} cannot be reached in this mode"))),
+        }
+    }
+
+    /// Looks at the ground on each change of the network, and now and then without one.
+    async fn watch_ground(&self) {
+        let changes = match self.han.as_ref().map(|_| Changes::open()) {
+            Some(Ok(changes)) => Some(changes),
+            Some(Err(error)) => {
+                tracing::warn!("changes of the network are not heard of, they are looked for: {error}");
+                None
+            }
+            None => None,
+        };
+        let mut before = None;
+        loop {
+            let reason = self.han.as_ref().and_then(|han| han.check().err());
+            if before != reason {
+                match &reason {
+                    Some(reason) => self.ledger.ground(reason),
+                    None => {
+                        tracing::info!("the HAN is separated again");
+                        self.gate.hurry();
+                    }
+                }
+                before = reason;
+            }
+            self.ledger.review();
+            let news = async {
+                match &changes {
+                    Some(changes) => changes.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                result = news => if let Err(error) = result {
+                    tracing::debug!("rtnetlink: {error}");
+                    sleep(REVIEW).await;
+                },
+                () = sleep(REVIEW) => {}
+            }
+        }
+    }
+
+    /// A new certificate is shown from now on; what waits for one tries at once.
+    async fn watch_own(&self) {
+        let Some(Own::Stored(store)) = &self.own else {
+            return std::future::pending().await;
+        };
+        let mut selected = store.selected();
+        loop {
+            let now = selected.borrow_and_update().clone();
+            match now {
+                Ok(identity) => {
+                    self.ledger.own(Some(identity.status().clone()));
+                    self.gate.hurry();
+                }
+                Err(problem) => {
+                    self.ledger.own(None);
+                    self.ledger.ground(&problem);
+                }
+            }
+            if selected.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 }

@@ -12,10 +12,11 @@ use std::{
     time::Duration,
 };
 
-use fast_socks5::{ReplyError, server::Socks5ServerProtocol};
+use fast_socks5::{ReplyError, server::Socks5ServerProtocol, util::target_addr::TargetAddr};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SignatureAlgorithm, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
+    SignatureAlgorithm, date_time_ymd,
 };
 use rustls::{
     RootCertStore, ServerConfig, SupportedCipherSuite,
@@ -111,6 +112,14 @@ impl Ca {
         Self { issuer: CertifiedIssuer::self_signed(params, key).unwrap() }
     }
 
+    /// The certificate that a request asks for.
+    pub(super) fn answer(&self, request: &str) -> String {
+        let mut request = CertificateSigningRequestParams::from_pem(request).unwrap();
+        request.params.not_before = date_time_ymd(2020, 1, 1);
+        request.params.not_after = date_time_ymd(2099, 1, 1);
+        request.signed_by(&self.issuer).unwrap().pem()
+    }
+
     fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
@@ -123,6 +132,8 @@ impl Ca {
 pub(super) enum Proxy {
     /// fast-socks5; every name leads to this address.
     Socks(SocketAddr),
+    /// fast-socks5; leads where it is asked to.
+    Honest,
     /// Bytes: what to read, what to answer, piece by piece.
     Script(Vec<Act>),
 }
@@ -137,6 +148,12 @@ pub(super) enum Act {
     Single(Vec<u8>),
     /// Echoes until the end.
     Echo,
+    /// Echoes if the handshake asked for this name, closes otherwise.
+    EchoFor(&'static str),
+    /// Tells the fingerprint of the client's certificate, then echoes.
+    TellClient,
+    /// Waits for the other side's end.
+    Wait,
     /// Closes the connection without ending the TLS session.
     HangUp,
 }
@@ -282,6 +299,26 @@ impl Peers {
         TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
     }
 
+    /// Connects to us as the gateway of mode `listen` does, with this certificate.
+    pub(super) async fn call(
+        &self,
+        to: SocketAddr,
+        certificate: Option<&Signed>,
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .unwrap()
+            .with_root_certificates(self.cls_ca.roots());
+        let config = match certificate {
+            Some(signed) => builder.with_client_auth_cert(vec![signed.der.clone()], signed.secret()).unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        let tcp = TcpStream::connect(to).await?;
+        let name = rustls::pki_types::ServerName::try_from("cls").unwrap();
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+    }
+
     pub(super) async fn gateway(&mut self, tls: Tls, proxy: Proxy) -> SocketAddr {
         let mut provider = ring::default_provider();
         provider.cipher_suites = tls.suites;
@@ -313,15 +350,22 @@ impl Peers {
         address
     }
 
+    /// Our side of a gateway there.
+    pub(super) fn side(&self, address: &str, trust: config::Trust) -> config::Gateway {
+        config::Gateway {
+            address: address.to_owned(),
+            interface: None,
+            own: config::Own::Files { certificate: self.file("cls.pem"), key: self.file("cls.key") },
+            trust,
+        }
+    }
+
     pub(super) fn config(&self, gateway: SocketAddr, trust: config::Trust) -> config::Uplink {
         config::Uplink {
-            mode: config::Mode::Socks5(config::Gateway {
-                address: gateway.to_string(),
-                interface: None,
-                certificate: self.file("cls.pem"),
-                key: self.file("cls.key"),
-                trust,
-            }),
+            mode: config::Mode::Socks5(self.side(&gateway.to_string(), trust)),
+            targets: Vec::new(),
+            connections: config::Connections::Many,
+            renew_after: Duration::from_secs(47 * 3600),
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_secs(300),
             step_timeout: Duration::from_secs(5),
@@ -329,7 +373,12 @@ impl Peers {
     }
 
     pub(super) fn trust_ca(&self) -> config::Trust {
-        config::Trust::Ca { file: self.file("gateway-ca.pem"), name: None }
+        self.trust_name(None)
+    }
+
+    pub(super) fn trust_name(&self, name: Option<&str>) -> config::Trust {
+        let ca = config::Anchors { file: self.file("gateway-ca.pem"), name: name.map(str::to_owned) };
+        config::Trust { ca: Some(ca), ..config::Trust::default() }
     }
 
     pub(super) fn backend(&self, tls: bool) -> config::Backend {
@@ -337,6 +386,7 @@ impl Peers {
             tls: tls.then(|| config::BackendTls { ca: self.file("gateway-ca.pem"), identity: None }),
             host: "emt.example".to_owned(),
             port: 9000,
+            target: None,
             path: "/".to_owned(),
             ping_interval: Duration::from_secs(60),
             call_timeout: Duration::from_secs(30),
@@ -350,12 +400,17 @@ type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 
 async fn serve(mut stream: ServerStream, proxy: Proxy) {
     match proxy {
-        Proxy::Socks(target) => {
+        Proxy::Socks(_) | Proxy::Honest => {
             let Ok(asked) = Socks5ServerProtocol::accept_no_auth(stream).await else {
                 return;
             };
-            let Ok((asked, _, _)) = asked.read_command().await else {
+            let Ok((asked, _, named)) = asked.read_command().await else {
                 return;
+            };
+            let target = match (&proxy, named) {
+                (Proxy::Socks(target), _) => *target,
+                (_, TargetAddr::Ip(target)) => target,
+                (_, TargetAddr::Domain(..)) => return,
             };
             match TcpStream::connect(target).await {
                 Ok(mut behind) => {
@@ -377,6 +432,19 @@ async fn serve(mut stream: ServerStream, proxy: Proxy) {
                     Act::Single(bytes) => single(&mut stream, &bytes).await,
                     Act::Echo => echo(&mut stream).await,
                     Act::HangUp => return,
+                    Act::Wait => tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop),
+                    Act::EchoFor(name) => match stream.get_ref().1.server_name() {
+                        Some(asked) if asked == name => echo(&mut stream).await,
+                        _ => return drop(stream.shutdown().await),
+                    },
+                    Act::TellClient => {
+                        let client =
+                            crate::identity::fingerprint(&stream.get_ref().1.peer_certificates().unwrap()[0]);
+                        match stream.write_all(&client).await {
+                            Ok(()) => echo(&mut stream).await,
+                            Err(error) => Err(error),
+                        }
+                    }
                 };
                 if done.is_err() {
                     return;

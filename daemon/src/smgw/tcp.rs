@@ -2,24 +2,25 @@
 
 use std::{
     io,
-    net::SocketAddr,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
     time::Duration,
 };
 
 use nix::{
     errno::Errno,
+    net::if_::if_nametoindex,
     sys::socket::{setsockopt, sockopt},
 };
-use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpSocket, TcpStream, lookup_host},
     time::timeout,
 };
 
-use super::attempt::Failure;
+use super::{
+    line::Line,
+    mdns,
+    step::{Cause, Failure, Step},
+};
 
 /// Quiet time before the kernel asks whether the peer is still there, and between its questions.
 const KEEPALIVE_AFTER_S: u32 = 60;
@@ -44,110 +45,118 @@ pub(super) fn split(address: &str) -> Option<(&str, u16)> {
     Some((host, port.parse().ok()?))
 }
 
-/// Connects to the first address of the name that answers; the time is shared among them.
-pub(super) async fn connect(
+/// The zone of a link-local address: `fe80::1%han0`.
+fn zone(host: &str) -> (&str, Option<&str>) {
+    host.split_once('%').map_or((host, None), |(address, zone)| (address, Some(zone)))
+}
+
+/// What a certificate or a handshake could call the host: without a zone, which only this device knows.
+pub(super) fn without_zone(host: &str) -> &str {
+    zone(host).0
+}
+
+/// `fe80::/10`: means something on one link alone (RFC 4291 §2.5.6).
+fn is_link_local(address: &Ipv6Addr) -> bool {
+    address.segments()[0] & 0xffc0 == 0xfe80
+}
+
+/// On which link an address lies, if that must be said.
+fn with_link(address: IpAddr, port: u16, link: Option<&str>) -> Result<SocketAddr, String> {
+    let IpAddr::V6(v6) = address else {
+        return Ok(SocketAddr::new(address, port));
+    };
+    if !is_link_local(&v6) {
+        return Ok(SocketAddr::new(address, port));
+    }
+    let Some(link) = link else {
+        return Err(format!("{v6} is link-local; write the interface behind it: \"[{v6}%han0]:{port}\""));
+    };
+    let scope = if_nametoindex(link).map_err(|_| format!("there is no interface {link}"))?;
+    Ok(SocketAddr::V6(SocketAddrV6::new(v6, port, 0, scope)))
+}
+
+/// The addresses of a host: a literal, a name below `.local` by mDNS, any other by the system.
+pub(super) async fn resolve(
     host: &str,
     port: u16,
     interface: Option<&str>,
     time: Duration,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let resolving =
+        |cause, reason: &str| Failure::new(Step::Address, cause, format!("resolving {host}: {reason}"));
+    let (literal, zone) = zone(host);
+    if let Ok(address) = literal.parse::<IpAddr>() {
+        let address = with_link(address, port, zone.or(interface));
+        return address.map(|address| vec![address]).map_err(|reason| resolving(Cause::Other, &reason));
+    }
+    if mdns::is_local(host)
+        && let Ok(found) = mdns::resolve(host, interface, time / 2).await
+    {
+        let found = found.into_iter().take(MOST_ADDRESSES);
+        let found: Vec<_> = found.filter_map(|address| with_link(address, port, interface).ok()).collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    match timeout(time, lookup_host((host, port))).await {
+        Err(_) => Err(resolving(Cause::Silent, &format!("no answer within {time:?}"))),
+        Ok(Err(error)) => Err(resolving(Cause::Nobody, &io_reason(&error))),
+        Ok(Ok(found)) => {
+            let found: Vec<_> = found.take(MOST_ADDRESSES).collect();
+            if found.is_empty() { Err(resolving(Cause::Nobody, "it has no address")) } else { Ok(found) }
+        }
+    }
+}
+
+/// Connects to the first of the addresses that answers; the time is shared among them.
+pub(super) async fn connect(
+    addresses: &[SocketAddr],
+    interface: Option<&str>,
+    time: Duration,
 ) -> Result<Line, Failure> {
-    let resolving = |reason: &str| Failure::new(format!("resolving {host}: {reason}"));
-    let addresses: Vec<SocketAddr> = match timeout(time, lookup_host((host, port))).await {
-        Err(_) => return Err(resolving(&format!("no answer within {time:?}"))),
-        Ok(Err(error)) => return Err(resolving(&io_reason(&error))),
-        Ok(Ok(found)) => found.take(MOST_ADDRESSES).collect(),
-    };
     let share = time / u32::try_from(addresses.len().max(1)).unwrap_or(1);
-    let mut last = resolving("it has no address");
+    let mut last = Failure::new(Step::Tcp, Cause::Nobody, "there is no address to connect to".to_owned());
     for address in addresses {
-        let reason = match timeout(share, one(address, interface)).await {
+        let (cause, reason) = match timeout(share, one(*address, interface)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(reason)) => reason,
-            Err(_) => format!("no answer within {share:?}"),
+            Ok(Err(failed)) => failed,
+            Err(_) => (Cause::Silent, format!("no answer within {share:?}")),
         };
-        last = Failure::new(format!("TCP connect to {address}: {reason}"));
+        last = Failure::new(Step::Tcp, cause, format!("TCP connect to {address}: {reason}"));
     }
     Err(last)
 }
 
-async fn one(address: SocketAddr, interface: Option<&str>) -> Result<Line, String> {
-    let reason = |error: io::Error| io_reason(&error);
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(reason)?;
+async fn one(address: SocketAddr, interface: Option<&str>) -> Result<Line, (Cause, String)> {
+    let other = |error: io::Error| (Cause::Other, io_reason(&error));
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(other)?;
     if let Some(interface) = interface {
-        socket
-            .bind_device(Some(interface.as_bytes()))
-            .map_err(|e| format!("cannot bind to interface {interface}: {}", io_reason(&e)))?;
+        socket.bind_device(Some(interface.as_bytes())).map_err(|e| {
+            (Cause::Ground, format!("cannot bind to interface {interface}: {}", io_reason(&e)))
+        })?;
     }
-    let stream = socket.connect(address).await.map_err(reason)?;
-    stream.set_nodelay(true).map_err(reason)?;
-    let option = |result: nix::Result<()>| result.map_err(|errno| io_reason(&errno.into()));
-    option(setsockopt(&stream, sockopt::KeepAlive, &true))?;
-    option(setsockopt(&stream, sockopt::TcpKeepIdle, &KEEPALIVE_AFTER_S))?;
-    option(setsockopt(&stream, sockopt::TcpKeepInterval, &KEEPALIVE_EVERY_S))?;
-    option(setsockopt(&stream, sockopt::TcpKeepCount, &KEEPALIVE_TIMES))?;
-    option(setsockopt(&stream, sockopt::TcpUserTimeout, &UNACKNOWLEDGED_MS))?;
-    Ok(Line { stream, ended: false })
+    let stream = socket.connect(address).await.map_err(|error| {
+        let cause = match error.kind() {
+            io::ErrorKind::ConnectionRefused => Cause::Refused,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Cause::Nobody,
+            io::ErrorKind::TimedOut => Cause::Silent,
+            _ => Cause::Other,
+        };
+        (cause, io_reason(&error))
+    })?;
+    prepare(&stream).map_err(other)?;
+    Ok(Line::new(stream))
 }
 
-/// A TCP connection that is aborted when it is dropped, unless it was shut down before or the peer has ended it.
-///
-/// A connection is given up because nothing comes back. What was written to it and never acknowledged is sent again on
-/// the next one; without the abort the kernel would deliver it on the old one, too, once the cable is back.
-#[derive(Debug)]
-pub(super) struct Line {
-    stream: TcpStream,
-    ended: bool,
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        if !self.ended {
-            // An error means that there is nothing left to abort.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-        }
-    }
-}
-
-impl AsyncRead for Line {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
-        if result.is_ok() && buf.filled().len() == before && buf.capacity() > before {
-            self.ended = true;
-        }
-        Poll::Ready(result)
-    }
-}
-
-impl AsyncWrite for Line {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.ended = true;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+/// What every connection on the HAN has: no delay, and an end when the other side is gone.
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_AFTER_S)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE_EVERY_S)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE_TIMES)?;
+    setsockopt(stream, sockopt::TcpUserTimeout, &UNACKNOWLEDGED_MS)?;
+    Ok(())
 }
 
 /// An I/O error without the number of the operating system: `connection refused`.
@@ -165,30 +174,30 @@ pub(crate) fn io_reason(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
-    };
-
     use super::*;
 
-    /// What a peer reads that begins to read after our end is gone.
-    async fn left(shut_down: bool) -> io::Result<usize> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let mut line = connect("127.0.0.1", port, None, Duration::from_secs(5)).await.unwrap();
-        let (mut peer, _) = listener.accept().await.unwrap();
-        line.write_all(b"StartTransaction").await.unwrap();
-        if shut_down {
-            line.shutdown().await.unwrap();
-        }
-        drop(line);
-        peer.read_to_end(&mut Vec::new()).await
-    }
+    const S: Duration = Duration::from_secs(1);
 
     #[tokio::test]
-    async fn a_line_that_is_dropped_is_aborted_and_one_that_is_shut_down_is_not() {
-        assert_eq!(left(true).await.unwrap(), 16);
-        assert_eq!(left(false).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    async fn a_link_local_address_needs_its_link() {
+        let found = resolve("fe80::1%lo", 8443, None, S).await.unwrap();
+        assert!(matches!(found[..], [SocketAddr::V6(address)] if address.scope_id() == 1), "{found:?}");
+        let found = resolve("fe80::1", 8443, Some("lo"), S).await.unwrap();
+        assert!(matches!(found[..], [SocketAddr::V6(address)] if address.scope_id() == 1), "{found:?}");
+        let error = resolve("fe80::1", 8443, None, S).await.unwrap_err().text;
+        assert_eq!(
+            error,
+            "resolving fe80::1: fe80::1 is link-local; write the interface behind it: \"[fe80::1%han0]:8443\""
+        );
+        let error = resolve("fe80::1%gone0", 8443, None, S).await.unwrap_err().text;
+        assert_eq!(error, "resolving fe80::1%gone0: there is no interface gone0");
+        let found = resolve("2001:db8::1", 1, None, S).await.unwrap();
+        assert_eq!(found, ["[2001:db8::1]:1".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_zone_is_no_part_of_a_name() {
+        assert_eq!(without_zone("fe80::1%han0"), "fe80::1");
+        assert_eq!(without_zone("smgw.local"), "smgw.local");
     }
 }

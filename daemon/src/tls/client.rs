@@ -5,20 +5,17 @@ use std::{sync::Arc, time::Duration};
 use rustls::{
     ClientConfig, ProtocolVersion, RootCertStore,
     client::{Resumption, WebPkiServerVerifier},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{ServerName, UnixTime},
     sign::SingleCertAndKey,
     time_provider::TimeProvider,
 };
 
-use super::{
-    Profile, provider,
-    trust::{Anchor, Verifier, anchors},
-};
-use crate::{clock::Clock, config::Trust, identity::Identity};
+use super::{Judge, Profile, Shown, provider};
+use crate::{clock::Clock, identity::Identity};
 
 /// Lets rustls judge dates by our clock.
 #[derive(Debug)]
-struct OurTime(Clock);
+pub(super) struct OurTime(pub(super) Clock);
 
 impl TimeProvider for OurTime {
     fn current_time(&self) -> Option<UnixTime> {
@@ -31,30 +28,22 @@ impl TimeProvider for OurTime {
 #[derive(Debug, Clone)]
 pub struct HanClient {
     config: Arc<ClientConfig>,
-    verifier: Arc<Verifier>,
+    judge: Arc<Judge>,
 }
 
 impl HanClient {
-    /// Mutual TLS of the HAN profile. The error says what is wrong with the trust.
-    pub fn new(identity: &Identity, trust: &Trust, clock: Clock) -> Result<Self, String> {
-        let anchor = match trust {
-            Trust::Pin(pin) => Anchor::Pin(*pin),
-            Trust::Ca { file, name } => {
-                let name = name.as_ref().map(|name| server_name(name)).transpose()?;
-                Anchor::Roots(anchors(file)?, name)
-            }
-        };
+    /// Mutual TLS of the HAN profile. Each session shows what `own` holds when it begins.
+    pub fn new(own: &Shown, judge: Arc<Judge>, clock: Clock) -> Result<Self, String> {
         let provider = Arc::new(provider(Profile::Han));
-        let verifier = Arc::new(Verifier::new(anchor, provider.signature_verification_algorithms));
         let mut config = ClientConfig::builder_with_details(provider, Arc::new(OurTime(clock)))
             .with_protocol_versions(Profile::Han.versions())
             .map_err(|e| e.to_string())?
             .dangerous()
-            .with_custom_certificate_verifier(verifier.clone())
-            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified_key())));
+            .with_custom_certificate_verifier(judge.clone())
+            .with_client_cert_resolver(Arc::new(own.clone()));
         // TR-03116-3: a session ends after 48 h at the latest; a resumed one would live on.
         config.resumption = Resumption::disabled();
-        Ok(Self { config: Arc::new(config), verifier })
+        Ok(Self { config: Arc::new(config), judge })
     }
 
     /// The configuration to connect with.
@@ -63,10 +52,10 @@ impl HanClient {
         self.config.clone()
     }
 
-    /// The certificate that the gateway showed last, even if it was refused.
+    /// Judges and remembers what the gateway shows.
     #[must_use]
-    pub fn seen(&self) -> Option<CertificateDer<'static>> {
-        self.verifier.seen()
+    pub fn judge(&self) -> &Judge {
+        &self.judge
     }
 }
 

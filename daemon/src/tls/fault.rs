@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, pki_types::UnixTime};
 
-use super::trust::PinMismatch;
+use super::trust::Stranger;
 use crate::time::Wall;
 
 /// Who sent an alert.
@@ -143,15 +143,15 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::BadEncoding => "its certificate cannot be read".to_owned(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "its certificate is not made for servers (extended key usage)".to_owned()
+            "its certificate is not made for this end of TLS (extended key usage)".to_owned()
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             "its certificate uses a curve or a signature outside the profile".to_owned()
         }
         CertificateError::Other(other) => {
-            if let Some(mismatch) = other.0.downcast_ref::<PinMismatch>() {
-                return mismatch.to_string();
+            if let Some(stranger) = other.0.downcast_ref::<Stranger>() {
+                return stranger.to_string();
             }
             match other.0.downcast_ref::<webpki::Error>() {
                 Some(webpki::Error::CaUsedAsEndEntity) => {

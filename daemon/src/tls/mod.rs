@@ -6,17 +6,19 @@
 //!
 //! * `profile` is the one place that says which groups, suites and signatures a side may use.
 //! * `trust` judges a peer's certificate: by pin or by anchors.
-//! * `client` puts both together.
+//! * `client` puts both together, `server` does so where the gateway opens the session.
 //! * `fault` turns an error of the handshake into a sentence and an alert's name.
 
 mod client;
 mod fault;
 mod profile;
+mod server;
 mod trust;
 
 pub use self::{
     client::{HanClient, backend_client, server_name, session},
     fault::{Alert, Direction, Fault},
     profile::{Profile, provider},
-    trust::anchors,
+    server::{Shown, han_server},
+    trust::{Judge, anchors},
 };

@@ -6,6 +6,7 @@
 mod error;
 mod evse;
 mod grid;
+mod identity;
 mod journal;
 mod meter;
 mod site;
@@ -16,9 +17,10 @@ pub(super) use self::{
     error::{command, invalid, storage},
     evse::evse,
     grid::{change, command_only, limit, limit_id, set_limit},
+    identity::{algorithm, identity, identity_error},
     journal::{entry, hex, kind},
     meter::meter,
     site::site,
     time::timestamp,
-    uplink::uplink,
+    uplink::{report, uplink},
 };

@@ -2,6 +2,7 @@
 
 mod access;
 mod fake;
+mod identities;
 mod limits;
 mod pictures;
 
@@ -65,6 +66,8 @@ impl Daemon {
             config: config::Api { socket: socket.clone(), users, certificates: vec![], lan: None },
             site: Handle { commands, view: shown, limits },
             uplink: Some(status),
+            way: None,
+            identities: Some(crate::identity::Store::open(&dir.path().join("identity"), clock).unwrap()),
             journal,
             clock,
         };
