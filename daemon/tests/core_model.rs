@@ -273,6 +273,16 @@ impl World {
                 })
                 .sum();
             self.above = if obeyed > limit { self.above + STEP } else { Duration::ZERO };
+            let drawn: Watts = self
+                .boxes
+                .iter()
+                .zip(&self.config.evses)
+                .flat_map(|(b, c)| b.phases(c).0)
+                .map(|current| VOLTS.power_ceil(current))
+                .sum();
+            self.drawn_above = if drawn > limit { self.drawn_above + STEP } else { Duration::ZERO };
+            // After the call the cars need time to follow; later they stay below.
+            assert!(self.drawn_above <= Duration::from_secs(6), "{drawn} drawn under {limit}");
             assert!(
                 self.above <= Duration::from_secs(1),
                 "{obeyed} obeyed for {:?} under {limit}",
