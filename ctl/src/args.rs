@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, uplink, watch};
+use crate::{documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, update, uplink, watch};
 
 /// Shows a charging site and steers it, through the daemon on this machine.
 #[derive(Debug, Parser)]
@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// The keys and certificates that this device shows to the gateway.
     #[command(subcommand)]
     Identity(identity::Identity),
+    /// The device's own software.
+    #[command(subcommand)]
+    Update(update::Update),
     /// The evidence.
     #[command(subcommand)]
     Journal(journal::Journal),

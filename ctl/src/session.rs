@@ -37,6 +37,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Meter(meter) => meter.run(&mut session).await,
         Command::Uplink(uplink) => uplink.run(&mut session).await,
         Command::Identity(identity) => identity.run(&mut session).await,
+        Command::Update(update) => update.run(&mut session).await,
         Command::Journal(journal) => journal.run(&mut session).await,
         Command::ReverseListen(listen) => listen.run(&mut session).await,
         Command::Version => version::run(&mut session).await,

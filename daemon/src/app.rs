@@ -28,6 +28,7 @@ use crate::{
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
+    update,
 };
 
 /// How long tasks may take to end once asked.
@@ -209,6 +210,7 @@ impl App {
             uplink: self.uplink.as_ref().map(Uplink::status),
             way: self.uplink.map(|uplink| api::Way { uplink, backend: self.backend }),
             identities: Some(self.identities),
+            updates: installing(tasks, &config, evidence, clock, stop),
             journal: evidence.clone(),
             clock,
         };
@@ -228,6 +230,23 @@ fn keep_up(tasks: &mut Tasks, uplink: &Uplink, evidence: &Journal, clock: Clock,
         running.await;
         ("uplink", Ok(()))
     });
+}
+
+/// The device's own software, where the configuration has it updated from here.
+fn installing(
+    tasks: &mut Tasks,
+    config: &Config,
+    evidence: &Journal,
+    clock: Clock,
+    stop: &CancellationToken,
+) -> Option<update::Updates> {
+    let (updates, installing) = update::updates(config.update.clone()?, evidence.clone(), clock);
+    let running = installing.run(stop.clone());
+    tasks.spawn(async move {
+        running.await;
+        ("updates", Ok(()))
+    });
+    Some(updates)
 }
 
 /// The interface, on everything that it is served on.

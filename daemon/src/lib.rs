@@ -24,6 +24,7 @@
 //! | [`evse`], [`relay`], [`device`] | what goes out when; lines and definitions of devices |
 //! | [`journal`] | hash-chained evidence |
 //! | [`api`] | gRPC and who may do what |
+//! | [`update`] | the device's own software: bundles to RAUC |
 //! | [`telemetry`] | logs |
 //!
 //! `site`, `policy` and `plan` are pure: no async, no I/O, no clock; a test holds this.
@@ -59,3 +60,4 @@ pub mod app;
 pub mod journal;
 pub mod remote;
 pub mod telemetry;
+pub mod update;

@@ -32,7 +32,7 @@ const EVIDENCE: &[Role] = &[Installer, Grid, Admin];
 /// Who may reduce the site. A limit carries its issuer and role, and each ends only its own; `admin` ends all.
 const LIMITING: &[Role] = &[Installer, Grid, Admin];
 
-/// Who may put the site behind its gateway.
+/// Who may put the site behind its gateway and keep its software.
 const COMMISSIONING: &[Role] = &[Installer, Admin];
 
 /// Method → roles, for every method that is served.
@@ -58,6 +58,10 @@ pub(crate) const TABLE: &[(&str, &[Role])] = &[
     ("/ladewart.v1.JournalService/ExportJournal", EVIDENCE),
     ("/ladewart.v1.JournalService/VerifyJournal", EVIDENCE),
     ("/ladewart.v1.SystemService/GetVersion", EVERY),
+    ("/ladewart.v1.UpdateService/GetUpdateStatus", EVERY),
+    ("/ladewart.v1.UpdateService/InstallUpdate", COMMISSIONING),
+    ("/ladewart.v1.UpdateService/ConfirmUpdate", COMMISSIONING),
+    ("/ladewart.v1.UpdateService/RollbackUpdate", COMMISSIONING),
     ("/grpc.health.v1.Health/Check", EVERY),
     ("/grpc.health.v1.Health/Watch", EVERY),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", EVERY),

@@ -25,6 +25,7 @@ mod refusals;
 mod site;
 mod socket;
 mod system;
+mod update;
 mod uplink;
 
 use std::{
@@ -39,7 +40,8 @@ use ladewart_proto::v1::{
     evse_service_server::EvseServiceServer, grid_service_server::GridServiceServer,
     identity_service_server::IdentityServiceServer, journal_service_server::JournalServiceServer,
     meter_service_server::MeterServiceServer, site_service_server::SiteServiceServer,
-    system_service_server::SystemServiceServer, uplink_service_server::UplinkServiceServer,
+    system_service_server::SystemServiceServer, update_service_server::UpdateServiceServer,
+    uplink_service_server::UplinkServiceServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -61,6 +63,7 @@ use crate::{
     journal::{Entry, Journal},
     smgw,
     time::{Now, Wall},
+    update::Updates,
 };
 
 /// Why the interface is not there.
@@ -101,6 +104,8 @@ pub struct Parts {
     pub way: Option<Way>,
     /// The device's own keys and certificates.
     pub identities: Option<crate::identity::Store>,
+    /// The device's own software, if it is updated through this interface.
+    pub updates: Option<Updates>,
     /// The evidence.
     pub journal: Journal,
     /// The clocks.
@@ -138,6 +143,7 @@ struct Context {
     uplink: Option<watch::Receiver<smgw::Status>>,
     way: Option<Way>,
     identities: Option<crate::identity::Store>,
+    updates: Option<Updates>,
     journal: Journal,
     clock: Clock,
     started: Wall,
@@ -199,10 +205,11 @@ type Pulse = (Duration, Duration);
 impl Interface {
     /// Everything is served until `stop`.
     pub async fn new(parts: Parts, stop: CancellationToken) -> Result<Self, Error> {
-        let Parts { config, site, uplink, way, identities, journal, clock } = parts;
+        let Parts { config, site, uplink, way, identities, updates, journal, clock } = parts;
         let refusals = refusals::Refusals::new(journal.clone());
         let gate = authz::Gate::new(authz::Access::new(&config), refusals, clock);
-        let context = Context { site, uplink, way, identities, journal, clock, started: clock.now().wall };
+        let started = clock.now().wall;
+        let context = Context { site, uplink, way, identities, updates, journal, clock, started };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(ladewart_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -266,6 +273,13 @@ impl Interface {
             serving(
                 &health,
                 SystemServiceServer::new(system::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
+        );
+        routes.add_service(
+            serving(
+                &health,
+                UpdateServiceServer::new(update::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
         );

@@ -6,7 +6,7 @@ mod uplink;
 use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Ocpp, Relay, RelayFunction, Source, raw,
+    Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Ocpp, Relay, RelayFunction, Source, Update, raw,
 };
 use crate::{
     ids::{Identity, NodeId},
@@ -70,6 +70,12 @@ impl Check<'_> {
             evses,
             contacts,
             relays,
+            update: doc.update.map(|update| Update {
+                spool: at_home(update.spool),
+                most: update.most.unwrap_or(96 << 20),
+                confirmed: update.confirmed.map(at_home),
+                restart: update.restart.map(at_home),
+            }),
         })
     }
 

@@ -50,6 +50,21 @@ pub struct Config {
     pub contacts: Vec<Contact>,
     /// Digital outputs.
     pub relays: Vec<Relay>,
+    /// How the device's own software is updated; not at all without.
+    pub update: Option<Update>,
+}
+
+/// The device's own software.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// Directory that takes a bundle on its way to RAUC.
+    pub spool: PathBuf,
+    /// Largest bundle in bytes.
+    pub most: u64,
+    /// A file that is there when the running system is not on trial.
+    pub confirmed: Option<PathBuf>,
+    /// A file whose appearance makes the system start again.
+    pub restart: Option<PathBuf>,
 }
 
 /// The gRPC socket and who may do what on it.

@@ -111,6 +111,21 @@ pub(super) struct Document {
     /// `[[relay]]`: digital outputs.
     #[serde(default)]
     pub(super) relay: Vec<Relay>,
+    /// `[update]`: the device's own software; without it nothing is installed through the interface.
+    pub(super) update: Option<Update>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Update {
+    /// Directory that takes a bundle on its way to RAUC.
+    pub(super) spool: PathBuf,
+    /// Largest bundle in bytes; default 96 MiB.
+    pub(super) most: Option<u64>,
+    /// A file that is there when the running system is not on trial; without it there is no trial.
+    pub(super) confirmed: Option<PathBuf>,
+    /// A file whose appearance makes the system start again.
+    pub(super) restart: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

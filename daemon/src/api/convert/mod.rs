@@ -11,6 +11,7 @@ mod journal;
 mod meter;
 mod site;
 mod time;
+mod update;
 mod uplink;
 
 pub(super) use self::{
@@ -22,5 +23,6 @@ pub(super) use self::{
     meter::meter,
     site::site,
     time::timestamp,
+    update::{installation, slot, update_error},
     uplink::{report, uplink},
 };

@@ -68,6 +68,7 @@ impl Daemon {
             uplink: Some(status),
             way: None,
             identities: Some(crate::identity::Store::open(&dir.path().join("identity"), clock).unwrap()),
+            updates: None,
             journal,
             clock,
         };
