@@ -75,6 +75,7 @@ impl Check<'_> {
                 most: update.most.unwrap_or(96 << 20),
                 confirmed: update.confirmed.map(at_home),
                 restart: update.restart.map(at_home),
+                reason: update.reason.map(at_home),
             }),
         })
     }

@@ -63,6 +63,8 @@ pub struct Update {
     pub most: u64,
     /// A file that is there when the running system is not on trial.
     pub confirmed: Option<PathBuf>,
+    /// A file in which the system's own hook leaves why it refused a bundle.
+    pub reason: Option<PathBuf>,
     /// A file whose appearance makes the system start again.
     pub restart: Option<PathBuf>,
 }

@@ -124,6 +124,8 @@ pub(super) struct Update {
     pub(super) most: Option<u64>,
     /// A file that is there when the running system is not on trial; without it there is no trial.
     pub(super) confirmed: Option<PathBuf>,
+    /// A file in which the system's own hook leaves why it refused a bundle.
+    pub(super) reason: Option<PathBuf>,
     /// A file whose appearance makes the system start again.
     pub(super) restart: Option<PathBuf>,
 }

@@ -352,16 +352,28 @@ impl Installing {
         });
     }
 
+    /// RAUC keeps what the system's own hook says to itself; the hook leaves it in a file.
+    fn with_reason(&self, error: String) -> String {
+        let reason = self.updates.config.reason.as_ref().filter(|_| error.contains("handler error"));
+        let reason = reason.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        match reason.trim() {
+            "" => error,
+            reason => format!("{reason} ({error})"),
+        }
+    }
+
     async fn install(&self, bundle: &Path) -> Result<(), UpdateError> {
-        let path = bundle.to_str().ok_or_else(|| {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "the path is not UTF-8");
-            UpdateError::Spool(bundle.to_owned(), error)
-        })?;
+        // RAUC runs in a directory of its own.
+        let spooled = |error| UpdateError::Spool(bundle.to_owned(), error);
+        let path = std::path::absolute(bundle).map_err(spooled)?;
+        let text = path.to_str().ok_or_else(|| spooled(io::Error::other("the path is not UTF-8")))?;
         let rauc = rauc::connect().await?;
-        let (_, version) = rauc.info(path).await.map_err(rauc::refused)?;
-        self.installation.send_modify(|i| i.version = version);
+        // A bundle that cannot be read is refused below, with a better sentence.
+        if let Ok((_, version)) = rauc.info(text).await {
+            self.installation.send_modify(|i| i.version = version);
+        }
         let mut completed = rauc.receive_completed().await.map_err(rauc::absent)?;
-        rauc.install_bundle(path, HashMap::new()).await.map_err(rauc::refused)?;
+        rauc.install_bundle(text, HashMap::new()).await.map_err(rauc::refused)?;
         loop {
             tokio::select! {
                 done = completed.next() => {
@@ -370,7 +382,10 @@ impl Installing {
                     };
                     return match done.args().map_err(rauc::absent)?.result {
                         0 => Ok(()),
-                        _ => Err(UpdateError::Refused(rauc.last_error().await.map_err(rauc::absent)?)),
+                        _ => {
+                            let error = rauc.last_error().await.map_err(rauc::absent)?;
+                            Err(UpdateError::Refused(self.with_reason(error)))
+                        }
                     };
                 }
                 () = tokio::time::sleep(LOOK) => {

@@ -30,6 +30,7 @@ fn device(most: u64, on_trial: bool) -> Device {
         most,
         confirmed: Some(confirmed),
         restart: Some(dir.path().join("restart")),
+        reason: None,
     };
     let (updates, installing) = updates(config, Journal::new(store), Clock::system());
     Device { updates, _installing: installing, dir, _writer: writer }
