@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, update, uplink, watch};
+use crate::{
+    documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, update, uplink, watch,
+};
 
 /// Shows a charging site and steers it, through the daemon on this machine.
 #[derive(Debug, Parser)]

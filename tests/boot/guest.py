@@ -130,19 +130,17 @@ class Guest:
             capture_output=True, text=True, timeout=patience, check=False, stdin=subprocess.DEVNULL,
         )
 
-    def upload(self, bundle):
-        """Hands an update bundle to the appliance."""
+    def install(self, bundle):
+        """Begins to hand an update bundle to the appliance, with a restart at the end; the running `ladewartctl`."""
         with open(bundle, "rb") as file:
-            done = subprocess.run(
+            return subprocess.Popen(
                 [
                     "ssh", "-q", "-F", "none", "-p", str(self.ports["ssh"]), "-i", self.key, "-o", "BatchMode=yes",
                     "-o", "HostKeyAlias=ladewart", "-o", f"UserKnownHostsFile={self.folder}/known_hosts",
-                    "ctl@127.0.0.1", "update",
+                    "ctl@127.0.0.1", "ladewartctl", "update", "install", "--restart", "-",
                 ],
-                stdin=file, capture_output=True, text=True, timeout=PATIENCE, check=False,
-            )
-        if done.returncode != 0:
-            raise Failure(f"the upload of {bundle} ended with {done.returncode}: {done.stderr}")
+                stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
 
     def ctl(self, *words):
         """`ladewartctl WORDS` in the guest, once SSH answers; its output."""

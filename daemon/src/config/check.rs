@@ -6,7 +6,8 @@ mod uplink;
 use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Ocpp, Relay, RelayFunction, Source, Update, raw,
+    Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Ocpp, Relay, RelayFunction, Source,
+    Update, raw,
 };
 use crate::{
     ids::{Identity, NodeId},

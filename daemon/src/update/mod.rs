@@ -305,6 +305,7 @@ impl Updates {
 impl Installing {
     /// Carries out one after the other, until the stop. An installation that runs then goes on in RAUC.
     pub async fn run(mut self, stop: CancellationToken) {
+        self.tidy().await;
         loop {
             let job = tokio::select! {
                 job = self.jobs.recv() => job,
@@ -315,6 +316,18 @@ impl Installing {
                 () = self.carry_out(job) => {}
                 () = stop.cancelled() => return,
             }
+        }
+    }
+
+    /// A bundle that is there before any came was interrupted, by a power cut most likely.
+    async fn tidy(&self) {
+        let rest = self.updates.config.spool.join(upload::NAME);
+        if std::fs::remove_file(&rest).is_err() {
+            return;
+        }
+        let body = json!({ "outcome": "the daemon ended before the installation did" });
+        if let Err(error) = self.updates.record("update.interrupted", "", body).await {
+            tracing::error!(%error, "the interrupted update is not in the journal");
         }
     }
 

@@ -12,6 +12,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::UpdateError;
 
+/// The bundle's name in the spool directory.
+pub(super) const NAME: &str = "bundle.raucb";
 /// What must stay free beside the bundle: the evidence is on the same file system.
 const RESERVE: u64 = 8 << 20;
 
@@ -77,7 +79,7 @@ impl Upload {
         if free < announced.size.saturating_add(RESERVE) {
             return Err(UpdateError::NoRoom { need: announced.size.saturating_add(RESERVE), free });
         }
-        let path = spool.join("bundle.raucb");
+        let path = spool.join(NAME);
         // A rest of a power cut.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(wrong(error)),
