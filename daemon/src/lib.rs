@@ -40,10 +40,13 @@ pub mod identity;
 pub mod tls;
 
 pub mod contact;
+pub mod formula;
 pub mod grid;
 pub mod meter;
 pub mod ocpp;
 pub mod smgw;
+pub mod tariff;
+pub mod variable;
 
 pub mod plan;
 pub mod policy;

@@ -184,6 +184,27 @@ quantity!(
     WattHours, "an energy", "12.5 kWh", &[("Wh", 1), ("kWh", 1000)], |wh| thousandths(wh, "Wh", "kWh", 3)
 );
 
+quantity!(
+    /// Price of energy in millionths of a euro per kilowatt hour; may be negative.
+    Price, "a price", "12.5 ct/kWh", &[("ct/kWh", 10_000), ("EUR/kWh", 1_000_000)], |micro| {
+        let sign = if micro < 0 { "-" } else { "" };
+        let (whole, part) = (micro.unsigned_abs() / 10_000, micro.unsigned_abs() % 10_000);
+        let part = format!("{part:04}");
+        match part.trim_end_matches('0') {
+            "" => format!("{sign}{whole} ct/kWh"),
+            part => format!("{sign}{whole}.{part} ct/kWh"),
+        }
+    }
+);
+
+impl Price {
+    /// In cents per kilowatt hour.
+    #[must_use]
+    pub fn cents(self) -> f64 {
+        self.0 as f64 / 10_000.0
+    }
+}
+
 impl Milliamps {
     /// Whole amperes.
     #[must_use]
@@ -361,6 +382,11 @@ mod tests {
         for ma in [0, 1, 6000, 16_000, 16_100, 63_001, -500] {
             assert_eq!(Milliamps(ma).to_string().parse(), Ok(Milliamps(ma)));
         }
+        for micro in [0, 10_000, 86_200, 123_456, -500, 300_000] {
+            assert_eq!(Price(micro).to_string().parse(), Ok(Price(micro)));
+        }
+        assert_eq!(Price(86_200).to_string(), "8.62 ct/kWh");
+        assert_eq!("0.3 EUR/kWh".parse(), Ok(Price(300_000)));
         assert_eq!(Watts(10_000).to_string(), "10.00 kW");
         assert_eq!(Watts(4_140).to_string(), "4.14 kW");
         assert_eq!(Watts(12_345).to_string(), "12345 W");
