@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, update, uplink, watch,
+    documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, tariff, update, uplink, variable, watch,
 };
 
 /// Shows a charging site and steers it, through the daemon on this machine.
@@ -47,6 +47,12 @@ pub(crate) enum Command {
     /// Power limits (EnWG §14a).
     #[command(subcommand)]
     Limit(limit::Limit),
+    /// What energy costs when.
+    #[command(subcommand)]
+    Tariff(tariff::Tariff),
+    /// Named variables of formulas and rules.
+    #[command(subcommand)]
+    Variable(variable::Variable),
     /// Charging points.
     #[command(subcommand)]
     Evse(evse::Evse),

@@ -46,6 +46,17 @@ fn write<F: serde_json::ser::Formatter>(
     message.serialize_with_options(json, &OPTIONS).map_err(wrong)
 }
 
+/// A message from its JSON form; the error says where it is wrong.
+pub(crate) fn read<M: Message + Default>(name: &str, text: &str) -> Result<M, String> {
+    let pool = POOL.as_ref().map_err(Clone::clone)?;
+    let full = format!("ladewart.v1.{name}");
+    let descriptor = pool.get_message_by_name(&full).ok_or_else(|| format!("{full} is not known"))?;
+    let mut json = serde_json::Deserializer::from_str(text);
+    let message = DynamicMessage::deserialize(descriptor, &mut json).map_err(|error| error.to_string())?;
+    json.end().map_err(|error| error.to_string())?;
+    M::decode(message.encode_to_vec().as_slice()).map_err(|error| error.to_string())
+}
+
 fn finish(text: Vec<u8>) -> Result<String, Failure> {
     String::from_utf8(text).map_err(wrong)
 }

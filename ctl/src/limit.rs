@@ -103,19 +103,10 @@ impl Set {
             id: self.id.unwrap_or_default(),
             node: self.node.unwrap_or_default(),
             watts: self.watts,
-            valid_from: from.map(timestamp),
-            valid_until: until.map(timestamp),
+            valid_from: from.map(quantity::timestamp),
+            valid_until: until.map(quantity::timestamp),
             reason: self.reason.unwrap_or_default(),
         })
-    }
-}
-
-fn timestamp(time: Timestamp) -> prost_types::Timestamp {
-    let nanos = time.as_nanosecond().rem_euclid(1_000_000_000);
-    let seconds = (time.as_nanosecond() - nanos) / 1_000_000_000;
-    prost_types::Timestamp {
-        seconds: i64::try_from(seconds).unwrap_or_default(),
-        nanos: i32::try_from(nanos).unwrap_or_default(),
     }
 }
 

@@ -92,6 +92,16 @@ impl When {
     }
 }
 
+/// As the interface has it.
+pub(crate) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let nanos = time.as_nanosecond().rem_euclid(1_000_000_000);
+    let seconds = (time.as_nanosecond() - nanos) / 1_000_000_000;
+    prost_types::Timestamp {
+        seconds: i64::try_from(seconds).unwrap_or_default(),
+        nanos: i32::try_from(nanos).unwrap_or_default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,7 +28,7 @@ use crate::{
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
-    update,
+    tariff, update, variable,
 };
 
 /// How long tasks may take to end once asked.
@@ -82,7 +82,14 @@ impl App {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (clock, config) = (self.clock, Arc::clone(&self.config));
         let stop = CancellationToken::new();
-        let migrations: Vec<Migration> = [journal::MIGRATIONS, grid::MIGRATIONS, ocpp::MIGRATIONS].concat();
+        let migrations: Vec<Migration> = [
+            journal::MIGRATIONS,
+            grid::MIGRATIONS,
+            ocpp::MIGRATIONS,
+            tariff::keep::MIGRATIONS,
+            variable::keep::MIGRATIONS,
+        ]
+        .concat();
         let (store, writer) = Store::open(&config.data_dir, &migrations)
             .with_context(|| format!("cannot open the database in {}", config.data_dir.display()))?;
         let evidence = Journal::new(store.clone());
@@ -123,6 +130,8 @@ impl App {
     ) -> anyhow::Result<()> {
         let (config, clock) = (self.config, self.clock);
         let limits = store.read(grid::kept).await.context("cannot read the limits in force")?;
+        let tariffs = store.read(tariff::keep::kept).await.context("cannot read the announced tariffs")?;
+        let variables = store.read(variable::keep::kept).await.context("cannot read the variables")?;
         let socket = api::bind(&config.api.socket)?;
         let lan = match (self.lan, &config.api.lan) {
             (Some(lan), Some(at)) => Some((
@@ -145,6 +154,8 @@ impl App {
         let (control, site, events) = Control::new(control::Parts {
             config: Arc::clone(&config),
             limits,
+            tariffs,
+            variables,
             store: store.clone(),
             journal: evidence.clone(),
             clock,

@@ -5,6 +5,7 @@
 //! journal entry is synced. The loop itself never waits for the storage.
 
 mod acts;
+mod charging;
 mod handle;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -17,10 +18,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+pub(crate) use self::charging::Order;
 pub(crate) use self::handle::Command;
 #[cfg(test)]
 pub(crate) use self::handle::Synced;
-pub use self::handle::{CommandError, Handle};
+pub use self::{
+    charging::Offers,
+    handle::{CommandError, Handle},
+};
 use crate::{
     clock::Clock,
     config::{Config, RelayFunction},
@@ -29,11 +35,13 @@ use crate::{
     ids::LimitId,
     journal::{Entry, Journal},
     plan::{self, Plan, Setpoint, kept},
-    policy,
+    policy, rules,
     site::{Event, Note, Site, View},
     store::{Store, StoreError},
+    tariff,
     time::{Now, Wall},
     units::Milliamps,
+    variable::{self, Variables},
 };
 
 /// Where rooms that hear something put it.
@@ -52,6 +60,10 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// Limits that were in force before the start.
     pub limits: Vec<Record>,
+    /// Tariffs that were announced before the start.
+    pub tariffs: tariff::Book,
+    /// Variables that were set before the start.
+    pub variables: Vec<(String, variable::Setting)>,
     /// The database.
     pub store: Store,
     /// The evidence.
@@ -73,6 +85,8 @@ pub struct Control {
     plan: Plan,
     sequences: Vec<u64>,
     contact_limits: Vec<bool>,
+    formula_limits: Vec<Option<charging::Given>>,
+    offers: watch::Sender<Arc<Offers>>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<Event>,
     view: watch::Sender<Arc<View>>,
@@ -96,16 +110,24 @@ impl Control {
     #[must_use]
     pub fn new(mut parts: Parts) -> (Self, Handle, Events) {
         let now = parts.clock.now();
-        let site = Site::new(Arc::clone(&parts.config), Book::with(std::mem::take(&mut parts.limits)), now);
+        let mut site =
+            Site::new(Arc::clone(&parts.config), Book::with(std::mem::take(&mut parts.limits)), now);
+        site.tariffs = Arc::new(std::mem::take(&mut parts.tariffs));
+        site.variables =
+            Variables::new(&parts.config.charging.variables, std::mem::take(&mut parts.variables));
+        let (offers, offers_out) = watch::channel(Arc::new(Offers::new(Arc::clone(&parts.config))));
         let plan = plan::plan(&site, &policy::budget(&site, now), now);
         let (view, view_out) = watch::channel(Arc::new(site.view(&plan, now)));
         let (commands_in, commands) = mpsc::channel(64);
         let (events_in, events) = mpsc::channel(QUEUE);
         let (limits, _) = broadcast::channel(256);
-        let handle = Handle { commands: commands_in, view: view_out, limits: limits.clone() };
+        let handle =
+            Handle { commands: commands_in, view: view_out, limits: limits.clone(), offers: offers_out };
         let control = Self {
             sequences: vec![0; parts.config.evses.len()],
             contact_limits: vec![false; parts.config.contacts.len()],
+            formula_limits: vec![None; parts.config.charging.limits.len()],
+            offers,
             parts,
             site,
             plan,
@@ -124,6 +146,7 @@ impl Control {
     pub async fn run(mut self, stop: CancellationToken) {
         // Contacts count as limited until they are read.
         self.contacts(self.parts.clock.now());
+        self.offers_changed();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -170,6 +193,8 @@ impl Control {
 
     /// One decision, what it leaves for the evidence, what it reaches, and the new picture.
     fn turn(&mut self, now: Now) {
+        self.charging_ended(now);
+        self.formulas(now);
         let expired = self.site.limits.expire(now.wall);
         self.decide(now);
         for record in &expired {
@@ -198,6 +223,7 @@ impl Control {
     /// Plans and sends what changed. What the journal gets of it follows, so that a limit's receipt stands before its
     /// consequences.
     fn decide(&mut self, now: Now) {
+        rules::apply(&mut self.site, now);
         let budget = policy::budget(&self.site, now);
         self.plan = plan::plan(&self.site, &budget, now);
         self.site.granted(&self.plan, now.mono);

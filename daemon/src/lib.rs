@@ -48,6 +48,8 @@ pub mod smgw;
 pub mod tariff;
 pub mod variable;
 
+pub mod rules;
+
 pub mod plan;
 pub mod policy;
 pub mod site;

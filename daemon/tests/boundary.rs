@@ -8,10 +8,13 @@ use std::{
 };
 
 /// The rooms that are held to it.
-const PURE: [&str; 3] = ["site", "policy", "plan"];
+const PURE: [&str; 4] = ["site", "policy", "plan", "rules"];
 
 /// What they may use of this crate.
-const ALLOWED: [&str; 8] = ["units", "time", "ids", "config", "grid", "site", "policy", "plan"];
+const ALLOWED: [&str; 12] = [
+    "units", "time", "ids", "config", "grid", "site", "policy", "plan", "formula", "rules", "tariff",
+    "variable",
+];
 
 /// Crates that only give data a shape; neither runs, waits nor looks at anything.
 const DATA: [&str; 3] = ["serde", "serde_json", "thiserror"];

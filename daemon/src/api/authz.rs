@@ -35,6 +35,11 @@ const LIMITING: &[Role] = &[Installer, Grid, Admin];
 /// Who may put the site behind its gateway and keep its software.
 const COMMISSIONING: &[Role] = &[Installer, Admin];
 
+/// Who says what energy costs.
+const SUPPLYING: &[Role] = &[Supplier, Admin];
+/// Who may set variables at all; the configuration says of each who sets it.
+const SETTING: &[Role] = &[Installer, Grid, Supplier, Admin];
+
 /// Method → roles, for every method that is served.
 pub(crate) const TABLE: &[(&str, &[Role])] = &[
     ("/ladewart.v1.SiteService/GetSite", EVERY),
@@ -62,6 +67,13 @@ pub(crate) const TABLE: &[(&str, &[Role])] = &[
     ("/ladewart.v1.UpdateService/InstallUpdate", COMMISSIONING),
     ("/ladewart.v1.UpdateService/ConfirmUpdate", COMMISSIONING),
     ("/ladewart.v1.UpdateService/RollbackUpdate", COMMISSIONING),
+    ("/ladewart.v1.TariffService/AnnounceTariff", SUPPLYING),
+    ("/ladewart.v1.TariffService/WithdrawTariff", SUPPLYING),
+    ("/ladewart.v1.TariffService/ListTariffs", EVERY),
+    ("/ladewart.v1.TariffService/ListRates", EVERY),
+    ("/ladewart.v1.VariableService/SetVariable", SETTING),
+    ("/ladewart.v1.VariableService/ClearVariable", SETTING),
+    ("/ladewart.v1.VariableService/ListVariables", EVERY),
     ("/grpc.health.v1.Health/Check", EVERY),
     ("/grpc.health.v1.Health/Watch", EVERY),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", EVERY),

@@ -25,8 +25,10 @@ mod refusals;
 mod site;
 mod socket;
 mod system;
+mod tariff;
 mod update;
 mod uplink;
+mod variable;
 
 use std::{
     io,
@@ -40,8 +42,9 @@ use ladewart_proto::v1::{
     evse_service_server::EvseServiceServer, grid_service_server::GridServiceServer,
     identity_service_server::IdentityServiceServer, journal_service_server::JournalServiceServer,
     meter_service_server::MeterServiceServer, site_service_server::SiteServiceServer,
-    system_service_server::SystemServiceServer, update_service_server::UpdateServiceServer,
-    uplink_service_server::UplinkServiceServer,
+    system_service_server::SystemServiceServer, tariff_service_server::TariffServiceServer,
+    update_service_server::UpdateServiceServer, uplink_service_server::UplinkServiceServer,
+    variable_service_server::VariableServiceServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -280,6 +283,20 @@ impl Interface {
             serving(
                 &health,
                 UpdateServiceServer::new(update::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
+        );
+        routes.add_service(
+            serving(
+                &health,
+                TariffServiceServer::new(tariff::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
+        );
+        routes.add_service(
+            serving(
+                &health,
+                VariableServiceServer::new(variable::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
         );

@@ -1,6 +1,7 @@
 //! Document → [`Config`]: names resolved to indices, ranges checked, defaults filled in.
 
 mod access;
+mod charging;
 mod uplink;
 
 use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
@@ -51,6 +52,16 @@ impl Check<'_> {
         let evses = self.evses(doc.evse, &nodes)?;
         let contacts = self.contacts(doc.contact, &nodes)?;
         let relays = self.relays(doc.relay, &evses)?;
+        let charging = self.charging(
+            charging::Tables {
+                tariff: doc.tariff,
+                variables: doc.variable,
+                limits: doc.limit,
+                users: doc.user,
+                rules: doc.rule,
+            },
+            &charging::Parts { nodes: &nodes, meters: &meters, evses: &evses, contacts: &contacts },
+        )?;
         let backend = doc.backend.map(|b| self.backend(b)).transpose()?;
         let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
         if let Some(backend) = &backend {
@@ -76,6 +87,7 @@ impl Check<'_> {
             evses,
             contacts,
             relays,
+            charging,
             update: doc.update.map(|update| Update {
                 spool: at_home(update.spool),
                 most: update.most.unwrap_or(96 << 20),

@@ -4,6 +4,7 @@
 //! In: one TOML document. Out: [`Config`], whole and cross-checked; nothing downstream checks again. Invariant:
 //! a value of type [`Config`] has one root node, no dangling name, no identity twice, and every quantity in range.
 
+pub mod charging;
 mod check;
 mod error;
 mod raw;
@@ -50,6 +51,8 @@ pub struct Config {
     pub contacts: Vec<Contact>,
     /// Digital outputs.
     pub relays: Vec<Relay>,
+    /// Tariffs, named variables, formulas and charging rules.
+    pub charging: charging::Charging,
     /// How the device's own software is updated; not at all without.
     pub update: Option<Update>,
 }

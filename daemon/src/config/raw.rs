@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 
+pub(super) mod charging;
+
 use super::Role;
 use crate::{
     ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
@@ -111,6 +113,21 @@ pub(super) struct Document {
     /// `[[relay]]`: digital outputs.
     #[serde(default)]
     pub(super) relay: Vec<Relay>,
+    /// `[tariff]`: what energy costs when.
+    #[serde(default)]
+    pub(super) tariff: charging::Tariff,
+    /// `[[variable]]`: numbers that are set from outside.
+    #[serde(default)]
+    pub(super) variable: Vec<charging::Variable>,
+    /// `[[limit]]`: power limits by formula.
+    #[serde(default)]
+    pub(super) limit: Vec<charging::FormulaLimit>,
+    /// `[[user]]`: whose cards have rules.
+    #[serde(default)]
+    pub(super) user: Vec<charging::User>,
+    /// `[[rule]]`: charging rules, the first that holds decides.
+    #[serde(default)]
+    pub(super) rule: Vec<charging::Rule>,
     /// `[update]`: the device's own software; without it nothing is installed through the interface.
     pub(super) update: Option<Update>,
 }

@@ -51,6 +51,7 @@ impl Control {
                 // The caller may have gone; the limit holds all the same.
                 let _ = reply.send(outcome);
             }
+            Command::Charging(order) => self.order(order, now),
             Command::ClearLimit { id, issuer, role, reply } => {
                 let outcome = self.clear_limit(&id, &issuer, role, now);
                 let _ = reply.send(outcome);
@@ -58,7 +59,11 @@ impl Control {
         }
     }
 
-    fn set_limit(&mut self, wish: Wish, now: Now) -> Result<Synced<(Limit, Change)>, CommandError> {
+    pub(super) fn set_limit(
+        &mut self,
+        wish: Wish,
+        now: Now,
+    ) -> Result<Synced<(Limit, Change)>, CommandError> {
         let nodes: Vec<NodeId> = self.parts.config.nodes.iter().map(|n| n.id.clone()).collect();
         let actor = wish.issuer.clone();
         let (record, change, superseded) = self.site.limits.set(wish, &nodes, now.wall, fresh_id)?;
@@ -92,7 +97,8 @@ impl Control {
             .to_vec();
         let written = self.parts.journal.append(entries);
         let row = record.clone();
-        let lasting = !record.limit.issuer.starts_with(CONTACT);
+        let issuer = &record.limit.issuer;
+        let lasting = !issuer.starts_with(CONTACT) && !issuer.starts_with(super::charging::FORMULA);
         let remembered =
             lasting.then(|| self.parts.store.submit(move |db| grid::remember(db, &row, now.wall)));
         let (reply, stored) = oneshot::channel();

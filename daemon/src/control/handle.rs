@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::charging::{Offers, Order};
 use crate::{
     config::Role,
     grid::{Change, Limit, Record, Refusal, Wish},
     ids::LimitId,
     site::View,
     store::StoreError,
+    tariff::{self, Announcement},
+    variable,
 };
 
 /// Why a command was not carried out.
@@ -18,6 +21,12 @@ pub enum CommandError {
     /// The wish itself is wrong, or not the caller's to make.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The announcement is wrong, or would not be alone.
+    #[error(transparent)]
+    Tariff(#[from] tariff::Refusal),
+    /// The variable cannot be set so, or not by the caller.
+    #[error(transparent)]
+    Variable(#[from] variable::Refusal),
     /// It is in force, but the evidence is not stored.
     #[error("in force, but not recorded: {0}")]
     NotRecorded(#[from] StoreError),
@@ -31,6 +40,8 @@ pub enum CommandError {
 pub(crate) enum Command {
     /// Set a limit.
     SetLimit(Wish, oneshot::Sender<Result<Synced<(Limit, Change)>, CommandError>>),
+    /// About tariffs and variables.
+    Charging(Order),
     /// End a limit.
     ClearLimit {
         id: LimitId,
@@ -63,6 +74,7 @@ pub struct Handle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) limits: broadcast::Sender<Record>,
+    pub(crate) offers: watch::Receiver<Arc<Offers>>,
 }
 
 impl Handle {
@@ -76,6 +88,37 @@ impl Handle {
     #[must_use]
     pub fn limits(&self) -> broadcast::Receiver<Record> {
         self.limits.subscribe()
+    }
+
+    /// Tariffs and variables as they stand.
+    #[must_use]
+    pub fn offers(&self) -> Arc<Offers> {
+        self.offers.borrow().clone()
+    }
+
+    /// Takes an announcement in; returns after it is stored.
+    pub async fn announce(&self, new: Announcement) -> Result<tariff::Change, CommandError> {
+        self.order(|reply| Order::Announce(new, reply)).await
+    }
+
+    /// Takes an announcement back; returns after that is stored.
+    pub async fn withdraw(&self, issuer: String, id: String) -> Result<tariff::Change, CommandError> {
+        self.order(|reply| Order::Withdraw { issuer, id, reply }).await
+    }
+
+    /// Sets a variable or takes its setting back; returns after that is stored.
+    pub async fn set_variable(&self, wish: variable::Wish) -> Result<variable::Change, CommandError> {
+        self.order(|reply| Order::Set(wish, reply)).await
+    }
+
+    async fn order<T>(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<Synced<T>, CommandError>>) -> Order,
+    ) -> Result<T, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Charging(order(reply));
+        self.commands.send(command).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.map_err(|_| CommandError::Stopping)??.wait().await
     }
 
     /// Puts a limit in force at once; returns after the evidence is synced.

@@ -126,7 +126,9 @@ impl Tally<'_> {
                 let condition = self.truth(condition, depth)?;
                 let ((then, a), (other, b)) = (self.node(then, depth + 1)?, self.node(other, depth + 1)?);
                 let unit = a.common(b).ok_or_else(|| {
-                    FormulaError::Unit(format!("the choice is between {a} and {b}; both sides are of one unit"))
+                    FormulaError::Unit(format!(
+                        "the choice is between {a} and {b}; both sides are of one unit"
+                    ))
                 })?;
                 Ok((Node::Choice(Box::new((condition, then, other))), unit))
             }
@@ -257,9 +259,7 @@ fn constant(literal: &LiteralValue) -> Result<Typed, FormulaError> {
         LiteralValue::Double(value) if value.inner().is_finite() => number(*value.inner()),
         LiteralValue::Int(value) => number(*value.inner() as f64),
         LiteralValue::UInt(value) => number(*value.inner() as f64),
-        LiteralValue::String(text) => {
-            Ok((Node::Constant(Value::Text(Arc::from(text.inner()))), Unit::Text))
-        }
+        LiteralValue::String(text) => Ok((Node::Constant(Value::Text(Arc::from(text.inner()))), Unit::Text)),
         LiteralValue::Double(_) => Err(FormulaError::Syntax("a number is too large".to_owned())),
         LiteralValue::Bytes(_) | LiteralValue::Null => {
             Err(FormulaError::NotPossible("null or bytes".to_owned()))

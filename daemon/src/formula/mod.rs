@@ -116,7 +116,9 @@ pub enum FormulaError {
     #[error("is not an expression: {0}")]
     Syntax(String),
     /// CEL, but not part of this subset.
-    #[error("{0} is not possible here; use + - * / % < <= == != >= > && || ! ?: in, min max abs floor ceil round")]
+    #[error(
+        "{0} is not possible here; use + - * / % < <= == != >= > && || ! ?: in, min max abs floor ceil round"
+    )]
     NotPossible(String),
     /// A name that the site does not have.
     #[error("there is no {name:?} on this site; there are {known}")]

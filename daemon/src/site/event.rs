@@ -72,6 +72,8 @@ pub enum EvseEvent {
     },
     /// A transaction began, or got its backend id.
     Transaction(Transaction),
+    /// The card or token that the running transaction was begun with. It goes no further than to the user it belongs to.
+    Card(String),
     /// No transaction runs any more.
     TransactionEnded,
     /// What it draws, by its own measurement.

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How old an EVSE's own measurement may be to count as what it draws now.
-const DRAW_FRESH: Duration = Duration::from_secs(30);
+pub(super) const DRAW_FRESH: Duration = Duration::from_secs(30);
 /// From here on a conductor carries current, below [`IDLE`] it does not.
 const FLOWING: Milliamps = Milliamps(3_000);
 const IDLE: Milliamps = Milliamps(500);
@@ -37,6 +37,8 @@ pub struct EvseFacts {
     pub error: String,
     /// Running transaction.
     pub transaction: Option<Transaction>,
+    /// Who charges, by index into the configuration's users.
+    pub user: Option<usize>,
     /// Last measurement of its own.
     pub draw: Option<Draw>,
     /// Whether only these phases were seen to carry current in this charge.

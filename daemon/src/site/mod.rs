@@ -10,6 +10,7 @@ pub mod leash;
 pub mod load;
 mod note;
 mod picture;
+mod values;
 pub mod view;
 
 use std::sync::Arc;
@@ -28,9 +29,10 @@ use crate::{
     grid::Book,
     ids::NodeId,
     plan::Plan,
-    policy,
+    policy, rules, tariff,
     time::{Mono, Now, Wall},
     units::{Milliamps, Millivolts, PerPhase, Phase, Watts},
+    variable::Variables,
 };
 
 /// A digital input as last reported.
@@ -72,6 +74,14 @@ pub struct Site {
     pub limits: Book,
     /// What charging rules wish, one per EVSE.
     pub wishes: Vec<policy::Wish>,
+    /// What the rules remember, one per EVSE.
+    pub rules: Vec<rules::State>,
+    /// Announced tariffs.
+    pub tariffs: Arc<tariff::Book>,
+    /// Named variables.
+    pub variables: Variables,
+    /// Rises with every change of tariffs and variables.
+    pub revision: u64,
     /// Since when each node's fuse has been exceeded, by its meter.
     over_since: Vec<PerPhase<Option<Mono>>>,
     /// The quality of each meter when last looked at.
@@ -85,6 +95,10 @@ impl Site {
         Self {
             evses: vec![EvseFacts::default(); config.evses.len()],
             wishes: vec![policy::Wish::default(); config.evses.len()],
+            rules: vec![rules::State::default(); config.evses.len()],
+            tariffs: Arc::default(),
+            variables: Variables::new(&config.charging.variables, Vec::new()),
+            revision: 0,
             meters: vec![MeterFacts::default(); config.meters.len()],
             contacts: vec![
                 ContactFacts {
@@ -197,7 +211,9 @@ impl Site {
                 }
             }
             EvseEvent::Transaction(transaction) => evse.transaction = Some(transaction),
+            EvseEvent::Card(card) => evse.user = self.config.charging.user(&card),
             EvseEvent::TransactionEnded => {
+                evse.user = None;
                 evse.transaction = None;
                 evse.mask = None;
             }

@@ -183,7 +183,10 @@ fn check(new: &Announcement, evses: &[EvseId], now: Wall) -> Result<(), Refusal>
         return invalid("id", "is not a name; use 1 to 64 characters of A-Z a-z 0-9 . _ : -");
     }
     if new.valid_until <= new.valid_from {
-        return invalid("valid_until", format!("{} is not after the start {}", new.valid_until, new.valid_from));
+        return invalid(
+            "valid_until",
+            format!("{} is not after the start {}", new.valid_until, new.valid_from),
+        );
     }
     if new.valid_until <= now {
         return invalid("valid_until", format!("{} is over; it is {now}", new.valid_until));
@@ -207,7 +210,10 @@ fn check(new: &Announcement, evses: &[EvseId], now: Wall) -> Result<(), Refusal>
     let mut before = new.valid_from;
     for (i, slot) in new.slots.iter().enumerate() {
         if slot.until <= slot.from {
-            return invalid(format!("slots[{i}].until"), format!("{} is not after {}", slot.until, slot.from));
+            return invalid(
+                format!("slots[{i}].until"),
+                format!("{} is not after {}", slot.until, slot.from),
+            );
         }
         if slot.from < before {
             let problem = match i {
@@ -254,7 +260,8 @@ fn offer(field: &str, offer: Offer) -> Result<(), Refusal> {
 /// of the same kind.
 fn conflict(a: &Announcement, b: &Announcement) -> bool {
     let ((ap, al), (bp, bl)) = (a.gives(), b.gives());
-    let same_evse = a.evses.is_empty() || b.evses.is_empty() || a.evses.iter().any(|evse| b.evses.contains(evse));
+    let same_evse =
+        a.evses.is_empty() || b.evses.is_empty() || a.evses.iter().any(|evse| b.evses.contains(evse));
     let validity = a.valid_from < b.valid_until && b.valid_from < a.valid_until;
     if a.priority != b.priority || !((ap && bp) || (al && bl)) || !same_evse || !validity {
         return false;

@@ -29,7 +29,8 @@ fn put(db: &Connection, issuer: &str, id: &str, sequence: u64, body: Option<Stri
 
 /// Keeps an announcement.
 pub fn remember(db: &Connection, new: &Announcement) -> rusqlite::Result<()> {
-    let body = serde_json::to_string(new).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
+    let body =
+        serde_json::to_string(new).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
     put(db, &new.issuer, &new.id, new.sequence, Some(body))
 }
 

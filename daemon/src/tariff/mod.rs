@@ -70,7 +70,8 @@ impl<'de> Deserialize<'de> for Level {
             "normal" | "ST" => Self::Normal,
             "high" | "HT" => Self::High,
             _ => {
-                let problem = format!("{text:?} is not a level; use \"low\" (NT), \"normal\" (ST), \"high\" (HT)");
+                let problem =
+                    format!("{text:?} is not a level; use \"low\" (NT), \"normal\" (ST), \"high\" (HT)");
                 return Err(de::Error::custom(problem));
             }
         })
@@ -234,6 +235,24 @@ pub fn berlin() -> TimeZone {
 impl Default for Schedule {
     fn default() -> Self {
         Self { zone: berlin(), zones: Vec::new(), variable: None, otherwise: Offer::default() }
+    }
+}
+
+impl Schedule {
+    /// The last and the next time the local clock shows this; a time that a change of the clocks leaves out is shown
+    /// by the hour after.
+    #[must_use]
+    pub fn around(&self, by: TimeOfDay, now: Wall) -> Option<(Wall, Wall)> {
+        let today = Local::of(now, &self.zone).date;
+        let minute = by.0 % 1440;
+        let (hour, minute) = (i8::try_from(minute / 60).ok()?, i8::try_from(minute % 60).ok()?);
+        let mut times = Vec::with_capacity(3);
+        for date in [today.yesterday().ok()?, today, today.tomorrow().ok()?] {
+            let shown = self.zone.to_ambiguous_timestamp(date.at(hour, minute, 0, 0)).compatible().ok()?;
+            times.push(Wall(shown.as_millisecond()));
+        }
+        let next = times.iter().position(|at| *at > now)?;
+        Some((times[next.checked_sub(1)?], times[next]))
     }
 }
 

@@ -140,7 +140,10 @@ pub fn set_tariff(
             return field(format!("{at}.priceKwh"), "is missing");
         };
         let Some(price_kwh) = euros(&number.to_string()) else {
-            return field(format!("{at}.priceKwh"), format!("{number} has more than six decimals or is too large"));
+            return field(
+                format!("{at}.priceKwh"),
+                format!("{number} has more than six decimals or is too large"),
+            );
         };
         let conditions = price.conditions.unwrap_or_default();
         let zone = zone(&at, price_kwh, &conditions, u8::try_from(count - i).unwrap_or(u8::MAX))?;
@@ -177,20 +180,26 @@ fn zone(at: &str, price: Price, conditions: &Conditions, priority: u8) -> Result
     }
     let time = |name: &str, text: Option<&String>| match text {
         None => Ok(TimeOfDay(0)),
-        Some(text) => text.parse().or_else(|problem: String| field(format!("{at}.conditions.{name}"), problem)),
+        Some(text) => {
+            text.parse().or_else(|problem: String| field(format!("{at}.conditions.{name}"), problem))
+        }
     };
     let mut mask = 0;
     for day in conditions.day_of_week.iter().flatten() {
-        const NAMES: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+        const NAMES: [&str; 7] =
+            ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
         match NAMES.iter().position(|name| name == day) {
             Some(bit) => mask |= 1 << bit,
-            None => return field(format!("{at}.conditions.dayOfWeek"), format!("{day:?} is no day of the week")),
+            None => {
+                return field(format!("{at}.conditions.dayOfWeek"), format!("{day:?} is no day of the week"));
+            }
         }
     }
     Ok(Zone {
         from: time("startTimeOfDay", conditions.start_time_of_day.as_ref())?,
         // 00:00 as an end is the end of the day.
-        to: time("endTimeOfDay", conditions.end_time_of_day.as_ref()).map(|t| if t.0 == 0 { TimeOfDay(1440) } else { t })?,
+        to: time("endTimeOfDay", conditions.end_time_of_day.as_ref())
+            .map(|t| if t.0 == 0 { TimeOfDay(1440) } else { t })?,
         weekdays: if mask == 0 { Days::default() } else { Days(mask) },
         months: super::Months::default(),
         valid_from: conditions.valid_from_date,

@@ -60,8 +60,7 @@ fn hours(schedule: &Schedule, from: &str, until: &str, level: Level) -> f64 {
     let all = tariffs.rates(&evse("e"), at(from), at(until));
     assert!(all.windows(2).all(|pair| pair[0].until == pair[1].from), "{all:?}");
     assert_eq!((all.first().unwrap().from, all.last().unwrap().until), (at(from), at(until)));
-    let ms: i64 =
-        all.iter().filter(|s| s.rate.level == Some(level)).map(|s| s.until.0 - s.from.0).sum();
+    let ms: i64 = all.iter().filter(|s| s.rate.level == Some(level)).map(|s| s.until.0 - s.from.0).sum();
     ms as f64 / 3_600_000.0
 }
 
@@ -112,7 +111,8 @@ fn a_window_over_midnight_belongs_to_the_day_on_which_it_began() {
     let night = Zone { weekdays: "Fr".parse().unwrap(), ..zone("22:00", "06:00", Level::Low) };
     let schedule = Schedule { zones: vec![night], ..Schedule::default() };
     let book = Book::default();
-    let level = |text| Tariffs { schedule: &schedule, book: &book, variable: None }.at(&evse("e"), at(text)).level;
+    let level =
+        |text| Tariffs { schedule: &schedule, book: &book, variable: None }.at(&evse("e"), at(text)).level;
     assert_eq!(level("2026-11-27T23:00:00+01:00"), Some(Level::Low), "Friday evening");
     assert_eq!(level("2026-11-28T05:59:00+01:00"), Some(Level::Low), "Saturday morning");
     assert_eq!(level("2026-11-28T23:00:00+01:00"), None, "Saturday evening");
@@ -128,7 +128,11 @@ fn an_announcement_goes_before_the_schedule_and_the_schedule_holds_after_the_hor
     assert_eq!(book.announce(new, &[], now), Ok(Change::Created));
     let tariffs = Tariffs { schedule: &schedule, book: &book, variable: None };
     let rate = tariffs.at(&evse("e"), at("2026-11-24T16:30:00Z"));
-    assert_eq!((rate.price, rate.level), (Some(Price(200_000)), Some(Level::High)), "the level is the schedule's");
+    assert_eq!(
+        (rate.price, rate.level),
+        (Some(Price(200_000)), Some(Level::High)),
+        "the level is the schedule's"
+    );
     assert!(rate.source.starts_with("price: tariff \"day\" of cert:supplier, version 1; level: schedule"));
     let rate = tariffs.at(&evse("e"), at("2026-11-24T17:00:00Z"));
     assert_eq!(rate.price, Some("10.84 ct/kWh".parse().unwrap()));
@@ -206,13 +210,25 @@ fn what_cannot_be_announced_names_its_field() {
         ("slots: are missing", refused(&|a| a.slots.clear())),
         ("zones: stand beside slots", refused(&|a| a.zones.push(zone("01:00", "02:00", Level::Low)))),
         ("slots[0]: says neither", refused(&|a| a.slots[0].price = None)),
-        ("slots[0].price: 1000000 ct/kWh is not believed", refused(&|a| a.slots[0].price = Some(Price(10_000_000_000)))),
-        ("slots[0].from: 2026-11-24T23:59:59", refused(&|a| a.slots[0].from = Wall(a.slots[0].from.0 - 1000))),
-        ("slots[1].from: 2026-11-25T00:00:00.000Z lies before the end", refused(&|a| a.slots.push(a.slots[0]))),
-        ("zones[1]: holds together with zones[0]", refused(&|a| {
-            a.slots.clear();
-            a.zones = vec![zone("22:00", "06:00", Level::Low), zone("05:00", "07:00", Level::High)];
-        })),
+        (
+            "slots[0].price: 1000000 ct/kWh is not believed",
+            refused(&|a| a.slots[0].price = Some(Price(10_000_000_000))),
+        ),
+        (
+            "slots[0].from: 2026-11-24T23:59:59",
+            refused(&|a| a.slots[0].from = Wall(a.slots[0].from.0 - 1000)),
+        ),
+        (
+            "slots[1].from: 2026-11-25T00:00:00.000Z lies before the end",
+            refused(&|a| a.slots.push(a.slots[0])),
+        ),
+        (
+            "zones[1]: holds together with zones[0]",
+            refused(&|a| {
+                a.slots.clear();
+                a.zones = vec![zone("22:00", "06:00", Level::Low), zone("05:00", "07:00", Level::High)];
+            }),
+        ),
     ] {
         assert!(text.contains(says), "{text}");
     }
@@ -249,7 +265,10 @@ fn a_backend_may_send_a_tariff() {
         {"priceKwh": 0.35}]}}}"#;
     let new = ocpp::set_tariff("backend", payload, None, now).unwrap();
     assert_eq!((new.zones.len(), new.otherwise.price), (1, Some(Price(350_000))));
-    assert_eq!((new.zones[0].price, new.zones[0].weekdays.to_string()), (Some(Price(200_000)), "Mo Fr".into()));
+    assert_eq!(
+        (new.zones[0].price, new.zones[0].weekdays.to_string()),
+        (Some(Price(200_000)), "Mo Fr".into())
+    );
     assert_eq!(Book::default().announce(new, &[], now), Ok(Change::Created));
     for (change, says) in [
         ((r#""EUR""#, r#""USD""#), "tariff.currency"),
@@ -267,10 +286,16 @@ fn a_backend_may_send_a_tariff() {
     let data = r#"{"id": "d", "sequence": 4, "valid_from": "2026-11-25T00:00:00+01:00", "issuer": "me",
         "valid_until": "2026-11-26T00:00:00+01:00", "otherwise": {"level": "NT"}}"#;
     let new = ocpp::data_transfer("backend", data).unwrap();
-    assert_eq!((new.issuer.as_str(), new.otherwise.level), ("backend", Some(Level::Low)), "nobody names himself");
+    assert_eq!(
+        (new.issuer.as_str(), new.otherwise.level),
+        ("backend", Some(Level::Low)),
+        "nobody names himself"
+    );
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn overlap_is_what_the_calendar_shows(
         a in (0..48_u16, 0..48_u16, 1..128_u8, 1..4096_u16),
@@ -289,7 +314,9 @@ proptest! {
         });
         prop_assert!(!both || overlap(&a, &b), "{a:?} {b:?}");
     }
+}
 
+proptest! {
     #[test]
     fn rates_are_what_holds_at_each_instant(minute in 0..60 * 24 * 400_i64) {
         let schedule = modul3();

@@ -23,7 +23,8 @@ impl FromStr for TimeOfDay {
         if hour.len() != 2 || minute.len() != 2 || !text.bytes().all(|b| b.is_ascii_digit() || b == b':') {
             return Err(wrong());
         }
-        let (hour, minute): (u16, u16) = (hour.parse().map_err(|_| wrong())?, minute.parse().map_err(|_| wrong())?);
+        let (hour, minute): (u16, u16) =
+            (hour.parse().map_err(|_| wrong())?, minute.parse().map_err(|_| wrong())?);
         let all = hour * 60 + minute;
         if minute > 59 || all > 1440 { Err(wrong()) } else { Ok(Self(all)) }
     }
@@ -94,7 +95,8 @@ impl FromStr for Days {
 
 impl fmt::Display for Days {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = DAYS.iter().enumerate().filter(|(i, _)| self.0 & (1 << i) != 0).map(|(_, n)| *n).collect();
+        let names: Vec<_> =
+            DAYS.iter().enumerate().filter(|(i, _)| self.0 & (1 << i) != 0).map(|(_, n)| *n).collect();
         f.pad(&names.join(" "))
     }
 }
@@ -241,12 +243,13 @@ impl Zone {
 #[must_use]
 pub fn overlap(a: &Zone, b: &Zone) -> bool {
     let (x, y) = (a.offer(), b.offer());
-    let same_kind =
-        (x.price.is_some() && y.price.is_some()) || (x.level.is_some() && y.level.is_some());
-    let apart = |first: Option<Date>, last: Option<Date>| {
-        matches!((first, last), (Some(first), Some(last)) if last.tomorrow().is_ok_and(|day| day < first))
-    };
-    if a.priority != b.priority || !same_kind || apart(a.valid_from, b.valid_to) || apart(b.valid_from, a.valid_to) {
+    let same_kind = (x.price.is_some() && y.price.is_some()) || (x.level.is_some() && y.level.is_some());
+    let apart = |first: Option<Date>, last: Option<Date>| matches!((first, last), (Some(first), Some(last)) if last.tomorrow().is_ok_and(|day| day < first));
+    if a.priority != b.priority
+        || !same_kind
+        || apart(a.valid_from, b.valid_to)
+        || apart(b.valid_from, a.valid_to)
+    {
         return false;
     }
     (1..=12).any(|month| {

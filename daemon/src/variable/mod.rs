@@ -83,7 +83,9 @@ pub enum Refusal {
         role: Role,
     },
     /// Somebody else's value holds.
-    #[error("variable \"{name}\" was set by {owner}; only {owner} or an admin may change it while that holds")]
+    #[error(
+        "variable \"{name}\" was set by {owner}; only {owner} or an admin may change it while that holds"
+    )]
     NotYours {
         /// The variable.
         name: String,
@@ -168,7 +170,10 @@ impl Variables {
             return Err(Refusal::Invalid { field: "value", problem: problem.trim_end().to_owned() });
         }
         if let Some(until) = wish.valid_until.filter(|until| *until <= now) {
-            return Err(Refusal::Invalid { field: "valid_until", problem: format!("{until} is over; it is {now}") });
+            return Err(Refusal::Invalid {
+                field: "valid_until",
+                problem: format!("{until} is over; it is {now}"),
+            });
         }
         let change = match standing {
             Some(s) if s.value == value && s.valid_until == wish.valid_until && s.issuer == wish.issuer => {
@@ -224,7 +229,8 @@ mod tests {
             default: Some(100.0),
             roles: vec![Role::Grid],
         };
-        let free = Declaration { name: "X".into(), default: None, roles: vec![Role::Supplier], ..avail.clone() };
+        let free =
+            Declaration { name: "X".into(), default: None, roles: vec![Role::Supplier], ..avail.clone() };
         Variables::new(&[avail, free], Vec::new())
     }
 
@@ -236,7 +242,10 @@ mod tests {
     #[test]
     fn a_setting_holds_until_its_end_and_the_default_after() {
         let mut all = variables();
-        assert_eq!((all.value(0, Wall(0)), all.value(1, Wall(0)), all.value(9, Wall(0))), (Some(100.0), None, None));
+        assert_eq!(
+            (all.value(0, Wall(0)), all.value(1, Wall(0)), all.value(9, Wall(0))),
+            (Some(100.0), None, None)
+        );
         let set = wish("AVAIL", 60.0, "dso", Role::Grid, Some(10));
         assert_eq!(all.set(&set, Wall(0)), Ok((0, Change::Created)));
         assert_eq!(all.set(&set, Wall(1)), Ok((0, Change::None)));
@@ -251,11 +260,20 @@ mod tests {
         let mut refused = |wish: Wish| all.set(&wish, Wall(5)).unwrap_err().to_string();
         let grid = Role::Grid;
         for (says, text) in [
-            ("name: there is no variable \"AVIAL\"; there are AVAIL, X", refused(wish("AVIAL", 1.0, "d", grid, None))),
+            (
+                "name: there is no variable \"AVIAL\"; there are AVAIL, X",
+                refused(wish("AVIAL", 1.0, "d", grid, None)),
+            ),
             ("value: 101 is out of range; use 0 to 100 %", refused(wish("AVAIL", 101.0, "d", grid, None))),
             ("value: NaN is out of range", refused(wish("AVAIL", f64::NAN, "d", grid, None))),
-            ("valid_until: 1970-01-01T00:00:00.005Z is over", refused(wish("AVAIL", 1.0, "d", grid, Some(5)))),
-            ("is set by grid, admin; you are supplier", refused(wish("AVAIL", 1.0, "s", Role::Supplier, None))),
+            (
+                "valid_until: 1970-01-01T00:00:00.005Z is over",
+                refused(wish("AVAIL", 1.0, "d", grid, Some(5))),
+            ),
+            (
+                "is set by grid, admin; you are supplier",
+                refused(wish("AVAIL", 1.0, "s", Role::Supplier, None)),
+            ),
         ] {
             assert!(text.contains(says), "{text}");
         }
@@ -270,9 +288,16 @@ mod tests {
 
     #[test]
     fn a_setting_that_no_longer_fits_its_declaration_does_not_come_back() {
-        let setting = |value| Setting { value, issuer: "d".into(), role: Role::Grid, set_at: Wall(0), valid_until: None };
+        let setting = |value| Setting {
+            value,
+            issuer: "d".into(),
+            role: Role::Grid,
+            set_at: Wall(0),
+            valid_until: None,
+        };
         let declared = variables().declared;
-        let kept = vec![("AVAIL".into(), setting(130.0)), ("GONE".into(), setting(1.0)), ("X".into(), setting(7.0))];
+        let kept =
+            vec![("AVAIL".into(), setting(130.0)), ("GONE".into(), setting(1.0)), ("X".into(), setting(7.0))];
         let all = Variables::new(&declared, kept);
         assert_eq!((all.value(0, Wall(1)), all.value(1, Wall(1))), (Some(100.0), Some(7.0)));
     }

@@ -2,7 +2,7 @@
 
 use tonic::Status;
 
-use crate::{control::CommandError, grid::Refusal, store::StoreError};
+use crate::{control::CommandError, grid::Refusal, store::StoreError, tariff, variable};
 
 /// A field of a request is wrong.
 pub(in crate::api) fn invalid(field: &str, problem: impl std::fmt::Display) -> Status {
@@ -29,6 +29,21 @@ pub(in crate::api) fn command(error: CommandError) -> Status {
         CommandError::Refused(Refusal::Invalid { .. }) => Status::invalid_argument(text),
         CommandError::Refused(Refusal::NotYours { .. }) => Status::permission_denied(text),
         CommandError::Refused(Refusal::Full) => Status::resource_exhausted(text),
+        CommandError::Tariff(refusal) => match refusal {
+            tariff::Refusal::Invalid { .. } => Status::invalid_argument(text),
+            tariff::Refusal::Full => Status::resource_exhausted(text),
+            tariff::Refusal::Stale { .. }
+            | tariff::Refusal::Changed { .. }
+            | tariff::Refusal::Overlap { .. } => Status::failed_precondition(text),
+        },
+        CommandError::Variable(refusal) => match refusal {
+            variable::Refusal::Unknown { .. } | variable::Refusal::Invalid { .. } => {
+                Status::invalid_argument(text)
+            }
+            variable::Refusal::NotForYou { .. } | variable::Refusal::NotYours { .. } => {
+                Status::permission_denied(text)
+            }
+        },
         CommandError::NotRecorded(error) => coded(&error, text),
         CommandError::Stopping => Status::unavailable(text),
     }

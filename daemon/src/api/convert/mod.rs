@@ -10,6 +10,7 @@ mod identity;
 mod journal;
 mod meter;
 mod site;
+mod tariff;
 mod time;
 mod update;
 mod uplink;
@@ -22,7 +23,8 @@ pub(super) use self::{
     journal::{entry, hex, kind},
     meter::meter,
     site::site,
-    time::timestamp,
+    tariff::{announced, announcement, rate, tariff_change, variable_change, variables},
+    time::{timestamp, wall},
     update::{installation, slot, update_error},
     uplink::{report, uplink},
 };

@@ -16,7 +16,7 @@ pub(in crate::api) fn timestamp(wall: Wall) -> Timestamp {
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// To the millisecond, rounded down.
-pub(super) fn wall(field: &str, timestamp: Timestamp) -> Result<Wall, Status> {
+pub(in crate::api) fn wall(field: &str, timestamp: Timestamp) -> Result<Wall, Status> {
     if !SECONDS.contains(&timestamp.seconds) {
         return Err(invalid(field, "is not between the years 1 and 9999"));
     }

@@ -64,7 +64,7 @@ impl Daemon {
         let site = Arc::new(Loop { journal: journal.clone(), view, limits: limits.clone(), clock });
         let parts = Parts {
             config: config::Api { socket: socket.clone(), users, certificates: vec![], lan: None },
-            site: Handle { commands, view: shown, limits },
+            site: Handle { commands, view: shown, limits, offers: fake::offers() },
             uplink: Some(status),
             way: None,
             identities: Some(crate::identity::Store::open(&dir.path().join("identity"), clock).unwrap()),
