@@ -18,6 +18,7 @@ SRC_URI += "\
     file://proto;subdir=${BP} \
     file://daemon;subdir=${BP} \
     file://ctl;subdir=${BP} \
+    file://tests/fuzz;subdir=${BP} \
     file://tests/lab;subdir=${BP} \
 "
 require ${BPN}-crates.inc
