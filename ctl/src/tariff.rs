@@ -122,9 +122,7 @@ impl Tariff {
             Self::List => {
                 let mut client = TariffServiceClient::new(session.channel().await?);
                 let answer = session.call(client.list_tariffs(v1::ListTariffsRequest {})).await?;
-                session
-                    .show("ListTariffsResponse", &answer, |style| list(style, &answer.announcements))
-                    .await
+                session.show("ListTariffsResponse", &answer, |style| list(style, &answer.announcements)).await
             }
             Self::Rates { evse, from, lasting } => {
                 let (now, zone) = (clock::now(), TimeZone::system());

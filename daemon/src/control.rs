@@ -18,8 +18,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-#[cfg(test)]
-pub(crate) use self::charging::Order;
 pub(crate) use self::handle::Command;
 #[cfg(test)]
 pub(crate) use self::handle::Synced;

@@ -12,7 +12,7 @@ use super::{
     Binary, DEPTH, Formula, FormulaError, LENGTH, NODES, Node, Scope, Unary, Unit, Value, evaluate::evaluate,
 };
 
-pub(super) fn compile(text: &str, scope: &dyn Scope, wanted: Unit) -> Result<Formula, FormulaError> {
+pub(super) fn compile(text: &str, scope: &(dyn Scope + Sync), wanted: Unit) -> Result<Formula, FormulaError> {
     if text.len() > LENGTH {
         return Err(too_costly(format!("{} bytes; at most {LENGTH}", text.len())));
     }
@@ -20,6 +20,20 @@ pub(super) fn compile(text: &str, scope: &dyn Scope, wanted: Unit) -> Result<For
     if deepest > usize::from(DEPTH) {
         return Err(too_costly(format!("it nests {deepest} deep; at most {DEPTH}")));
     }
+    // The parser recurses some frames for every bracket, and its frames are large: it gets a stack of its own.
+    std::thread::scope(|scope_of_thread| {
+        let worker = std::thread::Builder::new()
+            .stack_size(STACK)
+            .spawn_scoped(scope_of_thread, || read(text, scope, wanted))
+            .map_err(|error| FormulaError::Syntax(format!("it cannot be read now: {error}")))?;
+        worker.join().unwrap_or_else(|_| Err(FormulaError::Syntax("it cannot be read".to_owned())))
+    })
+}
+
+/// What [`DEPTH`] needs in a debug build is a tenth of it.
+const STACK: usize = 32 << 20;
+
+fn read(text: &str, scope: &(dyn Scope + Sync), wanted: Unit) -> Result<Formula, FormulaError> {
     let parsed = Parser::new().max_recursion_depth(4 * DEPTH).error_recovery_limit(4).parse(text);
     let tree = parsed.map_err(|errors| syntax(&errors))?;
     let mut tally = Tally { scope, nodes: 0 };

@@ -201,7 +201,7 @@ enum Binary {
 
 impl Formula {
     /// Compiles a text whose result is `wanted`; a result without unit is taken as it.
-    pub fn compile(text: &str, scope: &dyn Scope, wanted: Unit) -> Result<Self, FormulaError> {
+    pub fn compile(text: &str, scope: &(dyn Scope + Sync), wanted: Unit) -> Result<Self, FormulaError> {
         compile::compile(text, scope, wanted)
     }
 

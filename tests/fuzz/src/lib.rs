@@ -11,13 +11,21 @@
 
 use std::path::PathBuf;
 
-use ladewartd::{config, device::definition::Definition};
+use ladewartd::{
+    config,
+    device::definition::Definition,
+    formula::{Formula, MeterField, NODES, Name, Scope, Unit, Value},
+    ids::EvseId,
+    tariff::{self, Book, Schedule, Tariffs},
+    time::Wall,
+};
 
 /// A target: name, and what is called with the bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: &[Target] = &[("config", config), ("definition", definition)];
+pub const TARGETS: &[Target] =
+    &[("config", config), ("definition", definition), ("formula", formula), ("tariff", tariff)];
 
 /// The target of this name.
 #[must_use]
@@ -40,5 +48,63 @@ fn definition(bytes: &[u8]) {
     let source = config::Source::new(PathBuf::from("device.toml"), text.to_owned());
     if let Err(error) = Definition::parse(&source) {
         assert!(!error.to_string().is_empty());
+    }
+}
+
+/// An expression is refused with a sentence, or costs what it may and gives a value or a sentence.
+fn formula(bytes: &[u8]) {
+    struct Names;
+    impl Scope for Names {
+        fn resolve(&self, path: &[String]) -> Option<(Name, Unit)> {
+            match path {
+                [name] if name == "AVAIL" => Some((Name::Variable(0), Unit::Percent)),
+                [name] if name == "level" => Some((Name::Level, Unit::Text)),
+                [meter, _, field] if meter == "meter" && field == "power" => {
+                    Some((Name::Meter(0, MeterField::Power), Unit::Watts))
+                }
+                _ => None,
+            }
+        }
+
+        fn known(&self) -> Vec<String> {
+            vec!["AVAIL".to_owned()]
+        }
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    for unit in [Unit::Watts, Unit::Truth] {
+        match Formula::compile(text, &Names, unit) {
+            Err(error) => assert!(!error.to_string().is_empty()),
+            Ok(formula) => {
+                assert!(formula.cost() <= NODES);
+                let zero = formula.evaluate(&|name| {
+                    Some(if name == Name::Level { Value::Text("low".into()) } else { Value::Number(0.0) })
+                });
+                assert!(!matches!(zero, Ok(Value::Number(number)) if !number.is_finite()));
+                let _ = formula.evaluate(&|_| None);
+            }
+        }
+    }
+}
+
+/// A tariff from a backend is refused with a sentence, or read and then taken in or refused.
+fn tariff(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let now = Wall(1_795_000_000_000);
+    for read in
+        [tariff::ocpp::set_tariff("backend", text, None, now), tariff::ocpp::data_transfer("backend", text)]
+    {
+        match read {
+            Err(error) => assert!(!error.to_string().is_empty()),
+            Ok(new) => {
+                let mut book = Book::default();
+                if book.announce(new.clone(), &[], now).is_ok() {
+                    assert_eq!(book.announce(new, &[], now), Ok(tariff::Change::None));
+                    let schedule = Schedule::default();
+                    let tariffs = Tariffs { schedule: &schedule, book: &book, variable: None };
+                    let rates = tariffs.rates(&EvseId::new("e"), now, Wall(now.0 + 86_400_000));
+                    assert!(rates.windows(2).all(|pair| pair[0].until == pair[1].from));
+                }
+            }
+        }
     }
 }

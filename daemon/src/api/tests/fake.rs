@@ -207,6 +207,7 @@ impl Loop {
 /// Tariffs and variables of a site that has none.
 pub(super) fn offers() -> watch::Receiver<Arc<crate::control::Offers>> {
     let text = "[site]\nname = \"x\"\n[[node]]\nid = \"main\"\nfuse = \"63 A\"\n[[evse]]\nid = \"left\"\nmax = \"16 A\"\n";
-    let config = crate::config::parse(&crate::config::Source::new("site.toml".into(), text.to_owned())).unwrap();
+    let config =
+        crate::config::parse(&crate::config::Source::new("site.toml".into(), text.to_owned())).unwrap();
     watch::channel(Arc::new(crate::control::Offers::new(Arc::new(config)))).1
 }

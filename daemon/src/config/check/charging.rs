@@ -375,8 +375,10 @@ impl Check<'_> {
                 switch_phases: surplus.switch_phases,
             }),
             _ => {
-                return self
-                    .fail(&at("current"), "is missing, or stands beside formula or surplus; say one of them");
+                return self.fail(
+                    &at("current"),
+                    "is missing, or stands beside formula or surplus; say one of them",
+                );
             }
         };
         let conditions = Conditions { window, levels, price_below: raw.price_below, cheapest, input, when };
