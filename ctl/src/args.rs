@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, tariff, update, uplink,
+    documents, evse, explain, failure::EXIT_CODES, identity, journal, limit, meter, reverse, tariff, update, uplink,
     variable, watch,
 };
 
@@ -48,6 +48,9 @@ pub(crate) enum Command {
     /// Power limits (EnWG §14a).
     #[command(subcommand)]
     Limit(limit::Limit),
+    /// Why something is as it is.
+    #[command(subcommand)]
+    Explain(explain::Explain),
     /// What energy costs when.
     #[command(subcommand)]
     Tariff(tariff::Tariff),

@@ -11,6 +11,7 @@ mod clock;
 mod connect;
 mod documents;
 mod evse;
+mod explain;
 mod failure;
 mod identity;
 mod journal;

@@ -33,6 +33,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status => status::run(&mut session).await,
         Command::Watch(watch) => watch.run(&mut session).await,
         Command::Limit(limit) => limit.run(&mut session).await,
+        Command::Explain(explain) => explain.run(&mut session).await,
         Command::Tariff(tariff) => tariff.run(&mut session).await,
         Command::Variable(variable) => variable.run(&mut session).await,
         Command::Evse(evse) => evse.run(&mut session).await,

@@ -31,6 +31,21 @@ pub(crate) fn text(text: &str) -> String {
     if text.is_empty() { NOTHING.to_owned() } else { clean(text) }
 }
 
+/// Two digits per byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// RFC 3339 in UTC; nothing without a time.
+pub(crate) fn utc(time: Option<&prost_types::Timestamp>) -> String {
+    time.and_then(instant).map(|at| at.to_string()).unwrap_or_default()
+}
+
 fn scaled(value: i64, digits: u32) -> String {
     let scale = 10_u64.pow(digits);
     let (whole, part) = (value.unsigned_abs() / scale, value.unsigned_abs() % scale);

@@ -23,7 +23,7 @@ use crate::{
     control::{self, Control},
     device::{Catalog, Definition},
     grid, identity,
-    journal::{self, Entry, Journal},
+    journal::{self, Entry, Journal, Signer},
     meter, ocpp, relay,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
@@ -93,11 +93,18 @@ impl App {
         let (store, writer) = Store::open(&config.data_dir, &migrations)
             .with_context(|| format!("cannot open the database in {}", config.data_dir.display()))?;
         let evidence = Journal::new(store.clone());
+        let signer = Signer::open(&config.data_dir)
+            .map_err(|why| anyhow!("cannot use the key that signs the journal: {why}"))?;
         let started = json!({ "version": env!("CARGO_PKG_VERSION"), "site": config.name });
         remark(&evidence, clock, "daemon.started", started).await;
 
         let mut tasks: Tasks = JoinSet::new();
         self.start(&mut tasks, &store, &evidence, &stop).await?;
+        let keeping = journal::keep(evidence.clone(), signer.clone(), clock, stop.clone());
+        tasks.spawn(async move {
+            keeping.await;
+            ("journal keeper", Ok(()))
+        });
         tracing::info!(site = %config.name, "ready");
         sd_notify::notify(&[sd_notify::NotifyState::Ready]).context("cannot tell the service manager")?;
 
@@ -116,6 +123,9 @@ impl App {
         }
         let why = outcome.as_ref().err().map(ToString::to_string);
         remark(&evidence, clock, "daemon.stopped", json!({ "failure": why })).await;
+        if let Err(error) = evidence.sign(&signer, clock.now().wall).await {
+            tracing::warn!(%error, "the journal is not signed");
+        }
         drop((evidence, store));
         writer.join();
         outcome

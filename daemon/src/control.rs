@@ -28,6 +28,7 @@ pub use self::{
 use crate::{
     clock::Clock,
     config::{Config, RelayFunction},
+    evidence::Recorder,
     evse,
     grid::{Book, Record, Stage},
     ids::LimitId,
@@ -85,6 +86,8 @@ pub struct Control {
     contact_limits: Vec<bool>,
     formula_limits: Vec<Option<charging::Given>>,
     offers: watch::Sender<Arc<Offers>>,
+    /// The events of power reduction that are open.
+    recorder: Recorder,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<Event>,
     view: watch::Sender<Arc<View>>,
@@ -126,6 +129,7 @@ impl Control {
             contact_limits: vec![false; parts.config.contacts.len()],
             formula_limits: vec![None; parts.config.charging.limits.len()],
             offers,
+            recorder: Recorder::default(),
             parts,
             site,
             plan,
@@ -215,6 +219,8 @@ impl Control {
                 self.told(&record, "", now);
             }
         }
+        let notes = self.recorder.look(&self.site, now);
+        self.write(notes, now);
         self.view.send_replace(Arc::new(self.site.view(&self.plan, now)));
     }
 

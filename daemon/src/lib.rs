@@ -57,6 +57,8 @@ pub mod site;
 pub mod control;
 
 pub mod device;
+pub mod evidence;
+pub mod explain;
 pub mod evse;
 pub mod relay;
 

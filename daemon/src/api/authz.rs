@@ -43,6 +43,7 @@ const SETTING: &[Role] = &[Installer, Grid, Supplier, Admin];
 /// Method → roles, for every method that is served.
 pub(crate) const TABLE: &[(&str, &[Role])] = &[
     ("/ladewart.v1.SiteService/GetSite", EVERY),
+    ("/ladewart.v1.SiteService/ExplainEvse", EVERY),
     ("/ladewart.v1.SiteService/WatchSite", EVERY),
     ("/ladewart.v1.GridService/SetLimit", LIMITING),
     ("/ladewart.v1.GridService/ClearLimit", LIMITING),

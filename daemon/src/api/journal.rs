@@ -35,6 +35,7 @@ struct Export {
     next: u64,
     to: u64,
     kind: String,
+    subject: String,
     ended: bool,
 }
 
@@ -47,7 +48,7 @@ impl Export {
             if self.ended {
                 return Ok(None);
             }
-            let page = self.journal.page(self.next, self.to, &self.kind, PAGE).await;
+            let page = self.journal.page_of(self.next, self.to, &self.kind, &self.subject, PAGE).await;
             let page = page.map_err(|error| convert::storage(&error))?;
             self.ended = page.len() < PAGE;
             self.next = page.last().map_or(self.next, |last| last.sequence + 1);
@@ -64,7 +65,7 @@ impl JournalService for Service {
         &self,
         request: Request<ExportJournalRequest>,
     ) -> Result<Response<Self::ExportJournalStream>, Status> {
-        let ExportJournalRequest { from_sequence, to_sequence, kind } = request.into_inner();
+        let ExportJournalRequest { from_sequence, to_sequence, kind, subject } = request.into_inner();
         if to_sequence != 0 && to_sequence < from_sequence {
             let problem = format!("{to_sequence} lies before from_sequence, {from_sequence}");
             return Err(convert::invalid("to_sequence", problem));
@@ -75,6 +76,7 @@ impl JournalService for Service {
             next: from_sequence,
             to: to_sequence,
             kind: convert::kind(kind)?,
+            subject,
             ended: false,
         };
         let entries = stream::try_unfold(export, |mut export| async move {
@@ -96,6 +98,9 @@ impl JournalService for Service {
             head: convert::hex(&verdict.head),
             broken_at: verdict.broken_at,
             problem: verdict.problem,
+            from_sequence: verdict.from,
+            signed_sequence: verdict.signed,
+            keys: verdict.keys,
         }))
     }
 }

@@ -67,6 +67,28 @@ impl SiteService for Service {
         Ok(Response::new(GetSiteResponse { site: Some(picture(&self.0)) }))
     }
 
+    async fn explain_evse(
+        &self,
+        request: Request<v1::ExplainEvseRequest>,
+    ) -> Result<Response<v1::ExplainEvseResponse>, Status> {
+        let evse = request.into_inner().evse;
+        let explained =
+            self.0.site.explain(crate::ids::EvseId::new(&evse)).await.map_err(convert::command)?;
+        let Some(explained) = explained else {
+            let known: Vec<_> = self.0.view().evses.iter().map(|e| e.id.to_string()).collect();
+            let text = format!("evse: there is no EVSE \"{evse}\"; there are {}", known.join(", "));
+            return Err(Status::not_found(text));
+        };
+        let lines = explained.lines.into_iter();
+        Ok(Response::new(v1::ExplainEvseResponse {
+            evse: explained.evse,
+            granted_milliamps: u32::try_from(explained.granted.0).unwrap_or(0),
+            because: explained.because,
+            lines: lines.map(|line| v1::ExplanationLine { about: line.about, says: line.says }).collect(),
+            changes: explained.changes,
+        }))
+    }
+
     type WatchSiteStream = Pin<Box<dyn Stream<Item = Result<WatchSiteResponse, Status>> + Send>>;
 
     async fn watch_site(

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     config::{Config, Role},
+    explain::{Explanation, explain},
     formula::Name,
     grid::Wish,
     ids::EvseId,
@@ -41,6 +42,8 @@ pub(crate) enum Order {
         id: String,
         reply: oneshot::Sender<Result<Synced<tariff::Change>, CommandError>>,
     },
+    /// Say why an EVSE gets what it gets.
+    Explain(EvseId, oneshot::Sender<Option<Explanation>>),
     /// Set a variable, or take its setting back.
     Set(variable::Wish, oneshot::Sender<Result<Synced<variable::Change>, CommandError>>),
 }
@@ -92,6 +95,7 @@ impl Control {
         match order {
             Order::Announce(new, reply) => drop(reply.send(self.announce(new, now))),
             Order::Withdraw { issuer, id, reply } => drop(reply.send(Ok(self.withdraw(&issuer, &id, now)))),
+            Order::Explain(evse, reply) => drop(reply.send(explain(&self.site, &self.plan, &evse, now))),
             Order::Set(wish, reply) => drop(reply.send(self.set_variable(&wish, now))),
         }
     }

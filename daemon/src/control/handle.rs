@@ -8,7 +8,8 @@ use super::charging::{Offers, Order};
 use crate::{
     config::Role,
     grid::{Change, Limit, Record, Refusal, Wish},
-    ids::LimitId,
+    explain::Explanation,
+    ids::{EvseId, LimitId},
     site::View,
     store::StoreError,
     tariff::{self, Announcement},
@@ -104,6 +105,14 @@ impl Handle {
     /// Takes an announcement back; returns after that is stored.
     pub async fn withdraw(&self, issuer: String, id: String) -> Result<tariff::Change, CommandError> {
         self.order(|reply| Order::Withdraw { issuer, id, reply }).await
+    }
+
+    /// Why an EVSE gets what it gets; none if there is no such EVSE.
+    pub async fn explain(&self, evse: EvseId) -> Result<Option<Explanation>, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Charging(Order::Explain(evse, reply));
+        self.commands.send(command).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.map_err(|_| CommandError::Stopping)
     }
 
     /// Sets a variable or takes its setting back; returns after that is stored.

@@ -145,6 +145,13 @@ const TAMPERING: &[(&str, u64, &str)] = &[
     ("UPDATE journal_head SET sequence = 8", 9, "should end with entry 8"),
     ("UPDATE journal_head SET sequence = 12", 11, "entries 11 to 12 are missing"),
     ("UPDATE journal_head SET hash = zeroblob(32)", 10, "not the one that the head names"),
+    (
+        "UPDATE journal_start SET sequence = 3, hash = (SELECT hash FROM journal WHERE sequence = 3);
+         DELETE FROM journal WHERE sequence <= 3",
+        1,
+        "entries 1 to 3 are missing, and no entry says that they were taken off",
+    ),
+    ("UPDATE journal_start SET sequence = 3", 4, "before the first"),
     ("DELETE FROM journal_head", 11, "the head that names the last entry is gone"),
 ];
 
@@ -225,6 +232,87 @@ async fn ten_thousand_entries_verify_while_others_are_appended() {
     let (verdict, ()) =
         tokio::time::timeout(deadline, async { tokio::join!(site.verify(), more) }).await.expect("in time");
     assert!(verdict.intact && verdict.entries >= 10_000, "{verdict:?}");
+}
+
+#[tokio::test]
+async fn signatures_are_part_of_the_chain_and_a_false_one_is_located() {
+    let site = Site::with(10).await;
+    let keys = tempfile::tempdir().unwrap();
+    let signer = Signer::open(keys.path()).unwrap();
+    assert!(site.journal.sign(&signer, Wall(1)).await.unwrap());
+    assert!(!site.journal.sign(&signer, Wall(1)).await.unwrap(), "a signature needs none");
+    site.journal.append(vec![entry(12)]).await.unwrap().unwrap();
+    let again = Signer::open(keys.path()).unwrap();
+    assert_eq!(again.fingerprint(), signer.fingerprint(), "the key is kept");
+    assert!(site.journal.sign(&again, Wall(1)).await.unwrap());
+    let verdict = site.verify().await;
+    assert!(verdict.intact && verdict.signed == 12, "{verdict:?}");
+    assert_eq!(verdict.keys, [signer.fingerprint()]);
+    // Somebody without the key recomputes the chain from entry 5 on, the old signature's hash and all.
+    let db = Connection::open(site.dir.path().join("ladewart.db")).unwrap();
+    let (mut previous, all) = {
+        let rows = site.journal.page(4, 0, "", 100).await.unwrap();
+        (rows[0].hash.clone(), rows[1..].to_vec())
+    };
+    for row in all {
+        let subject = if row.sequence == 5 { "forged" } else { &row.subject };
+        let mut body = row.body.clone();
+        if row.kind == sign::SIGNED {
+            let mut value: serde_json::Value = serde_json::from_str(&body).unwrap();
+            value["hash"] = json!(crate::identity::hex(&previous));
+            body = value.to_string();
+        }
+        let content = chain::Content {
+            sequence: i64::try_from(row.sequence).unwrap(),
+            at: row.at.0,
+            kind: row.kind.as_bytes(),
+            subject: subject.as_bytes(),
+            actor: row.actor.as_bytes(),
+            body: body.as_bytes(),
+        };
+        let hash = content.hash(&previous).to_vec();
+        db.execute(
+            "UPDATE journal SET subject = ?2, body = ?3, hash = ?4 WHERE sequence = ?1",
+            params![i64::try_from(row.sequence).unwrap(), subject, body, hash],
+        )
+        .unwrap();
+        previous = hash;
+    }
+    db.execute("UPDATE journal_head SET hash = ?1", [previous]).unwrap();
+    let verdict = site.verify().await;
+    assert_eq!((verdict.broken_at, verdict.signed), (11, 0), "{verdict:?}");
+    assert!(verdict.problem.contains("its signature does not fit"), "{}", verdict.problem);
+}
+
+#[tokio::test]
+async fn what_is_over_is_taken_off_and_the_rest_stays_provable() {
+    let site = Site::with(10).await;
+    let first = Wall(1_795_000_000_000);
+    assert_eq!(site.journal.rotate(Wall(0), first).await.unwrap(), 0, "nothing is old enough");
+    assert_eq!(site.journal.rotate(Wall(first.0 + 5), first).await.unwrap(), 4);
+    let verdict = site.verify().await;
+    assert!(verdict.intact, "{verdict:?}");
+    assert_eq!((verdict.from, verdict.entries), (5, 7));
+    assert_eq!(site.numbers(0, 0, "", 100).await, [5, 6, 7, 8, 9, 10, 11]);
+    let rows = site.journal.page(5, 6, "", 2).await.unwrap();
+    assert_eq!((rows[0].previous.len(), &rows[1].previous), (32, &rows[0].hash));
+    // Again, and once more when everything is over: the last entry stays.
+    assert_eq!(site.journal.rotate(Wall(first.0 + 7), first).await.unwrap(), 2);
+    assert!(site.verify().await.intact);
+    assert!(site.journal.rotate(Wall(i64::MAX), first).await.unwrap() > 0);
+    let verdict = site.verify().await;
+    assert!(verdict.intact && verdict.entries > 0, "{verdict:?}");
+    site.tamper("DELETE FROM journal WHERE sequence = (SELECT min(sequence) FROM journal)");
+    assert!(!site.verify().await.intact);
+}
+
+#[tokio::test]
+async fn one_subject_is_found_among_many() {
+    let site = Site::with(100).await;
+    let found = site.journal.page_of(0, 0, "", "s7", 10).await.unwrap();
+    assert_eq!(found.iter().map(|e| e.sequence).collect::<Vec<_>>(), [7]);
+    assert!(site.journal.page_of(0, 0, "limit.", "s7", 10).await.unwrap().is_empty());
+    assert!(site.journal.page_of(8, 0, "", "s7", 10).await.unwrap().is_empty());
 }
 
 fn random_entry() -> impl Strategy<Value = Entry> {

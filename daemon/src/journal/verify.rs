@@ -6,7 +6,11 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::chain::{self, Content, GENESIS};
+use super::{
+    chain::{self, Content, GENESIS},
+    sign::{self, ROTATED, SIGNED},
+};
+use crate::identity::hex;
 
 /// What the chain is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,12 +25,20 @@ pub struct Verdict {
     pub broken_at: u64,
     /// What is wrong there, in words; empty when intact.
     pub problem: String,
+    /// The first entry that is there; those before were taken off after their time.
+    pub from: u64,
+    /// The last entry that a signature covers; 0 without any.
+    pub signed: u64,
+    /// SHA-256 of every public key that signed, in order of appearance.
+    pub keys: Vec<String>,
 }
 
 /// Entries of one page: what [`page`] reads at once, some milliseconds.
 const PAGE: usize = 1024;
 
 pub(super) struct Page {
+    /// Number and hash of the last entry that was taken off the beginning.
+    start: (i64, Vec<u8>),
     rows: Vec<Row>,
     /// The storage failed after `rows`.
     unreadable: Option<String>,
@@ -53,7 +65,13 @@ pub(super) fn page(db: &Connection, from: i64) -> rusqlite::Result<Page> {
             Ok((row.get_ref(0)?.as_i64().unwrap_or(-1), chain::bytes(row.get_ref(1)?)))
         })
         .optional()?;
-    let mut page = Page { rows: Vec::new(), unreadable: None, head };
+    let start = snapshot
+        .query_row("SELECT sequence, hash FROM journal_start", [], |row| {
+            Ok((row.get_ref(0)?.as_i64().unwrap_or(0), chain::bytes(row.get_ref(1)?)))
+        })
+        .optional()?
+        .unwrap_or((0, GENESIS.to_vec()));
+    let mut page = Page { start, rows: Vec::new(), unreadable: None, head };
     let mut query = snapshot.prepare_cached(
         "SELECT sequence, at, kind, subject, actor, body, hash FROM journal
          WHERE sequence >= ?1 ORDER BY sequence LIMIT ?2",
@@ -83,23 +101,46 @@ pub(super) fn page(db: &Connection, from: i64) -> rusqlite::Result<Page> {
 
 /// Where the recomputation stands.
 pub(super) struct Walk {
+    begun: bool,
     last: i64,
     hash: [u8; 32],
+    /// What was taken off the beginning, and whether an entry says so.
+    start: (i64, [u8; 32]),
+    rotated: bool,
+    signed: i64,
+    keys: Vec<String>,
 }
 
 impl Walk {
     pub(super) const fn new() -> Self {
-        Self { last: 0, hash: GENESIS }
+        Self {
+            begun: false,
+            last: 0,
+            hash: GENESIS,
+            start: (0, GENESIS),
+            rotated: true,
+            signed: 0,
+            keys: Vec::new(),
+        }
     }
 
     /// The first number of the next page. The first page begins below 1, so that entries before the first are
     /// found as well.
     pub(super) const fn next(&self) -> i64 {
-        if self.last == 0 { i64::MIN } else { self.last + 1 }
+        if self.begun { self.last + 1 } else { i64::MIN }
     }
 
     /// Takes a page; says the verdict once there is one.
     pub(super) fn take(&mut self, page: Page) -> Option<Verdict> {
+        if !self.begun {
+            self.begun = true;
+            let (sequence, hash) = page.start;
+            // A hash of another length fits nothing, which the first entry will show.
+            let hash = hash.try_into().unwrap_or([0xff; 32]);
+            if sequence > 0 {
+                (self.last, self.hash, self.start, self.rotated) = (sequence, hash, (sequence, hash), false);
+            }
+        }
         let reached_end = page.rows.len() < PAGE;
         for row in page.rows {
             if let Some(problem) = self.step(&row) {
@@ -130,6 +171,10 @@ impl Walk {
                 let last = self.last + 1;
                 self.broken(format!("entry {last} is not the one that the head names"))
             }
+            Some(_) if !self.rotated => {
+                let gone = self.start.0;
+                self.verdict(1, format!("entries 1 to {gone} are missing, and no entry says that they were taken off"))
+            }
             Some(_) => self.verdict(0, String::new()),
         })
     }
@@ -154,6 +199,18 @@ impl Walk {
         });
         match hash {
             Some(hash) if row.hash == hash => {
+                if row.kind == SIGNED.as_bytes() {
+                    match sign::check(&row.body, u64::try_from(self.last).unwrap_or(0), &self.hash) {
+                        Ok(key) => {
+                            self.signed = self.last;
+                            if !self.keys.contains(&key) {
+                                self.keys.push(key);
+                            }
+                        }
+                        Err(problem) => return Some(format!("entry {expected}: {problem}")),
+                    }
+                }
+                self.rotated |= row.kind == ROTATED.as_bytes() && self.says_start(&row.body);
                 self.last = expected;
                 self.hash = hash;
                 None
@@ -164,6 +221,12 @@ impl Walk {
         }
     }
 
+    /// Whether an entry says that what is missing at the beginning was taken off.
+    fn says_start(&self, body: &[u8]) -> bool {
+        serde_json::from_slice::<serde_json::Value>(body)
+            .is_ok_and(|body| body["through"] == self.start.0 && body["hash"] == hex(&self.start.1))
+    }
+
     fn broken(&self, problem: String) -> Verdict {
         self.verdict(u64::try_from(self.last + 1).unwrap_or(1).max(1), problem)
     }
@@ -171,10 +234,13 @@ impl Walk {
     fn verdict(&self, broken_at: u64, problem: String) -> Verdict {
         Verdict {
             intact: broken_at == 0,
-            entries: u64::try_from(self.last).unwrap_or(0),
+            entries: u64::try_from(self.last - self.start.0).unwrap_or(0),
             head: self.hash,
             broken_at,
             problem,
+            from: u64::try_from(self.start.0 + 1).unwrap_or(1),
+            signed: u64::try_from(self.signed).unwrap_or(0),
+            keys: self.keys.clone(),
         }
     }
 }

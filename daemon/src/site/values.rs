@@ -29,7 +29,8 @@ impl Site {
     }
 
     /// What an EVSE draws by a fresh measurement of its own; 0 without a vehicle.
-    fn evse_power(&self, e: usize, now: Now) -> Option<Watts> {
+    #[must_use]
+    pub fn evse_power(&self, e: usize, now: Now) -> Option<Watts> {
         let facts = &self.evses[e];
         if !facts.vehicle_possible() {
             return Some(Watts::ZERO);

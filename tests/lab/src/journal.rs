@@ -49,6 +49,7 @@ mod tests {
             actor: "uid:0".into(),
             body: r#"{"watts":10000}"#.into(),
             hash: "d27b219b5aab28cc67c10df3496d06186b5d7c835ff23e868b98c1fe961c7319".into(),
+            previous: "00".repeat(32),
         }
     }
 

@@ -84,6 +84,11 @@ async fn a_variable_limits_and_a_tariff_pauses() -> anyhow::Result<()> {
     let announce = ["tariff", "announce", "--id", "t1", "--level", "high", "--for", "1h"];
     assert!(done(&lab, &announce).await?.contains("is announced"));
     shows(&lab, &["evse", "list", "-o", "json"], r#"rule \"dear\" (tariff high)"#).await?;
+    let why = done(&lab, &["explain", "evse", "carport"]).await?;
+    for text in ["carport gets 0.0 A per phase: rule \"dear\" (tariff high)", "rule dear", "must no longer hold"] {
+        assert!(why.contains(text), "{text} is not in\n{why}");
+    }
+    assert!(ctl(&lab, &["explain", "evse", "attic"]).await?.1.contains("there is no EVSE"));
     assert!(done(&lab, &["tariff", "list"]).await?.contains("t1"));
     assert!(done(&lab, &["tariff", "rates"]).await?.contains("tariff \"t1\" of uid:"));
     let twice = ["tariff", "announce", "--id", "t2", "--level", "low", "--for", "2h"];
@@ -100,6 +105,20 @@ async fn a_variable_limits_and_a_tariff_pauses() -> anyhow::Result<()> {
         assert!(journal.contains(kind), "{kind} is not in the journal");
     }
     done(&lab, &["journal", "verify"]).await?;
+    // The same file is judged without the daemon, and a changed one is not taken.
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("journal.jsonl");
+    std::fs::write(&file, &journal)?;
+    let path = file.to_str().unwrap_or_default();
+    let told = done(&lab, &["journal", "verify", "--file", path]).await?;
+    assert!(told.contains("The export is intact"), "{told}");
+    std::fs::write(&file, journal.replacen("AVAIL = 10", "AVAIL = 99", 1))?;
+    let (code, told) = ctl(&lab, &["journal", "verify", "--file", path]).await?;
+    assert!(code == Some(1) && told.contains("was changed"), "{told}");
+    let event = done(&lab, &["journal", "event", "formula-avail", "--as", "csv"]).await?;
+    assert!(event.lines().count() > 3 && event.starts_with("entry,time,kind"), "{event}");
+    let page = done(&lab, &["journal", "event", "formula-avail", "--as", "html"]).await?;
+    assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"), "{page}");
     lab.finish().await?;
     Ok(())
 }

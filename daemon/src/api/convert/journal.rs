@@ -27,6 +27,7 @@ pub(in crate::api) fn entry(stored: Stored) -> v1::JournalEntry {
         actor: stored.actor,
         body: stored.body,
         hash: hex(&stored.hash),
+        previous: hex(&stored.previous),
     }
 }
 
