@@ -8,7 +8,7 @@ use super::{
     v2::message as v2,
     v16::message::{self as v16, IdTagInfo, MeterValues, read},
 };
-use crate::{site::event::ConnectorStatus, time::Wall};
+use crate::site::event::ConnectorStatus;
 
 /// What a station says about one of its connectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,8 @@ impl Version {
 
     /// What a NotifyEvent says about connectors.
     pub(crate) fn states(self, payload: &str) -> Vec<ConnectorState> {
-        read::<v2::NotifyEvent>(payload).states().filter_map(state_2).collect()
+        let states = self.is_2().then(|| read::<v2::NotifyEvent>(payload));
+        states.iter().flat_map(v2::NotifyEvent::states).filter_map(state_2).collect()
     }
 
     /// MeterValues in the terms of 1.6.
@@ -80,11 +81,6 @@ impl Version {
     /// TriggerMessage for the meter values.
     pub(crate) fn trigger_meter_values(self) -> String {
         if self.is_2() { v2::trigger_meter_values().to_string() } else { v16::trigger_meter_values() }
-    }
-
-    /// The answer to BootNotification; all versions have the same.
-    pub(crate) fn boot_answer(self, accepted: bool, now: Wall, interval_s: u64) -> String {
-        v16::boot_answer(accepted, now, interval_s)
     }
 }
 

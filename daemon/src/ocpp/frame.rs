@@ -160,10 +160,7 @@ impl Number {
 /// The text with a top-level member of its payload set to a JSON value, and every other byte as it was; `None` if its
 /// payload is no object.
 pub(crate) fn with_member(text: &str, name: &str, value: &str) -> Option<String> {
-    let payload = match peek(text) {
-        Ok(Frame::Call { payload, .. } | Frame::Answer { payload, .. }) => payload,
-        _ => return None,
-    };
+    let Ok(Frame::Call { payload, .. } | Frame::Answer { payload, .. }) = peek(text) else { return None };
     let members: HashMap<String, &RawValue> = serde_json::from_str(payload).ok()?;
     let offset = |part: &str| (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
     if let Some(old) = members.get(name) {

@@ -410,7 +410,9 @@ mod tests {
     #[test]
     fn a_message_lives_as_drawn() {
         let db = Connection::open_in_memory().unwrap();
-        MIGRATIONS.iter().for_each(|m| db.execute_batch(m.sql).unwrap());
+        for step in MIGRATIONS {
+            db.execute_batch(step.sql).unwrap();
+        }
         let (me, other) = (Identity::new("A"), Identity::new("B"));
         let run = |op: Op| apply(&db, &me, &op).unwrap();
         for seq in 1..=4 {
@@ -438,7 +440,9 @@ mod tests {
     #[test]
     fn fingerprints_and_cards_are_bounded() {
         let db = Connection::open_in_memory().unwrap();
-        MIGRATIONS.iter().for_each(|m| db.execute_batch(m.sql).unwrap());
+        for step in MIGRATIONS {
+            db.execute_batch(step.sql).unwrap();
+        }
         let me = Identity::new("A");
         for seq in 1..=200 {
             apply(&db, &me, &Op::Append(message(seq, "m"))).unwrap();

@@ -151,7 +151,9 @@ fn is_kept(frame: &Value) -> bool {
 impl World {
     fn new() -> Self {
         let db = Connection::open_in_memory().unwrap();
-        MIGRATIONS.iter().for_each(|m| db.execute_batch(m.sql).unwrap());
+        for step in MIGRATIONS {
+            db.execute_batch(step.sql).unwrap();
+        }
         let now = Now { mono: Mono::default(), wall: Wall(1_800_000_000_000) };
         Self {
             route: Route::new(now.mono, rules(), queue::load(&db, &me()).unwrap(), 1),

@@ -46,7 +46,7 @@ impl Route {
             self.boot = Some(Boot { frame: text, not_before: now.mono });
         }
         let interval = if accepted { INTERVAL_S } else { PENDING_INTERVAL_S };
-        self.reply(asked, frame::result(&asked.id, &self.version.boot_answer(accepted, now.wall, interval)));
+        self.reply(asked, frame::result(&asked.id, &message::boot_answer(accepted, now.wall, interval)));
         self.booted();
     }
 

@@ -237,7 +237,7 @@ pub(crate) fn trigger_meter_values() -> String {
     json!({ "requestedMessage": "MeterValues", "connectorId": 1 }).to_string()
 }
 
-/// §6.4 BootNotification.conf.
+/// §6.4 BootNotification.conf; 2.x has the same.
 pub(crate) fn boot_answer(accepted: bool, now: Wall, interval_s: u64) -> String {
     let status = if accepted { "Accepted" } else { "Pending" };
     json!({ "status": status, "currentTime": now, "interval": interval_s }).to_string()
