@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    documents, evse, explain, failure::EXIT_CODES, identity, journal, limit, meter, reverse, tariff, update, uplink,
-    variable, watch,
+    documents, evse, explain, failure::EXIT_CODES, identity, journal, limit, meter, reverse, tariff, update,
+    uplink, variable, watch,
 };
 
 /// Shows a charging site and steers it, through the daemon on this machine.

@@ -30,7 +30,8 @@ impl Explain {
 
 fn told(style: &Style, answer: &v1::ExplainEvseResponse) -> String {
     let granted = words::amps(answer.granted_milliamps.into());
-    let head = format!("{} gets {granted} per phase: {}.", words::clean(&answer.evse), words::text(&answer.because));
+    let head =
+        format!("{} gets {granted} per phase: {}.", words::clean(&answer.evse), words::text(&answer.because));
     let row = |line: &v1::ExplanationLine| vec![words::text(&line.about), words::text(&line.says)];
     let lines = table(style, &["LOOKED AT", "SAYS"], answer.lines.iter().map(row).collect());
     let changes: Vec<_> = answer.changes.iter().map(|change| format!("- {}", words::clean(change))).collect();
@@ -48,8 +49,14 @@ mod tests {
             evse: "left".into(),
             granted_milliamps: 6000,
             because: "fuse main of 63.0 A".into(),
-            lines: vec![line("vehicle", "it may take up to 32.0 A by itself"), line("node main", "fuse of 63.0 A")],
-            changes: vec!["this must leave more room: fuse main of 63.0 A".into(), "or right must take less".into()],
+            lines: vec![
+                line("vehicle", "it may take up to 32.0 A by itself"),
+                line("node main", "fuse of 63.0 A"),
+            ],
+            changes: vec![
+                "this must leave more room: fuse main of 63.0 A".into(),
+                "or right must take less".into(),
+            ],
         };
         insta::assert_snapshot!(told(&Style::fixed(), &answer));
     }

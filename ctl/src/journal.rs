@@ -81,7 +81,8 @@ impl Journal {
                 export(session, request, form, &title).await
             }
             Self::Verify { file: Some(file), key } => {
-                let wrong = |error: &dyn std::fmt::Display| Failure::Wrong(format!("{}: {error}", file.display()));
+                let wrong =
+                    |error: &dyn std::fmt::Display| Failure::Wrong(format!("{}: {error}", file.display()));
                 let opened = File::open(&file).map_err(|error| wrong(&error))?;
                 let verdict = offline::verify(BufReader::new(opened));
                 let verdict = verdict.map_err(|p| wrong(&format!("NOT intact: {}", words::clean(&p))))?;

@@ -268,6 +268,7 @@ impl Control {
         for (relay, wanted) in config.relays.iter().zip(&self.parts.relays) {
             let energised = match relay.function {
                 RelayFunction::Release(e) => self.plan.grants[e].limit > Milliamps::ZERO,
+                RelayFunction::OnePhase(e) => self.site.rules[e].sun.phases == rules::Phases::One,
                 RelayFunction::Unlimited => !limited,
             };
             wanted.send_if_modified(|state| std::mem::replace(state, energised) != energised);

@@ -74,7 +74,10 @@ pub fn explain(site: &Site, plan: &Plan, id: &EvseId, now: Now) -> Option<Explan
             .map(|other| format!("{} {}", site.config.evses[other].id, plan.grants[other].limit))
             .collect();
         let with = if others.is_empty() { "nobody else".to_owned() } else { others.join(", ") };
-        line(format!("node {}", site.config.nodes[*n].id), format!("{}; shared with {with}", plan.nodes[*n].reason));
+        line(
+            format!("node {}", site.config.nodes[*n].id),
+            format!("{}; shared with {with}", plan.nodes[*n].reason),
+        );
     }
     line(
         "setpoint".to_owned(),

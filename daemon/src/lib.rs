@@ -15,14 +15,18 @@
 //! | [`identity`], [`tls`] | keys and certificates; TLS profiles and trust |
 //! | [`smgw`] | the uplink through the Smart Meter Gateway |
 //! | [`grid`] | power limits and their life |
+//! | [`tariff`], [`variable`] | what energy costs when; numbers that are set from outside |
+//! | [`formula`] | expressions with units and bounded cost |
 //! | [`ocpp`] | EVSEs and backend: one route per station, durable transactions |
 //! | [`meter`], [`contact`] | readings and debounced inputs |
 //! | [`site`] | the facts and their age; the only mutable state |
 //! | [`policy`] | facts → budget, one file per rule |
+//! | [`rules`] | who may charge how much, when: wishes for the budget |
 //! | [`plan`] | budget → setpoints with lease and reason |
 //! | [`control`] | the loop; owns the site |
 //! | [`evse`], [`relay`], [`device`] | what goes out when; lines and definitions of devices |
-//! | [`journal`] | hash-chained evidence |
+//! | [`evidence`], [`journal`] | events of power reduction; hash-chained, signed record |
+//! | [`explain`] | why an EVSE gets what it gets |
 //! | [`api`] | gRPC and who may do what |
 //! | [`update`] | the device's own software: bundles to RAUC |
 //! | [`telemetry`] | logs |
@@ -58,8 +62,8 @@ pub mod control;
 
 pub mod device;
 pub mod evidence;
-pub mod explain;
 pub mod evse;
+pub mod explain;
 pub mod relay;
 
 pub mod api;

@@ -20,6 +20,7 @@ import tempfile
 import time
 from typing import Any
 
+import journal
 import run
 from run import ROOT, Run
 
@@ -252,6 +253,8 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
         process = await asyncio.create_subprocess_exec(*command, "journal", "export", stdout=pipe)
         await process.wait()
         kinds = [json.loads(line)["kind"] for line in text.read_text().splitlines()]
+        first, last, signatures, _ = journal.verify(text.read_text(encoding="utf-8").splitlines())
+        self.figures["journal by hashlib and openssl"] = f"{first} to {last} intact, {signatures} signatures"
         begun, ended = kinds.count("remote.connected"), kinds.count("remote.disconnected")
         self.figures["sessions in the journal"] = f"{begun} begun, {ended} ended"
         self.figures["refusals in the journal"] = kinds.count("call.refused")

@@ -44,8 +44,8 @@ pub(super) struct Verdict {
 
 /// A public key on P-256 as SubjectPublicKeyInfo is this, and the point in 65 bytes (RFC 5480 §2).
 const SPKI: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
-    0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 /// Longest line that is read, in bytes.
 const LONGEST: usize = 8 << 20;
@@ -68,7 +68,9 @@ pub(super) fn verify(mut file: impl BufRead) -> Result<Verdict, String> {
             continue;
         }
         let entry: Entry = serde_json::from_str(&line).map_err(|error| {
-            format!("line {number} is no entry of a journal ({error}); give what `journal export -o json` wrote")
+            format!(
+                "line {number} is no entry of a journal ({error}); give what `journal export -o json` wrote"
+            )
         })?;
         step(&mut verdict, &entry)?;
     }
@@ -88,7 +90,8 @@ fn step(verdict: &mut Verdict, entry: &Entry) -> Result<(), String> {
     } else if entry.previous != verdict.head {
         return Err(format!("entry {sequence} does not follow entry {}", verdict.to));
     }
-    let changed = || format!("entry {sequence} was changed: its hash does not fit its content and the entry before");
+    let changed =
+        || format!("entry {sequence} was changed: its hash does not fit its content and the entry before");
     let previous = bytes(&entry.previous).filter(|hash| hash.len() == 32).ok_or_else(changed)?;
     let mut hash = Sha256::new();
     hash.update(b"ladewart.journal.1\0");
@@ -160,7 +163,10 @@ mod tests {
     #[test]
     fn what_a_daemon_exported_fits() {
         let verdict = check(EXPORT).unwrap();
-        assert_eq!((verdict.from, verdict.entries, verdict.keys.len()), (1, EXPORT.lines().count() as u64, 1));
+        assert_eq!(
+            (verdict.from, verdict.entries, verdict.keys.len()),
+            (1, EXPORT.lines().count() as u64, 1)
+        );
         assert!(verdict.signed > 0 && verdict.signed < verdict.to, "{verdict:?}");
         let part: Vec<_> = EXPORT.lines().skip(2).collect();
         assert_eq!(check(&part.join("\n")).unwrap().from, 3, "a part is verified by itself");

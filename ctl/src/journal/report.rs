@@ -8,8 +8,18 @@ use crate::words::{self, Style};
 
 /// Members of a body that stand first, where they are there.
 const FIRST: [&str; 12] = [
-    "event", "minute", "limit_watts", "mean_watts", "highest_watts", "grid_watts", "controllable_watts", "watts",
-    "owed_watts", "measured_watts", "how", "reason",
+    "event",
+    "minute",
+    "limit_watts",
+    "mean_watts",
+    "highest_watts",
+    "grid_watts",
+    "controllable_watts",
+    "watts",
+    "owed_watts",
+    "measured_watts",
+    "how",
+    "reason",
 ];
 
 /// RFC 4180; a text that a spreadsheet would take for a formula is shown as text.
@@ -115,7 +125,10 @@ mod tests {
     #[test]
     fn a_spreadsheet_has_a_column_for_each_heading_and_runs_nothing() {
         let line = csv(&entry());
-        assert!(line.starts_with("7,2026-11-23T10:59:00Z,event.sample,\"'=cmd|x\",<b>,l1@1,,,4000,"), "{line}");
+        assert!(
+            line.starts_with("7,2026-11-23T10:59:00Z,event.sample,\"'=cmd|x\",<b>,l1@1,,,4000,"),
+            "{line}"
+        );
         assert!(line.contains("\"a, \"\"b\"\"\""), "{line}");
         assert!(line.ends_with(",aa,bb"), "{line}");
         assert_eq!(csv_heading().split(',').count(), 20);

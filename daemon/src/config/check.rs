@@ -61,7 +61,13 @@ impl Check<'_> {
                 users: doc.user,
                 rules: doc.rule,
             },
-            &charging::Parts { nodes: &nodes, meters: &meters, evses: &evses, contacts: &contacts },
+            &charging::Parts {
+                nodes: &nodes,
+                meters: &meters,
+                evses: &evses,
+                contacts: &contacts,
+                relays: &relays,
+            },
         )?;
         let backend = doc.backend.map(|b| self.backend(b)).transpose()?;
         let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
@@ -402,6 +408,15 @@ impl Check<'_> {
                 return self.fail(&at("id"), format!("\"{}\" names another relay already", r.id));
             }
             let function = match (r.function, r.evse) {
+                (raw::Function::OnePhase, Some(name)) if evses.iter().any(|e| e.id == name) => {
+                    RelayFunction::OnePhase(evses.iter().position(|e| e.id == name).unwrap_or(0))
+                }
+                (raw::Function::OnePhase, _) => {
+                    return self.fail(
+                        &at("evse"),
+                        "is missing or unknown; name the EVSE that this relay puts on one phase",
+                    );
+                }
                 (raw::Function::Unlimited, None) => RelayFunction::Unlimited,
                 (raw::Function::Unlimited, Some(_)) => {
                     return self.fail(&at("evse"), "has no meaning with function = \"unlimited\"; remove it");

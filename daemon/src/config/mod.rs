@@ -455,6 +455,8 @@ pub struct Relay {
 pub enum RelayFunction {
     /// Energised while the EVSE (index in [`Config::evses`]) may charge: for its release input.
     Release(usize),
+    /// Energised while the EVSE (index) shall charge on one phase: for a contactor that takes the others away.
+    OnePhase(usize),
     /// Energised while no grid limit is in force: for devices that only know on and off.
     Unlimited,
 }

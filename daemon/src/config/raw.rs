@@ -470,6 +470,8 @@ pub(super) struct Contact {
 pub(super) enum Function {
     Release,
     Unlimited,
+    #[serde(rename = "one-phase")]
+    OnePhase,
 }
 
 #[derive(Debug, Deserialize)]

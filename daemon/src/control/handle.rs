@@ -7,8 +7,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::charging::{Offers, Order};
 use crate::{
     config::Role,
-    grid::{Change, Limit, Record, Refusal, Wish},
     explain::Explanation,
+    grid::{Change, Limit, Record, Refusal, Wish},
     ids::{EvseId, LimitId},
     site::View,
     store::StoreError,

@@ -109,7 +109,10 @@ fn what_was_below_already_is_said_so_and_what_the_site_gave_itself_is_no_event()
     site.limits.advance(&limit.id, now.wall, Stage::Applied, None, now.wall);
     site.limits.advance(&limit.id, now.wall, Stage::Effective, Some(Watts(3000)), now.wall);
     let notes = recorder.look(&site, now);
-    assert_eq!((notes[0].kind.as_str(), &notes[0].body["how"]), ("restriction.effect", &json!("already below")));
+    assert_eq!(
+        (notes[0].kind.as_str(), &notes[0].body["how"]),
+        ("restriction.effect", &json!("already below"))
+    );
 }
 
 #[test]

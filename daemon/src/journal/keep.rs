@@ -44,7 +44,10 @@ pub async fn keep(journal: Journal, signer: Signer, clock: Clock, stop: Cancella
             if let Ok(size) = journal.size().await
                 && size > LARGE
             {
-                tracing::warn!(mebibytes = size >> 20, "the journal is large; nothing younger than two years is taken off");
+                tracing::warn!(
+                    mebibytes = size >> 20,
+                    "the journal is large; nothing younger than two years is taken off"
+                );
             }
         }
         hour += 1;

@@ -39,9 +39,10 @@ use crate::{
 };
 
 /// The tables of this room.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    name: "journal-1",
-    sql: "CREATE TABLE journal (
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "journal-1",
+        sql: "CREATE TABLE journal (
               sequence INTEGER PRIMARY KEY,
               at INTEGER NOT NULL,
               kind TEXT NOT NULL,
@@ -56,16 +57,18 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
               hash BLOB NOT NULL
           ) STRICT;
           INSERT INTO journal_head (one, sequence, hash) VALUES (1, 0, zeroblob(32));",
-}, Migration {
-    name: "journal-2",
-    sql: "CREATE TABLE journal_start (
+    },
+    Migration {
+        name: "journal-2",
+        sql: "CREATE TABLE journal_start (
               one INTEGER PRIMARY KEY CHECK (one = 1),
               sequence INTEGER NOT NULL,
               hash BLOB NOT NULL
           ) STRICT;
           INSERT INTO journal_start (one, sequence, hash) VALUES (1, 0, zeroblob(32));
           CREATE INDEX journal_subject ON journal (subject);",
-}];
+    },
+];
 
 /// Something to record.
 #[derive(Debug, Clone, PartialEq)]
@@ -272,7 +275,8 @@ fn rotate(db: &Connection, before: Wall, at: Wall) -> rusqlite::Result<u64> {
     }
     let hash: Vec<u8> =
         db.query_row("SELECT hash FROM journal WHERE sequence = ?1", [through], |row| row.get(0))?;
-    let body = serde_json::json!({ "from": start + 1, "through": through, "hash": crate::identity::hex(&hash) });
+    let body =
+        serde_json::json!({ "from": start + 1, "through": through, "hash": crate::identity::hex(&hash) });
     let entry = Entry {
         at,
         kind: sign::ROTATED.to_owned(),
@@ -295,8 +299,7 @@ fn damaged(what: &str) -> rusqlite::Error {
 const COLUMNS: &str = "SELECT sequence, at, kind, subject, actor, body, hash, coalesce(
         (SELECT p.hash FROM journal AS p WHERE p.sequence = journal.sequence - 1),
         (SELECT s.hash FROM journal_start AS s WHERE s.sequence = journal.sequence - 1), x'') FROM journal";
-const KIND: &str =
-    "(?3 = '' OR kind = ?3 OR (substr(?3, -1) = '.' AND substr(kind, 1, length(?3)) = ?3))";
+const KIND: &str = "(?3 = '' OR kind = ?3 OR (substr(?3, -1) = '.' AND substr(kind, 1, length(?3)) = ?3))";
 
 struct Span {
     rows: Vec<Stored>,

@@ -17,16 +17,16 @@ use sha2::{Digest as _, Sha256};
 use crate::identity::hex;
 
 /// Kind of the entries that sign.
-pub const SIGNED: &str = "journal.signed";
+pub(super) const SIGNED: &str = "journal.signed";
 /// Kind of the entries that say what was taken off the beginning.
-pub const ROTATED: &str = "journal.rotated";
+pub(super) const ROTATED: &str = "journal.rotated";
 
 const DOMAIN: &[u8] = b"ladewart.journal.signature.1\0";
 const FILE: &str = "journal.key";
 /// A public key on P-256 as SubjectPublicKeyInfo is this, and the point in 65 bytes (RFC 5480 §2).
 const SPKI: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
-    0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// What is signed.
@@ -54,7 +54,9 @@ impl Signer {
         let wrong = |problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());
         let key = match fs::read_to_string(&path) {
             // The library's own message is not passed on: it may describe the key.
-            Ok(pem) => KeyPair::from_pem(&pem).map_err(|_| wrong(&"holds no key; restore it from a backup"))?,
+            Ok(pem) => {
+                KeyPair::from_pem(&pem).map_err(|_| wrong(&"holds no key; restore it from a backup"))?
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| wrong(&error))?;
                 write(directory, &path, &key.serialize_pem()).map_err(|error| wrong(&error))?;
@@ -97,7 +99,7 @@ fn write(directory: &Path, path: &Path, pem: &str) -> std::io::Result<()> {
 
 /// What an entry of kind [`SIGNED`] says of the entry before it: the fingerprint of the key that signed, or what is
 /// wrong.
-pub fn check(body: &[u8], sequence: u64, hash: &[u8]) -> Result<String, String> {
+pub(super) fn check(body: &[u8], sequence: u64, hash: &[u8]) -> Result<String, String> {
     let body: Value = serde_json::from_slice(body).map_err(|_| "its signature cannot be read".to_owned())?;
     if body["sequence"] != json!(sequence) || body["hash"] != json!(hex(hash)) {
         return Err("its signature is over another entry than the one before it".to_owned());

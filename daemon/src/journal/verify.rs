@@ -173,7 +173,10 @@ impl Walk {
             }
             Some(_) if !self.rotated => {
                 let gone = self.start.0;
-                self.verdict(1, format!("entries 1 to {gone} are missing, and no entry says that they were taken off"))
+                self.verdict(
+                    1,
+                    format!("entries 1 to {gone} are missing, and no entry says that they were taken off"),
+                )
             }
             Some(_) => self.verdict(0, String::new()),
         })

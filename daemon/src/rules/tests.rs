@@ -71,7 +71,8 @@ impl Bench {
             bench.evse(name, EvseEvent::Connected);
             bench.evse(name, EvseEvent::Status { status: ConnectorStatus::Charging, error: String::new() });
             let started = bench.now.wall;
-            let transaction = Transaction { id: 1, backend_id: None, started, meter_start: WattHours(0) };
+            let transaction =
+                Transaction { id: 1, name: "1".into(), backend_id: None, started, meter_start: WattHours(0) };
             bench.evse(name, EvseEvent::Transaction(transaction));
         }
         bench.grid(0, 0);
@@ -120,6 +121,47 @@ impl Bench {
         apply(&mut self.site, self.now);
         let wish = &self.site.wishes[0];
         (wish.cap.map(|cap| cap.0), wish.reason.clone())
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place_when_the_site_is_configured() {
+    let long = format!("[[rule]]\nid = \"r\"\nwhen = '''{}1 > 0'''\ncurrent = \"6 A\"\n", "1 + ".repeat(120));
+    for (rules, says) in [
+        (
+            "[[rule]]\nid = \"r\"\nwhen = 'TARIFF == 1'\ncurrent = \"6 A\"\n",
+            "rule[0].when: there is no \"TARIFF\" on this site; there are TARIF",
+        ),
+        (
+            "[[rule]]\nid = \"r\"\nformula = 'meter.grid.power'\n",
+            "rule[0].formula: units do not fit: the result is W, but A is wanted",
+        ),
+        (
+            "[[limit]]\nid = \"l\"\nwatts = '1000 / (2 - 2)'\notherwise = \"1 kW\"\n",
+            "limit[0].watts: divides by zero",
+        ),
+        (
+            "[[limit]]\nid = \"l\"\nwatts = 'price'\notherwise = \"1 kW\"\n",
+            "limit[0].watts: there is no \"price\"",
+        ),
+        (long.as_str(), "rule[0].when: costs too much"),
+        ("[[rule]]\nid = \"r\"\nevse = \"attic\"\ncurrent = \"6 A\"\n", "rule[0].evse: there is no [[evse]]"),
+        ("[[rule]]\nid = \"r\"\nuser = \"bob\"\ncurrent = \"6 A\"\n", "rule[0].user: there is no [[user]]"),
+        ("[[rule]]\nid = \"r\"\n", "rule[0].current: is missing"),
+        ("[[variable]]\nname = \"price\"\n", "variable[1].name: \"price\" has a meaning in formulas already"),
+        ("[[variable]]\nname = \"TARIF\"\n", "variable[1].name: \"TARIF\" names another variable already"),
+        (
+            "[[tariff.zone]]\nfrom = \"18:00\"\nto = \"20:00\"\nlevel = \"low\"\n",
+            "tariff.zone[2]: holds together with zone[1], which has the same priority 0",
+        ),
+        (
+            "[[user]]\nname = \"eve\"\ncards = [\"ada\"]\n",
+            "user[1].cards: one of them belongs to \"ada\" already",
+        ),
+    ] {
+        let source = config::Source::new("site.toml".into(), format!("{SITE}{rules}"));
+        let error = config::parse(&source).expect_err(rules).to_string();
+        assert!(error.contains(says), "{error}");
     }
 }
 
@@ -302,8 +344,15 @@ fn surplus_begins_and_ends_late_and_is_shared_in_order() {
 
 #[test]
 fn phases_are_switched_in_a_pause_that_is_measured() {
+    let relays = ["left", "right"].map(|evse| {
+        format!("[[relay]]\nid = \"{evse}\"\nline = {{ file = \"{evse}\" }}\nfunction = \"one-phase\"\nevse = \"{evse}\"\n")
+    });
     let rules = "[[rule]]\nid = \"sun\"\nsurplus = { start_after = \"0 s\", stop_after = \"60 s\", switch_phases = true, switch_after = \"300 s\" }\n";
-    let mut bench = Bench::new(rules, "2026-06-24T12:00:00+02:00");
+    let source = config::Source::new("site.toml".into(), format!("{SITE}{rules}"));
+    let error = config::parse(&source).unwrap_err().to_string();
+    assert!(error.contains("needs a [[relay]] with function = \"one-phase\" and evse = \"left\""), "{error}");
+    let rules = format!("{rules}{}", relays.concat());
+    let mut bench = Bench::new(&rules, "2026-06-24T12:00:00+02:00");
     bench.grid(-2000, 0);
     let (cap, reason) = bench.wish();
     assert_eq!(bench.site.rules[0].sun.phases, Phases::One, "2 kW suit one phase");

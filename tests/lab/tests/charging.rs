@@ -85,7 +85,9 @@ async fn a_variable_limits_and_a_tariff_pauses() -> anyhow::Result<()> {
     assert!(done(&lab, &announce).await?.contains("is announced"));
     shows(&lab, &["evse", "list", "-o", "json"], r#"rule \"dear\" (tariff high)"#).await?;
     let why = done(&lab, &["explain", "evse", "carport"]).await?;
-    for text in ["carport gets 0.0 A per phase: rule \"dear\" (tariff high)", "rule dear", "must no longer hold"] {
+    for text in
+        ["carport gets 0.0 A per phase: rule \"dear\" (tariff high)", "rule dear", "must no longer hold"]
+    {
         assert!(why.contains(text), "{text} is not in\n{why}");
     }
     assert!(ctl(&lab, &["explain", "evse", "attic"]).await?.1.contains("there is no EVSE"));

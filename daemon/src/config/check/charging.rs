@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::{Check, Checked};
 use crate::{
     config::{
-        Contact, Evse, Meter, Node, Role,
+        Contact, Evse, Meter, Node, Relay, RelayFunction, Role,
         charging::{Charging, FormulaLimit, User},
         raw::{self, charging as raw_charging},
     },
@@ -25,6 +25,7 @@ pub(super) struct Parts<'a> {
     pub(super) meters: &'a [Meter],
     pub(super) evses: &'a [Evse],
     pub(super) contacts: &'a [Contact],
+    pub(super) relays: &'a [Relay],
 }
 
 /// The tables of the document.
@@ -381,6 +382,21 @@ impl Check<'_> {
                 );
             }
         };
+        if let (Then::Surplus(Surplus { switch_phases: true, .. }), relays) = (&then, names.parts.relays) {
+            let evses = match subject {
+                Subject::Evse(index) => index..index + 1,
+                _ => 0..names.parts.evses.len(),
+            };
+            for e in evses {
+                if !relays.iter().any(|r| r.function == RelayFunction::OnePhase(e)) {
+                    let problem = format!(
+                        "needs a [[relay]] with function = \"one-phase\" and evse = \"{}\"",
+                        names.parts.evses[e].id
+                    );
+                    return self.fail(&at("surplus.switch_phases"), problem);
+                }
+            }
+        }
         let conditions = Conditions { window, levels, price_below: raw.price_below, cheapest, input, when };
         Ok(Rule { id: raw.id, subject, conditions, then, class: raw.class })
     }

@@ -203,6 +203,10 @@ impl Route {
                 meter_start: WattHours(t.meter_start),
             })
         });
+        // Whose rules hold is known before the transaction runs.
+        if let Some(card) = running.map(|t| t.id_tag.clone()).filter(|card| !card.is_empty()) {
+            self.tell(EvseEvent::Card(card));
+        }
         if fact != EvseEvent::TransactionEnded || !self.transactions.is_empty() {
             self.tell(fact);
         }
