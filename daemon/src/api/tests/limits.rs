@@ -105,7 +105,7 @@ async fn bad_fields_are_named_and_nothing_happens() {
 
     let mut journal = JournalServiceClient::new(daemon.channel().await);
     for (field, request) in [
-        ("to_sequence", v1::ExportJournalRequest { from_sequence: 5, to_sequence: 4, kind: String::new() }),
+        ("to_sequence", v1::ExportJournalRequest { from_sequence: 5, to_sequence: 4, ..Default::default() }),
         ("kind", v1::ExportJournalRequest { kind: "limit'; --".into(), ..Default::default() }),
     ] {
         let refused = journal.export_journal(request).await.unwrap_err();
