@@ -101,6 +101,14 @@ impl SiteService for Services {
         Ok(Response::new(v1::GetSiteResponse { site: Some(site) }))
     }
 
+    async fn explain_evse(
+        &self,
+        request: Request<v1::ExplainEvseRequest>,
+    ) -> Result<Response<v1::ExplainEvseResponse>, Status> {
+        let answer = v1::ExplainEvseResponse { evse: request.into_inner().evse, ..Default::default() };
+        Ok(Response::new(answer))
+    }
+
     type WatchSiteStream = Answers<v1::WatchSiteResponse>;
 
     async fn watch_site(

@@ -89,8 +89,8 @@ fn an_event_is_kept_from_its_beginning_to_its_end() {
     assert_eq!((&all[0].body["how"], &all[0].body["after_ms"]), (&json!("commanded"), &json!(6000)));
     // The first minute is cut; the second is whole: 60 times 4 kW.
     assert_eq!((&all[2].body["mean_watts"], &all[2].body["measurements"]), (&json!(4000), &json!(60)));
-    // What is drawn beside charging does not count, and not more than is drawn at all.
-    assert_eq!(all[1].body["highest_watts"], 5_000);
+    // When it began, 11 of 12 kW were charging.
+    assert_eq!(all[1].body["highest_watts"], 11_000);
     site.limits.clear(&limit.id, "cert:dso", Role::Grid, now.wall).unwrap();
     let end = recorder.look(&site, now);
     assert_eq!((end.len(), end[0].kind.as_str(), &end[0].body["how"]), (1, "event.ended", &json!("cleared")));
