@@ -37,7 +37,8 @@ def lint(tree):
     with tempfile.TemporaryDirectory() as folder:
         mods = pathlib.Path(folder) / "known.json"
         own = sorted({variable for path in metadata_files(tree) for variable in used(path)})
-        mods.write_text(json.dumps({"variables": {"known": own + KNOWN}}), encoding="utf-8")
+        overrides = {"distros": ["distro-ladewart"], "machines": [path.stem for path in files_of_machines(tree)]}
+        mods.write_text(json.dumps({"variables": {"known": own + KNOWN}, "replacements": overrides}), encoding="utf-8")
         command = [
             str(pathlib.Path(sys.executable).parent / "oelint-adv"), "--release", "wrynose", "--quiet", "--hide", "info", "--exit-zero",
             "--jobs", "2", "--constantmods", f"+{mods}", "--messageformat", "{path}|{line}|{severity}|{id}|{msg}",
@@ -56,6 +57,10 @@ def lint(tree):
             continue
         found.append(Finding(f"{name(tree, path)}:{number}", f"{severity} {rule}: {text.split(' [branch')[0]}", "mend it, or add the rule with a reason to tests/yocto/syntax.py"))
     return len(files), found
+
+
+def files_of_machines(tree):
+    return sorted((tree / "yocto/meta-ladewart-bsp").rglob("conf/machine/*.conf"))
 
 
 def used(path):
