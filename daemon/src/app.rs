@@ -24,7 +24,9 @@ use crate::{
     device::{Catalog, Definition},
     grid, identity,
     journal::{self, Entry, Journal},
-    meter, ocpp, relay,
+    meter, ocpp,
+    plan::Setpoint,
+    relay,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
@@ -203,19 +205,7 @@ impl App {
                 ("relay", Ok(()))
             });
         }
-        let stations = config
-            .evses
-            .iter()
-            .zip(setpoints_out)
-            .zip(self.ways)
-            .map(|((e, setpoint), way)| ocpp::Station {
-                evse: e.id.clone(),
-                identity: e.identity.clone(),
-                settings: e.clone(),
-                way,
-                setpoint,
-            })
-            .collect();
+        let stations = stations(&config, setpoints_out, self.ways);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),
@@ -249,6 +239,23 @@ impl App {
         };
         serve(tasks, parts, socket, lan, self.operators, stop).await
     }
+}
+
+/// The charging points, each with its setpoint and the way to its own backend.
+fn stations(
+    config: &Config,
+    setpoints: Vec<watch::Receiver<Option<Setpoint>>>,
+    ways: Vec<Option<Arc<dyn Dial>>>,
+) -> Vec<ocpp::Station> {
+    let each = config.evses.iter().zip(setpoints).zip(ways);
+    each.map(|((e, setpoint), way)| ocpp::Station {
+        evse: e.id.clone(),
+        identity: e.identity.clone(),
+        settings: e.clone(),
+        way,
+        setpoint,
+    })
+    .collect()
 }
 
 /// The way to the backend of each EVSE that has one of its own.

@@ -65,7 +65,7 @@ impl Secret {
 
 /// The bytes of a 1.6 AuthorizationKey: 16 to 20 bytes in hexadecimal (Security White Paper §2.6).
 pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let fits = (32..=40).contains(&text.len()) && text.len() % 2 == 0;
+    let fits = (32..=40).contains(&text.len()) && text.len().is_multiple_of(2);
     if !fits || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }

@@ -117,11 +117,11 @@ fn put_head(to: &mut Vec<u8>, first: u8, length: u64, key: Option<[u8; 4]>) {
     match length {
         0..=125 => to.push(mask | length as u8),
         126..=0xffff => {
-            to.push(mask | 126);
+            to.push(mask | 0x7e);
             to.extend((length as u16).to_be_bytes());
         }
         _ => {
-            to.push(mask | 127);
+            to.push(mask | 0x7f);
             to.extend(length.to_be_bytes());
         }
     }

@@ -328,6 +328,21 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
                 params![me, i64::try_from(CARDS).unwrap_or(i64::MAX)],
             )?
         }
+        Op::Accepted(_)
+        | Op::Boot(_)
+        | Op::Version(_)
+        | Op::Profile(_)
+        | Op::ProfileGone(_)
+        | Op::Merged(_)
+        | Op::Password(_) => return apply_to_station(db, me, op),
+    };
+    Ok(())
+}
+
+/// Carries out a change of what is known of the station itself.
+fn apply_to_station(db: &Connection, me: &str, op: &Op) -> rusqlite::Result<()> {
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| db.prepare_cached(sql)?.execute(values);
+    match op {
         Op::Accepted(yes) => run(
             "INSERT INTO ocpp_station (identity, accepted) VALUES (?1, ?2)
              ON CONFLICT (identity) DO UPDATE SET accepted = ?2",
@@ -360,6 +375,7 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
              ON CONFLICT (identity) DO UPDATE SET password = ?2",
             params![me, secret.bytes()],
         )?,
+        _ => 0,
     };
     Ok(())
 }

@@ -620,18 +620,7 @@ async fn in_strict_mode_the_evse_shares_the_backends_fate() {
     way.open.store(true, Ordering::SeqCst);
     let (status, refusal) = tokio::join!(site.refused("CP1", Some("ocpp1.6")), csms.answer(Some(500)));
     assert_eq!((status, refusal.is_err()), (503, true));
-    let mut evse = None;
-    let (mut evse, mut backend) = soon("both", async {
-        loop {
-            // After the refusal the backend is left alone for a while.
-            let (came, (_, backend)) = tokio::join!(site.try_connect("CP1", Some("ocpp1.6")), csms.accept());
-            if let Ok(came) = came {
-                evse = Some(came);
-                return (evse.take().unwrap(), backend);
-            }
-        }
-    })
-    .await;
+    let (mut evse, mut backend) = through(&site, &csms, "CP1").await;
     evse.say(json!([2, "h", "Heartbeat", {}])).await;
     assert_eq!(backend.hear_call("Heartbeat").await.0, "h");
     drop(backend);
@@ -753,7 +742,7 @@ async fn tls_and_certificates_on_the_same_port() {
             assert!(opened.is_ok());
             assert_eq!(path, "/ocpp/CP1");
         } else {
-            let refusal = soon("the refusal", client_async(request, io)).await.unwrap_err();
+            let refusal = Box::pin(soon("the refusal", client_async(request, io))).await.unwrap_err();
             assert!(matches!(refusal, WsError::Http(r) if r.status() == 401), "{name:?}");
         }
     }

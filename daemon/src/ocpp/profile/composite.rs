@@ -105,7 +105,7 @@ impl Version {
     }
 
     /// `ReportChargingProfiles` for one place.
-    pub(crate) fn report(asked: &Value, place: i64, profiles: Vec<Value>, more: bool) -> String {
+    pub(crate) fn report(asked: &Value, place: i64, profiles: &[Value], more: bool) -> String {
         json!({
             "requestId": int(&asked["requestId"]).unwrap_or(0),
             "chargingLimitSource": "CSO",

@@ -168,6 +168,7 @@ struct Boot {
 
 /// The state of one station. After every input, take everything from [`Route::output`].
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Route {
     rules: Rules,
     rng: fastrand::Rng,

@@ -314,8 +314,8 @@ impl Route {
             .enumerate()
             .map(|(at, place)| {
                 let of_place = picked.iter().filter(|k| k.profile.place == *place);
-                let profiles = of_place.map(|k| Version::profile_value(&k.saved.payload)).collect();
-                Version::report(&payload, *place, profiles, at < last)
+                let profiles: Vec<_> = of_place.map(|k| Version::profile_value(&k.saved.payload)).collect();
+                Version::report(&payload, *place, &profiles, at < last)
             })
             .collect();
         self.answer_north(north, frame::result(id, r#"{"status":"Accepted"}"#));

@@ -407,7 +407,7 @@ impl Route {
         };
         match what {
             What::Limit { setpoint, of_site } if status == "Accepted" => {
-                self.confirmed(now, &setpoint, of_site)
+                self.confirmed(now, &setpoint, of_site);
             }
             What::Limit { setpoint, of_site } => {
                 self.refused(&setpoint, of_site, format!("the EVSE answered {status:?}"));
