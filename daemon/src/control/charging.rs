@@ -239,14 +239,14 @@ impl Control {
             }
             if let Some(given) = &self.formula_limits[at] {
                 let rises = watts > given.watts && measured;
-                let waits = rises && now.mono.since(given.at.mono) < RAISE;
-                if (given.watts == watts && given.role == role) || waits {
+                let later = rises && now.mono.since(given.at.mono) < RAISE;
+                if (given.watts == watts && given.role == role) || later {
                     continue;
                 }
             }
-            let with =
+            let by_whom =
                 if because.is_empty() { String::new() } else { format!(" with {}", because.join(", ")) };
-            let reason: String = format!("{}{why}{with}", limit.watts.text()).chars().take(200).collect();
+            let reason: String = format!("{}{why}{by_whom}", limit.watts.text()).chars().take(200).collect();
             let wish = Wish {
                 id: Some(limit.id.clone()),
                 issuer: format!("{FORMULA}{}", limit.id.as_str().trim_start_matches("formula-")),

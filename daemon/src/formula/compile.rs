@@ -217,25 +217,25 @@ impl Tally<'_> {
         right: &IdedExpr,
         depth: u16,
     ) -> Result<Typed, FormulaError> {
-        let unfit = |verb: &str, a: Unit, b: Unit| FormulaError::Unit(format!("{a} {verb} {b}"));
+        let misfit = |verb: &str, a: Unit, b: Unit| FormulaError::Unit(format!("{a} {verb} {b}"));
         let (node, unit) = match what {
             Binary::And | Binary::Or => {
                 ((self.truth(left, depth)?, self.truth(right, depth)?), Some(Unit::Truth))
             }
             Binary::Equal | Binary::NotEqual => {
                 let ((l, a), (r, b)) = (self.node(left, depth + 1)?, self.node(right, depth + 1)?);
-                a.common(b).ok_or_else(|| unfit("is compared with", a, b))?;
+                a.common(b).ok_or_else(|| misfit("is compared with", a, b))?;
                 ((l, r), Some(Unit::Truth))
             }
             _ => {
                 let ((l, a), (r, b)) = (self.number(left, depth)?, self.number(right, depth)?);
                 let unit = match what {
-                    Binary::Multiply => a.times(b).ok_or_else(|| unfit("times", a, b))?,
-                    Binary::Divide => a.over(b).ok_or_else(|| unfit("divided by", a, b))?,
-                    Binary::Add => a.common(b).ok_or_else(|| unfit("plus", a, b))?,
-                    Binary::Subtract => a.common(b).ok_or_else(|| unfit("minus", a, b))?,
-                    Binary::Remainder => a.common(b).ok_or_else(|| unfit("modulo", a, b))?,
-                    _ => a.common(b).map(|_| Unit::Truth).ok_or_else(|| unfit("is compared with", a, b))?,
+                    Binary::Multiply => a.times(b).ok_or_else(|| misfit("times", a, b))?,
+                    Binary::Divide => a.over(b).ok_or_else(|| misfit("divided by", a, b))?,
+                    Binary::Add => a.common(b).ok_or_else(|| misfit("plus", a, b))?,
+                    Binary::Subtract => a.common(b).ok_or_else(|| misfit("minus", a, b))?,
+                    Binary::Remainder => a.common(b).ok_or_else(|| misfit("modulo", a, b))?,
+                    _ => a.common(b).map(|_| Unit::Truth).ok_or_else(|| misfit("is compared with", a, b))?,
                 };
                 ((l, r), Some(unit))
             }

@@ -268,7 +268,9 @@ impl Node {
             }
             Self::Among(of, list) => {
                 of.names(into);
-                list.iter().for_each(|node| node.names(into));
+                for node in list {
+                    node.names(into);
+                }
             }
             Self::Least(list) | Self::Most(list) => list.iter().for_each(|node| node.names(into)),
         }

@@ -29,7 +29,7 @@ pub fn judge(site: &Site, e: usize, rule: usize, now: Now) -> Verdict {
     let local = Local::of(now.wall, &site.config.charging.tariff.zone);
     if let Some(window) = &conditions.window {
         let words = format!("{} to {} on {}", window.from, window.to, window.weekdays);
-        if !window.covers(&local) {
+        if !window.covers(local) {
             return Verdict::No(format!("it is not within {words}"));
         }
         held.push(words);
@@ -38,7 +38,7 @@ pub fn judge(site: &Site, e: usize, rule: usize, now: Now) -> Verdict {
         let (id, wanted) = (&site.config.contacts[contact].id, if closed { "closed" } else { "open" });
         match (&site.contacts[contact].level, closed) {
             (ContactLevel::Closed, true) | (ContactLevel::Open, false) => {
-                held.push(format!("{id} is {wanted}"))
+                held.push(format!("{id} is {wanted}"));
             }
             (ContactLevel::Unreadable(why), _) => unknown.push(format!("{id} cannot be read: {why}")),
             _ => return Verdict::No(format!("{id} is not {wanted}")),

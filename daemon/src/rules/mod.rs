@@ -90,7 +90,7 @@ pub struct Window {
 impl Window {
     /// Whether the local clock is within it.
     #[must_use]
-    pub fn covers(&self, local: &Local) -> bool {
+    pub fn covers(&self, local: Local) -> bool {
         let zone = Zone {
             from: self.from,
             to: self.to,

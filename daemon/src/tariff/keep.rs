@@ -18,7 +18,7 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
 }];
 
 /// Keeps an announcement; without a body it is known as withdrawn.
-fn put(db: &Connection, issuer: &str, id: &str, sequence: u64, body: Option<String>) -> rusqlite::Result<()> {
+fn put(db: &Connection, issuer: &str, id: &str, sequence: u64, body: Option<&str>) -> rusqlite::Result<()> {
     db.execute(
         "INSERT INTO tariff (issuer, id, sequence, body) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (issuer, id) DO UPDATE SET sequence = excluded.sequence, body = excluded.body",
@@ -31,7 +31,7 @@ fn put(db: &Connection, issuer: &str, id: &str, sequence: u64, body: Option<Stri
 pub fn remember(db: &Connection, new: &Announcement) -> rusqlite::Result<()> {
     let body =
         serde_json::to_string(new).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
-    put(db, &new.issuer, &new.id, new.sequence, Some(body))
+    put(db, &new.issuer, &new.id, new.sequence, Some(&body))
 }
 
 /// Keeps that it is withdrawn.

@@ -181,7 +181,7 @@ impl Announcement {
         self.evses.is_empty() || self.evses.contains(evse)
     }
 
-    fn offer(&self, at: Wall, local: &Local) -> Offer {
+    fn offer(&self, at: Wall, local: Local) -> Offer {
         if at < self.valid_from || at >= self.valid_until {
             return Offer::default();
         }
@@ -189,7 +189,7 @@ impl Announcement {
         if let Some(slot) = next.checked_sub(1).map(|i| &self.slots[i]).filter(|slot| at < slot.until) {
             return Offer { price: slot.price, level: slot.level };
         }
-        zone::pick(&self.zones, local).map_or(self.otherwise, |zone| zone.offer())
+        zone::pick(&self.zones, local).map_or(self.otherwise, Zone::offer)
     }
 
     /// Whether it may give a price; whether a level.
@@ -305,15 +305,16 @@ impl Tariffs<'_> {
             }
         };
         for known in self.book.by_priority().filter(|known| known.is_for(evse)) {
-            take(known.offer(at, &local), &|| {
+            take(known.offer(at, local), &|| {
                 format!("tariff \"{}\" of {}, version {}", known.id, known.issuer, known.sequence)
             });
         }
-        if let Some(zone) = zone::pick(&self.schedule.zones, &local) {
+        if let Some(zone) = zone::pick(&self.schedule.zones, local) {
             take(zone.offer(), &|| format!("schedule, {} to {}", zone.from, zone.to));
         }
         if let (Some(by), Some(value)) = (&self.schedule.variable, self.variable)
-            && let Some((_, offer)) = by.values.iter().find(|(is, _)| *is as f64 == value)
+            && let Some((_, offer)) =
+                by.values.iter().find(|(is, _)| (*is as f64 - value).abs() < f64::EPSILON)
         {
             take(*offer, &|| format!("variable at {value}"));
         }
@@ -370,7 +371,8 @@ impl Tariffs<'_> {
         let last = Local::of(until, calendar).date;
         while date <= last {
             for minute in &minutes {
-                let (hour, minute) = ((minute / 60) as i8, (minute % 60) as i8);
+                let (hour, minute) =
+                    (i8::try_from(minute / 60).unwrap_or(0), i8::try_from(minute % 60).unwrap_or(0));
                 let civil = date.at(hour, minute, 0, 0);
                 // An hour that is shown twice has two such instants.
                 let shown = calendar.to_ambiguous_timestamp(civil);

@@ -66,7 +66,8 @@ pub fn data_transfer(issuer: &str, data: &str) -> Result<Announcement, DecodeErr
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Tariff {
-    tariff_id: String,
+    #[serde(rename = "tariffId")]
+    id: String,
     currency: String,
     valid_from: Option<Wall>,
     energy: Option<Energy>,
@@ -161,7 +162,7 @@ pub fn set_tariff(
     }
     let valid_from = tariff.valid_from.unwrap_or(now);
     Ok(Announcement {
-        id: tariff.tariff_id,
+        id: tariff.id,
         issuer: issuer.to_owned(),
         sequence: u64::try_from(now.0).unwrap_or(0),
         valid_from,

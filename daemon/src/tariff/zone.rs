@@ -208,7 +208,7 @@ impl Zone {
 
     /// Whether the local clock is within it.
     #[must_use]
-    pub fn covers(&self, local: &Local) -> bool {
+    pub fn covers(&self, local: Local) -> bool {
         let (from, to) = (self.from.0, self.to.0);
         if from < to {
             return self.on(local.date) && (from..to).contains(&local.minute);
@@ -261,6 +261,6 @@ pub fn overlap(a: &Zone, b: &Zone) -> bool {
 }
 
 /// The zone that holds, the highest priority first.
-pub(super) fn pick<'a>(zones: &'a [Zone], local: &Local) -> Option<&'a Zone> {
+pub(super) fn pick<'a>(zones: &'a [Zone], local: Local) -> Option<&'a Zone> {
     zones.iter().filter(|zone| zone.covers(local)).max_by_key(|zone| zone.priority)
 }

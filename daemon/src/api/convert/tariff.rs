@@ -45,7 +45,7 @@ fn small(numbers: &[u32]) -> Vec<u8> {
     numbers.iter().map(|n| u8::try_from(*n).unwrap_or(0)).collect()
 }
 
-fn zone(field: &str, given: v1::TariffZone) -> Result<Zone, Status> {
+fn zone(field: &str, given: &v1::TariffZone) -> Result<Zone, Status> {
     let at = |name: &str| format!("{field}.{name}");
     let weekdays = small(&given.weekdays).into_iter().try_fold(0_u8, |mask, day| match day {
         1..=7 => Some(mask | 1 << (day - 1)),
@@ -94,7 +94,7 @@ pub(in crate::api) fn announcement(
             level,
         });
     }
-    let zones = given.zones.into_iter().enumerate().map(|(i, z)| zone(&format!("zones[{i}]"), z));
+    let zones = given.zones.into_iter().enumerate().map(|(i, z)| zone(&format!("zones[{i}]"), &z));
     Ok(Announcement {
         id: given.id,
         issuer,

@@ -285,6 +285,7 @@ impl Check<'_> {
         Formula::compile(text, names, wanted).or_else(|error| self.fail(field, error))
     }
 
+    #[expect(clippy::too_many_lines, reason = "one field after the other")]
     fn rule(&self, i: usize, raw: raw_charging::Rule, names: &Names<'_>, users: &[User]) -> Checked<Rule> {
         let at = |name: &str| format!("rule[{i}].{name}");
         let subject = match (&raw.evse, &raw.user) {
