@@ -62,6 +62,8 @@ class Build:
             'INHERIT_DISTRO:remove = "uninative"', 'ACCEPT_FSL_EULA = "1"', 'BB_SERVER_TIMEOUT = "0"',
             f'RAUC_KEY_FILE ?= "{folder}/key.pem"', f'RAUC_CERT_FILE ?= "{folder}/cert.pem"', f'RAUC_KEYRING_FILE ?= "{folder}/cert.pem"',
         ]  # fmt: skip
+        # It follows its branch, which asks the network while it is parsed.
+        lines.append('BBMASK += "/linux-yocto-dev"')
         if not whole:
             lines.append(f'BBMASK += "/meta-openembedded/meta-(?:oe|python|networking)/(?!.*(?:{NEEDED}))"')
         (folder / "conf/local.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
