@@ -31,13 +31,35 @@ pub(crate) enum Limit {
     },
     /// Each change of a limit's life as it happens, after the present limits.
     Watch,
+    /// What the controllable devices are owed while they are limited, and what it is made of.
+    Pmin,
+    /// Who must be heard from, and where each stands.
+    Sources,
+    /// A sign of life by the caller; with `--every` until it is stopped.
+    Heartbeat {
+        /// Again after this time: 30s.
+        #[arg(long, value_name = "DURATION", value_parser = quantity::duration)]
+        every: Option<SignedDuration>,
+    },
+    /// Chooses what shall hold while the caller is gone.
+    Failsafe {
+        /// What the controllable devices may draw together: "4200 W", "10 kW".
+        #[arg(value_parser = quantity::watts, allow_hyphen_values = true)]
+        watts: i64,
+        /// At least so long: 2h to 24h.
+        #[arg(long = "for", value_name = "DURATION", value_parser = quantity::duration, default_value = "2h")]
+        lasting: SignedDuration,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Set {
     /// What the controllable devices may draw together: 10000, "4200 W", "10 kW". 0 is a limit.
-    #[arg(value_parser = quantity::watts, allow_hyphen_values = true)]
-    watts: i64,
+    #[arg(value_parser = quantity::watts, allow_hyphen_values = true, required_unless_present = "percent")]
+    watts: Option<i64>,
+    /// Instead of a power: a part of the node's contract power, 0 to 100.
+    #[arg(long, conflicts_with = "watts", value_parser = clap::value_parser!(u32).range(..=100))]
+    percent: Option<u32>,
     /// Names the limit, to replace or clear it later; the daemon chooses a name without.
     #[arg(long)]
     id: Option<String>,
@@ -80,6 +102,28 @@ impl Limit {
                 session.show("ListLimitsResponse", &answer, |style| list(style, &answer.limits)).await
             }
             Self::Watch => watch(session).await,
+            Self::Pmin => {
+                let mut client = GridServiceClient::new(session.channel().await?);
+                let answer = session.call(client.get_minimum_power(v1::GetMinimumPowerRequest {})).await?;
+                session.show("GetMinimumPowerResponse", &answer, |style| minimum(style, &answer)).await
+            }
+            Self::Sources => {
+                let mut client = GridServiceClient::new(session.channel().await?);
+                let answer = session.call(client.list_sources(v1::ListSourcesRequest {})).await?;
+                session.show("ListSourcesResponse", &answer, |style| sources(style, &answer.sources)).await
+            }
+            Self::Heartbeat { every } => heartbeat(session, every).await,
+            Self::Failsafe { watts, lasting } => {
+                let mut client = GridServiceClient::new(session.channel().await?);
+                let duration_seconds = u32::try_from(lasting.as_secs()).unwrap_or_default();
+                let request = v1::SetFailsafeRequest { watts, duration_seconds };
+                let answer = session.call(client.set_failsafe(request)).await?;
+                let sentence = |_: &Style| match answer.change() {
+                    Change::None => "It was chosen already; nothing changed.".to_owned(),
+                    _ => format!("While you are gone, {} holds.", words::watts(watts)),
+                };
+                session.show("SetFailsafeResponse", &answer, sentence).await
+            }
         }
     }
 }
@@ -102,7 +146,9 @@ impl Set {
         Ok(v1::SetLimitRequest {
             id: self.id.unwrap_or_default(),
             node: self.node.unwrap_or_default(),
-            watts: self.watts,
+            watts: self.watts.unwrap_or_default(),
+            percent: self.percent,
+            steps: Vec::new(),
             valid_from: from.map(timestamp),
             valid_until: until.map(timestamp),
             reason: self.reason.unwrap_or_default(),
@@ -132,6 +178,76 @@ async fn watch(session: &mut Session) -> Result<(), Failure> {
         session.output.line(&text).await?;
     }
     Ok(())
+}
+
+async fn heartbeat(session: &mut Session, every: Option<SignedDuration>) -> Result<(), Failure> {
+    let mut client = GridServiceClient::new(session.channel().await?);
+    loop {
+        let answer = session.call(client.heartbeat(v1::HeartbeatRequest {})).await?;
+        let listed = answer.source.clone().into_iter().collect::<Vec<_>>();
+        session.show("HeartbeatResponse", &answer, |style| sources(style, &listed)).await?;
+        let Some(every) = every else { return Ok(()) };
+        let pause = std::time::Duration::try_from(every)
+            .map_err(|_| Failure::Usage("--every: a negative time is no pause".to_owned()))?;
+        tokio::time::sleep(pause.max(std::time::Duration::from_millis(100))).await;
+    }
+}
+
+/// Pmin and what it is made of.
+fn minimum(style: &Style, answer: &v1::GetMinimumPowerResponse) -> String {
+    let further = answer.devices.saturating_sub(1);
+    let mut text = format!(
+        "Pmin is {}: {} and {further} times {} % of 4.20 kW.\n",
+        words::watts(answer.watts),
+        words::watts(answer.base_watts),
+        answer.simultaneity_percent,
+    );
+    if answer.devices == 0 {
+        "Pmin is 0 W: there is no controllable device in the sense of EnWG §14a.\n".clone_into(&mut text);
+    }
+    let row = |device: &v1::CountedDevice| {
+        let counts =
+            if device.outside.is_empty() { "yes".to_owned() } else { format!("no: {}", device.outside) };
+        vec![words::text(&device.name), device.kind.clone(), words::watts(device.watts), counts]
+    };
+    let rows: Vec<_> = answer.counted.iter().map(row).collect();
+    if !rows.is_empty() {
+        text.push('\n');
+        text.push_str(&table(style, &["DEVICE", "KIND", "POWER", "COUNTS"], rows));
+    }
+    text
+}
+
+/// The state in words.
+const fn state(state: v1::SourceState) -> &'static str {
+    match state {
+        v1::SourceState::Unspecified => "unknown",
+        v1::SourceState::Init => "not heard yet: failsafe",
+        v1::SourceState::UnlimitedControlled => "heard, no limit",
+        v1::SourceState::Limited => "limited",
+        v1::SourceState::Failsafe => "silent: failsafe",
+        v1::SourceState::UnlimitedAutonomous => "gone, the site is on its own",
+    }
+}
+
+/// Who must be heard from, one per line.
+pub(crate) fn sources(style: &Style, sources: &[v1::GridSource]) -> String {
+    if sources.is_empty() {
+        return "No heartbeat is expected of anybody.\n".to_owned();
+    }
+    let row = |source: &v1::GridSource| {
+        vec![
+            words::text(&source.issuer),
+            words::text(&source.node),
+            state(source.state()).to_owned(),
+            style.time(source.since.as_ref()),
+            style.time(source.heard_at.as_ref()),
+            format!("{} s", source.timeout_seconds),
+            words::watts(source.failsafe_watts),
+        ]
+    };
+    let headings = ["SOURCE", "NODE", "STATE", "SINCE", "HEARD", "WITHIN", "FAILSAFE"];
+    table(style, &headings, sources.iter().map(row).collect())
 }
 
 /// The stage in a word.
@@ -262,6 +378,8 @@ pub(crate) mod tests {
                 effective_at: Style::ago(295),
                 ended_at: None,
                 measured_watts: Some(9_812),
+                owed_watts: 7_560,
+                ..Default::default()
             },
             v1::Limit {
                 id: "w4".into(),
@@ -281,6 +399,46 @@ pub(crate) mod tests {
     #[test]
     fn the_list_shows_each_limit_on_one_line() {
         insta::assert_snapshot!(list(&Style::fixed(), &samples()));
+    }
+
+    #[test]
+    fn pmin_and_sources_are_explained() {
+        let device = |name: &str, kind: &str, watts, outside: &str| v1::CountedDevice {
+            name: name.into(),
+            kind: kind.into(),
+            watts,
+            outside: outside.into(),
+        };
+        let answer = v1::GetMinimumPowerResponse {
+            watts: 7_560,
+            devices: 2,
+            simultaneity_percent: 80,
+            base_watts: 4_200,
+            counted: vec![
+                device("left", "charge point", 22_080, ""),
+                device("street", "charge point", 22_080, "is open to the public"),
+                device("pump", "heat pumps", 9_000, ""),
+            ],
+        };
+        let source = v1::GridSource {
+            issuer: "cert:dso".into(),
+            node: "grid".into(),
+            state: v1::SourceState::Failsafe.into(),
+            since: Style::ago(60),
+            heard_at: Style::ago(180),
+            timeout_seconds: 120,
+            failsafe_watts: 4_200,
+            failsafe_seconds: 7_200,
+        };
+        let style = Style::fixed();
+        let nothing = v1::GetMinimumPowerResponse::default();
+        let texts = [
+            minimum(&style, &answer),
+            minimum(&style, &nothing),
+            sources(&style, &[source]),
+            sources(&style, &[]),
+        ];
+        insta::assert_snapshot!(texts.join("\n"));
     }
 
     #[test]
@@ -337,6 +495,9 @@ pub(crate) mod tests {
             (&["1", "--until", "later"], "18:00"),
             (&["1", "--until", "18:00", "--for", "1h"], "cannot be used with"),
             (&["1", "--for", "100000000h"], "longer than the calendar"),
+            (&[], "required"),
+            (&["1", "--percent", "30"], "cannot be used with"),
+            (&["--percent", "130"], "130"),
         ] {
             let error = set(args).unwrap_err();
             assert!(error.contains(says), "{args:?}: {error}");

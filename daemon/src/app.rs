@@ -123,6 +123,7 @@ impl App {
     ) -> anyhow::Result<()> {
         let (config, clock) = (self.config, self.clock);
         let limits = store.read(grid::kept).await.context("cannot read the limits in force")?;
+        let failsafes = store.read(grid::failsafes).await.context("cannot read the failsafe values")?;
         let socket = api::bind(&config.api.socket)?;
         let lan = match (self.lan, &config.api.lan) {
             (Some(lan), Some(at)) => Some((
@@ -145,6 +146,7 @@ impl App {
         let (control, site, events) = Control::new(control::Parts {
             config: Arc::clone(&config),
             limits,
+            failsafes,
             store: store.clone(),
             journal: evidence.clone(),
             clock,
