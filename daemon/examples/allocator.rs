@@ -4,6 +4,8 @@
 //! as JSON, one per line, plays each against the real core (site, policy, plan) with cars that take what they are
 //! offered, and prints what was delivered and how often a cap was exceeded.
 
+#![allow(clippy::cast_possible_truncation, reason = "a day's energies and times are small")]
+
 use std::{
     fmt::Write as _,
     io::{self, BufRead as _, Write as _},

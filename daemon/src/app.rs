@@ -21,13 +21,14 @@ use crate::{
     config::{Config, ConfigError, Source},
     contact,
     control::{self, Control},
-    device::{Catalog, Definition},
+    device::{Catalog, Definition, output},
     grid, identity,
     journal::{self, Entry, Journal},
     meter, ocpp, relay,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
+    units::Watts,
     update,
 };
 
@@ -143,6 +144,8 @@ impl App {
             config.evses.iter().map(|_| watch::channel(None)).unzip();
         let (relays, relays_out): (Vec<_>, Vec<_>) =
             config.relays.iter().map(|_| watch::channel(false)).unzip();
+        let (devices, devices_out): (Vec<_>, Vec<_>) =
+            config.devices.iter().map(|_| watch::channel(Watts::ZERO)).unzip();
         let (control, site, events) = Control::new(control::Parts {
             config: Arc::clone(&config),
             limits,
@@ -151,6 +154,7 @@ impl App {
             journal: evidence.clone(),
             clock,
             setpoints,
+            devices,
             relays,
             alive: watchdog(),
         });
@@ -181,6 +185,7 @@ impl App {
                 ("relay", Ok(()))
             });
         }
+        devices_follow(tasks, &config, devices_out, &events, stop);
         let stations = config
             .evses
             .iter()
@@ -232,6 +237,24 @@ fn keep_up(tasks: &mut Tasks, uplink: &Uplink, evidence: &Journal, clock: Clock,
         running.await;
         ("uplink", Ok(()))
     });
+}
+
+/// Devices that are told a power.
+fn devices_follow(
+    tasks: &mut Tasks,
+    config: &Config,
+    wanted: Vec<watch::Receiver<Watts>>,
+    events: &control::Events,
+    stop: &CancellationToken,
+) {
+    for (device, wanted) in config.devices.iter().zip(wanted) {
+        let Some(register) = device.setpoint.clone() else { continue };
+        let task = output::run(device.id.clone(), register, wanted, events.clone(), stop.clone());
+        tasks.spawn(async move {
+            task.await;
+            ("device", Ok(()))
+        });
+    }
 }
 
 /// The device's own software, where the configuration has it updated from here.

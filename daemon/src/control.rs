@@ -63,6 +63,8 @@ pub struct Parts {
     pub clock: Clock,
     /// One per EVSE.
     pub setpoints: Vec<watch::Sender<Option<Setpoint>>>,
+    /// One per device: what it may draw.
+    pub devices: Vec<watch::Sender<Watts>>,
     /// One per relay: energised or not.
     pub relays: Vec<watch::Sender<bool>>,
     /// Called after each tick's plan: the watchdog lives on fresh plans only.
@@ -246,6 +248,9 @@ impl Control {
             }
             facts.leash.sent(setpoint.clone(), now.mono, config.evses[e].max);
             self.parts.setpoints[e].send_replace(Some(setpoint));
+        }
+        for (grant, wanted) in self.plan.devices.iter().zip(&self.parts.devices) {
+            wanted.send_if_modified(|power| std::mem::replace(power, grant.power) != grant.power);
         }
         let limited = (0..config.nodes.len()).any(|n| self.site.smallest_limit(n, now).is_some());
         for (relay, wanted) in config.relays.iter().zip(&self.parts.relays) {

@@ -214,6 +214,7 @@ id = "store"
 kind = "storage"
 power = "10 kW"
 min = "500 W"
+setpoint = { address = "10.0.0.8:502", register = 40 }
 
 [[relay]]
 id = "k1"
@@ -276,12 +277,14 @@ fn each_mistake_in_the_tree_names_its_place_and_its_mend() {
             "power = \"40 kW\"",
             ": device[0].power: 40.00 kW is 57.971 A on L1, more than the fuse",
         ),
+        ("power = \"9 kW\"", "power = \"9 kW\"\nstep = \"1 kW\"", ": device[0].step: needs setpoint"),
         (
-            "power = \"9 kW\"",
-            "power = \"9 kW\"\nstep = \"1 kW\"",
-            ": device[0].min: \"pump\" hangs on a relay",
+            "register = 40",
+            "register = 40, count = \"30 W\"",
+            ": device[1].setpoint.count: 30 W does not divide",
         ),
-        ("device = \"pump\"", "evse = \"left\"", ": device[0].id: nothing switches \"pump\"; add [[relay]]"),
+        ("10.0.0.8:502", "10.0.0.8", ": device[1].setpoint.address: \"10.0.0.8\" is not host:port"),
+        ("device = \"pump\"", "evse = \"left\"", ": device[0].id: nothing drives \"pump\"; add [[relay]]"),
         (
             "device = \"pump\"",
             "device = \"pomp\"",

@@ -49,7 +49,7 @@ impl Check<'_> {
         let at_home = |path: std::path::PathBuf| self.source.directory().join(path);
         let meters = self.meters(doc.meter)?;
         let written: Vec<_> = doc.node.iter().map(|n| n.id.clone()).collect();
-        let nodes = self.nodes(doc.node, &meters)?;
+        let nodes = self.nodes(&doc.node, &meters)?;
         let evses = self.evses(doc.evse, &nodes)?;
         let contacts = self.contacts(doc.contact, &nodes)?;
         let devices = self.devices(doc.device, &nodes, &meters)?;

@@ -14,7 +14,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 pub use self::{
     check::{load, parse},
     error::{ConfigError, Source},
-    tree::{Device, DeviceKind, Grid, GridSource, Node},
+    tree::{Device, DeviceKind, Grid, GridSource, Node, SetpointRegister},
 };
 use crate::{
     ids::{ContactId, EvseId, Identity, MeterId, RelayId},

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 
 mod tree;
 
-pub(super) use self::tree::{Afterwards, At, Device, Grid, Kind, Node};
+pub(super) use self::tree::{Afterwards, At, Device, Grid, Kind, Node, SetpointRegister};
 use super::Role;
 use crate::{
     ids::{ContactId, DeviceId, EvseId, Identity, MeterId, NodeId, RelayId},

@@ -66,6 +66,8 @@ pub struct Device {
     pub min: Watts,
     /// Step of what it is told.
     pub step: Watts,
+    /// Where it is told its power; a relay switches it without.
+    pub setpoint: Option<SetpointRegister>,
     /// Index of a meter of its own.
     pub meter: Option<usize>,
     /// Least time that it runs before it is switched off for another.
@@ -76,6 +78,19 @@ pub struct Device {
     pub class: u8,
     /// Its share among those of its class.
     pub weight: u8,
+}
+
+/// A holding register that takes a power.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetpointRegister {
+    /// Host and port of the Modbus TCP server.
+    pub address: String,
+    /// Modbus unit identifier.
+    pub unit: u8,
+    /// Number, counted from 0.
+    pub register: u16,
+    /// Watts that one count is.
+    pub watts_per_step: i64,
 }
 
 /// How limits from outside are kept.

@@ -14,7 +14,7 @@ use crate::{
     grid::{self, Change, Limit, Record, Stage, Wish, guard::Heard},
     ids::LimitId,
     journal::Entry,
-    site::{Note, event::Level},
+    site::Note,
     store::StoreError,
     time::Now,
 };
@@ -160,11 +160,8 @@ impl Control {
     pub(super) fn contacts(&mut self, now: Now) {
         for c in 0..self.parts.config.contacts.len() {
             let config = self.parts.config.contacts[c].clone();
-            let (limited, why) = match &self.site.contacts[c].level {
-                Level::Closed => (config.limited_when_closed, "the contact is closed".to_owned()),
-                Level::Open => (!config.limited_when_closed, "the contact is open".to_owned()),
-                Level::Unreadable(why) => (true, format!("the contact cannot be read: {why}")),
-            };
+            let asks = self.site.contact_asks(c);
+            let limited = asks.is_some();
             if limited == self.contact_limits[c] {
                 continue;
             }
@@ -175,7 +172,7 @@ impl Control {
                 let wish = Wish {
                     id: Some(id),
                     node: Some(self.parts.config.nodes[config.node].id.clone()),
-                    reason: why,
+                    reason: asks.unwrap_or_default(),
                     ..Wish::new(&issuer, Role::Grid, config.watts)
                 };
                 if let Err(error) = self.set_limit(wish, now) {

@@ -150,10 +150,18 @@ pub fn failsafes(db: &Connection) -> rusqlite::Result<Vec<Failsafe>> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    fn tables(db: &Connection) {
+        for migration in MIGRATIONS {
+            db.execute_batch(migration.sql).unwrap();
+        }
+    }
+
     #[test]
     fn a_failsafe_value_outlives_a_restart() {
         let db = Connection::open_in_memory().unwrap();
-        MIGRATIONS.iter().for_each(|m| db.execute_batch(m.sql).unwrap());
+        tables(&db);
         let chosen = |watts| Failsafe {
             issuer: "cert:dso".into(),
             watts: Watts(watts),
@@ -164,12 +172,10 @@ mod tests {
         assert_eq!(failsafes(&db).unwrap(), [chosen(6_000)]);
     }
 
-    use super::*;
-
     #[test]
     fn a_limit_comes_back_as_it_was() {
         let db = Connection::open_in_memory().unwrap();
-        MIGRATIONS.iter().for_each(|m| db.execute_batch(m.sql).unwrap());
+        tables(&db);
         let record = Record {
             limit: Limit {
                 id: LimitId::new("a"),

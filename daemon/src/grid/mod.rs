@@ -68,6 +68,7 @@ mod in_watts {
 
     use crate::units::Watts;
 
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub(super) fn serialize<S: Serializer>(watts: &Watts, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_i64(watts.0)
     }

@@ -129,7 +129,7 @@ pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
             let i = evses + d;
             let own = &budget.devices[d].reason;
             if let Some(problem) = stuck[d] {
-                let reason = format!("its relay {problem}: counts with all it can draw");
+                let reason = format!("does not obey, counts with all it can draw: {problem}");
                 return DeviceGrant { power: Watts::ZERO, reason, room_since: None };
             }
             let step = raise(site, d, targets[i].value, constraints.free(&rooms, i), &demands[i], now.mono);

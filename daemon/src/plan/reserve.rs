@@ -38,15 +38,22 @@ pub(super) fn uncontrolled(site: &Site, e: usize, now: Mono) -> Option<Milliamps
 #[must_use]
 pub fn device(site: &Site, d: usize, now: Mono) -> Watts {
     let (facts, config) = (&site.devices[d], &site.config.devices[d]);
+    if stuck(site, d).is_some() {
+        return config.power;
+    }
+    let told = match facts.told {
+        Some(Ok(told)) => told,
+        _ => Watts::ZERO,
+    };
     if let Some(relay) = relay_of(site, d) {
         let relay = &site.relays[relay];
-        if relay.energised || !relay.problem.is_empty() {
+        if relay.energised {
             return config.power;
         }
     }
     match facts.changed {
-        Some(at) if now < at + site.config.control.settle => facts.granted.max(facts.before),
-        _ => facts.granted,
+        Some(at) if now < at + site.config.control.settle => facts.granted.max(facts.before).max(told),
+        _ => facts.granted.max(told),
     }
 }
 
@@ -57,6 +64,13 @@ pub(super) fn relay_of(site: &Site, d: usize) -> Option<usize> {
 
 /// Why a device does not obey, if so.
 pub(super) fn stuck(site: &Site, d: usize) -> Option<&str> {
+    if site.config.devices[d].setpoint.is_some() {
+        return match &site.devices[d].told {
+            Some(Ok(_)) => None,
+            Some(Err(problem)) => Some(problem.as_str()),
+            None => Some("has not answered yet"),
+        };
+    }
     let relay = &site.relays[relay_of(site, d)?];
     (!relay.problem.is_empty()).then_some(relay.problem.as_str())
 }

@@ -197,7 +197,7 @@ impl EvseFacts {
 }
 
 /// One controllable device that is no EVSE.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeviceFacts {
     /// What the plan grants it.
     pub granted: Watts,
@@ -211,6 +211,8 @@ pub struct DeviceFacts {
     pub on_until: Option<Mono>,
     /// Since when there has been room for more.
     pub room_since: Option<Mono>,
+    /// What it was told and read back, or why it does not follow; `None` before the first answer.
+    pub told: Option<Result<Watts, String>>,
 }
 
 impl DeviceFacts {

@@ -9,10 +9,13 @@ pub mod facts;
 pub mod follow;
 pub mod jump;
 pub mod leash;
+mod limits;
 pub mod load;
+mod metering;
 mod note;
 mod picture;
 pub mod plausible;
+mod power;
 pub mod returning;
 pub mod view;
 
@@ -22,20 +25,19 @@ use serde_json::json;
 
 pub use self::{event::Event, note::Note, view::View};
 use self::{
-    event::{ConnectorStatus, EvseEvent, Level, Reading},
+    event::{ConnectorStatus, EvseEvent, Level},
     facts::{DeviceFacts, EvseFacts, MeterFacts},
-    load::Overload,
     returning::Return,
     view::Quality,
 };
 use crate::{
     config::Config,
-    grid::{Book, Change, Guard, Place, Record, Refusal, Wish, guard::State, pmin},
-    ids::{LimitId, NodeId},
+    grid::{Book, Guard, Place, pmin},
+    ids::NodeId,
     plan::Plan,
     policy,
-    time::{Certain, Mono, Now, Wall},
-    units::{Milliamps, Millivolts, PerPhase, Phase, Watts},
+    time::{Mono, Now, Wall},
+    units::{Milliamps, PerPhase},
 };
 
 /// A digital input as last reported.
@@ -107,7 +109,7 @@ impl Site {
             returns: vec![Return::default(); config.nodes.len()],
             members: members(&config),
             guards: config.grid.sources.iter().map(|source| Guard::new(source, now.mono)).collect(),
-            places: places(&config),
+            places: limits::places(&config),
             minimum: Arc::new(pmin::minimum(pmin::count(&config, 0))),
             clock: jump::Watch::default(),
             wishes: vec![policy::Wish::default(); config.evses.len()],
@@ -155,6 +157,14 @@ impl Site {
                 {
                     notes.push(Note::new("contact.changed", &id, json!({ "state": words(&level) })));
                     self.contacts[at] = ContactFacts { level, since: now.wall };
+                }
+            }
+            Event::Device(id, outcome) => {
+                if let Some(at) = config.devices.iter().position(|d| d.id == id) {
+                    if let Err(problem) = &outcome {
+                        notes.push(Note::new("device.failed", &id, json!({ "problem": problem })));
+                    }
+                    self.devices[at].told = Some(outcome);
                 }
             }
             Event::Relay(id, outcome) => {
@@ -258,60 +268,6 @@ impl Site {
         }
     }
 
-    fn take_reading(&mut self, at: usize, reading: Reading, now: Now) {
-        let node = (0..self.config.nodes.len()).find(|n| self.config.nodes[*n].meter == Some(at));
-        let fuse = node.map(|n| self.config.nodes[n].fuse);
-        let cars = node.and_then(|n| self.exact_draw(n, now.mono));
-        let meter = &mut self.meters[at];
-        match meter.judge.judge(&reading, cars, fuse, now) {
-            Ok(()) => {
-                meter.reading = Some(reading);
-                meter.problem.clear();
-                self.split_load(at, now.mono);
-            }
-            Err(problem) => meter.problem = problem,
-        }
-    }
-
-    /// What all EVSEs behind a node draw together, if each has just told it.
-    fn exact_draw(&self, node: usize, now: Mono) -> Option<PerPhase<Milliamps>> {
-        let mut sum = PerPhase::<Milliamps>::default();
-        for e in self.behind(node) {
-            let (facts, config) = (&self.evses[e], &self.config.evses[e]);
-            let interval = facts.interval(config, &self.config.control, now);
-            if interval.low != interval.high {
-                return None;
-            }
-            for (phase, draws) in interval.low.iter() {
-                sum[phase] += *draws;
-            }
-        }
-        Some(sum)
-    }
-
-    fn split_load(&mut self, meter: usize, now: Mono) {
-        let Some(reading) = self.meters[meter].reading else { return };
-        for node in 0..self.config.nodes.len() {
-            if self.config.nodes[node].meter != Some(meter) {
-                continue;
-            }
-            let over = &mut self.over_since[node];
-            let overload = PerPhase::from_fn(|p| {
-                if reading.currents[p] <= self.config.nodes[node].fuse[p] {
-                    over[p] = None;
-                    return Overload::None;
-                }
-                let since = *over[p].get_or_insert(now);
-                if now.since(since) < self.config.control.settle { Overload::New } else { Overload::Lasting }
-            });
-            let evses = self
-                .behind(node)
-                .map(|e| self.evses[e].interval(&self.config.evses[e], &self.config.control, now));
-            let behind = evses.chain(self.devices_behind(node).map(|d| self.device_interval(d, now)));
-            self.loads[node] = Some(load::split(self.loads[node], reading.currents, overload, behind));
-        }
-    }
-
     /// Looks at what only time changes: meters that grow stale or come back.
     pub fn tick(&mut self, now: Now) -> Vec<Note> {
         let mut notes = Vec::new();
@@ -388,160 +344,11 @@ impl Site {
         self.members[node].1.iter().copied()
     }
 
-    /// The time as far as it is certain.
-    #[must_use]
-    pub fn certain(&self, now: Now) -> Certain {
-        self.clock.certain(now)
-    }
-
-    /// Puts a limit in force. Returns the record, what changed, and the superseded record if any.
-    pub fn set_limit(
-        &mut self,
-        wish: Wish,
-        now: Now,
-        fresh_id: impl FnOnce() -> LimitId,
-    ) -> Result<(Record, Change, Option<Record>), Refusal> {
-        let places = Arc::clone(&self.places);
-        self.limits.set(wish, &places, now.wall, fresh_id)
-    }
-
-    /// The smallest limit from outside at a node, and its reason in words: a command, or the failsafe value of a source
-    /// that is gone.
-    #[must_use]
-    pub fn smallest_limit(&self, node: usize, now: Now) -> Option<(Watts, String)> {
-        let time = self.certain(now);
-        let here = self.limits.in_force(time).filter(|r| r.limit.node == self.config.nodes[node].id);
-        let command = here.min_by_key(|r| r.limit.watts_at(time)).map(|record| {
-            let (limit, watts) = (&record.limit, record.limit.watts_at(time));
-            (watts, format!("grid limit {} of {watts} by {}", limit.id, limit.issuer))
-        });
-        let sources = self.guards.iter().zip(&self.config.grid.sources).filter(|(_, s)| s.node == node);
-        let failsafe = sources.filter_map(|(guard, source)| Some((guard.cap()?, guard, source)));
-        let failsafe = failsafe.min_by_key(|(watts, ..)| *watts).map(|(watts, guard, source)| {
-            let why = if guard.state() == State::Init { "is not heard yet" } else { "is silent" };
-            (watts, format!("{} {why}: failsafe value of {watts}", source.issuer))
-        });
-        command.into_iter().chain(failsafe).min_by_key(|(watts, _)| *watts)
-    }
-
-    fn look_at_source(&mut self, g: usize, now: Now, notes: &mut Vec<Note>) {
-        let source = &self.config.grid.sources[g];
-        let time = self.certain(now);
-        let limits = self.limits.in_force(time).any(|r| r.limit.issuer == source.issuer);
-        let guard = &mut self.guards[g];
-        let before = guard.state();
-        if guard.tick(limits, now.mono) {
-            let (failsafe, _) = guard.failsafe();
-            let body =
-                json!({ "from": before.name(), "state": guard.state().name(), "failsafe_watts": failsafe.0 });
-            notes.push(Note::new("source.state", &source.issuer, body));
-        }
-    }
-
-    /// What all controllable devices behind a node can draw together.
-    #[must_use]
-    pub fn rated(&self, node: usize) -> Watts {
-        let evses = self.behind(node).map(|e| self.config.evses[e].rated());
-        evses.chain(self.devices_behind(node).map(|d| self.config.devices[d].power)).sum()
-    }
-
-    /// What the rest of the site draws behind a node; negative while it feeds in. `None` without a meter there.
-    #[must_use]
-    pub fn other_power(&self, node: usize, now: Mono) -> Option<Watts> {
-        let load = self.loads[node]?;
-        let voltages = self.voltages(now);
-        Some(load.other.iter().map(|(p, current)| voltages[p].power_ceil(*current)).sum())
-    }
-
-    /// What is generated behind a node and not used by others there, as far as a fresh measurement shows it.
-    #[must_use]
-    pub fn own_generation(&self, node: usize, now: Mono) -> Watts {
-        let fresh = self.config.nodes[node]
-            .meter
-            .is_some_and(|m| self.meters[m].quality(&self.config.control, now) == Quality::Good);
-        if !self.config.grid.generation || !fresh {
-            return Watts::ZERO;
-        }
-        let Some(load) = self.loads[node] else { return Watts::ZERO };
-        let voltages = self.lowest_voltages(now);
-        let other: Watts = load
-            .other
-            .iter()
-            .map(|(p, current)| {
-                let volts = if *current < Milliamps::ZERO { voltages[p] } else { self.voltages(now)[p] };
-                Watts(current.0.saturating_mul(volts.0).div_euclid(1_000_000) + 1)
-            })
-            .sum();
-        (Watts::ZERO - other).max(Watts::ZERO)
-    }
-
-    /// What a device may be drawing on each phase: by its own meter, else anything up to what it is granted.
-    fn device_interval(&self, d: usize, now: Mono) -> load::Interval {
-        let (config, control) = (&self.config.devices[d], &self.config.control);
-        let measured = config.meter.map(|m| &self.meters[m]);
-        if let Some(reading) =
-            measured.filter(|m| m.quality(control, now) == Quality::Good).and_then(|m| m.reading)
-        {
-            let drawn = PerPhase::from_fn(|p| reading.currents[p].max(Milliamps::ZERO));
-            return load::Interval { low: drawn, high: drawn };
-        }
-        let most = crate::plan::reserve::device(self, d, now);
-        let volts = self.lowest_voltages(now);
-        let count = i64::try_from(config.wiring.count()).unwrap_or(3).max(1);
-        let high = PerPhase::from_fn(|p| {
-            let each = most.0.saturating_mul(1_000_000) / volts[p].0.max(1) / count;
-            if config.wiring.uses(p) { Milliamps(each) } else { Milliamps::ZERO }
-        });
-        load::Interval { low: PerPhase::default(), high }
-    }
-
     /// Index of a node.
     #[must_use]
     pub fn node(&self, id: &NodeId) -> Option<usize> {
         self.config.nodes.iter().position(|n| n.id == *id)
     }
-
-    /// Voltages for turning current into power: measured at the grid connection if that is fresh and plausible, else
-    /// the highest lawful ones, so that a power limit is kept in any case.
-    #[must_use]
-    pub fn voltages(&self, now: Mono) -> PerPhase<Millivolts> {
-        self.measured_voltages(now, Millivolts::HIGHEST)
-    }
-
-    /// Voltages for turning power into current: the same, else the lowest lawful ones.
-    #[must_use]
-    pub fn lowest_voltages(&self, now: Mono) -> PerPhase<Millivolts> {
-        self.measured_voltages(now, Millivolts::LOWEST)
-    }
-
-    fn measured_voltages(&self, now: Mono, otherwise: Millivolts) -> PerPhase<Millivolts> {
-        let control = &self.config.control;
-        let measured = self.config.nodes.first().and_then(|n| n.meter).and_then(|m| {
-            let fresh = self.meters[m].quality(control, now) == Quality::Good;
-            self.meters[m].reading.filter(|_| fresh).map(|r| r.voltages)
-        });
-        PerPhase::from_fn(|p| match measured {
-            Some(v) if (Millivolts(195_000)..=Millivolts(264_000)).contains(&v[p]) => v[p],
-            _ => otherwise,
-        })
-    }
-
-    /// Power of an EVSE that draws `current` on the phases it uses.
-    #[must_use]
-    pub fn power_at(&self, evse: usize, current: Milliamps, now: Mono) -> Watts {
-        let voltages = self.voltages(now);
-        let phases = self.evses[evse].phases(&self.config.evses[evse]);
-        Phase::ALL.into_iter().filter(|p| phases[*p]).map(|p| voltages[p].power_ceil(current)).sum()
-    }
-}
-
-fn places(config: &Config) -> Arc<[Place]> {
-    let place = |(n, node): (usize, &crate::config::Node)| Place {
-        id: node.id.clone(),
-        contract: node.contract,
-        owed: pmin::minimum(pmin::count(config, n)).watts,
-    };
-    config.nodes.iter().enumerate().map(place).collect()
 }
 
 /// Which EVSEs and which devices are behind each node.

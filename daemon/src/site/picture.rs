@@ -42,14 +42,13 @@ impl Site {
             devices: config
                 .devices
                 .iter()
-                .zip(&self.devices)
                 .zip(&plan.devices)
-                .map(|((d, facts), grant)| DeviceView {
+                .map(|(d, grant)| DeviceView {
                     id: d.id.clone(),
                     node: config.nodes[d.node].id.clone(),
                     kind: d.kind.name(),
                     power: d.power,
-                    granted: facts.granted,
+                    granted: grant.power,
                     measured: d.meter.and_then(|m| self.meters[m].reading).map(|r| r.power),
                     reason: grant.reason.clone(),
                 })

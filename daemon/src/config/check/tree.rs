@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{Check, Checked};
 use crate::{
-    config::{Device, DeviceKind, Evse, Grid, GridSource, Meter, Node, Relay, RelayFunction, raw},
+    config::{
+        Device, DeviceKind, Evse, Grid, GridSource, Meter, Node, Relay, RelayFunction, SetpointRegister, raw,
+    },
     ids::NodeId,
     units::{Milliamps, Millivolts, PerPhase, Phase, Watts, Wiring},
 };
@@ -15,11 +17,11 @@ const UNBALANCE: Milliamps = Milliamps::amps(20);
 const OWED: Watts = Watts(4200);
 
 impl Check<'_> {
-    pub(super) fn nodes(&self, raw: Vec<raw::Node>, meters: &[Meter]) -> Checked<Vec<Node>> {
+    pub(super) fn nodes(&self, raw: &[raw::Node], meters: &[Meter]) -> Checked<Vec<Node>> {
         if raw.is_empty() {
             return self.fail("node", "is missing; add [[node]] with the fuse of the grid connection");
         }
-        let order = self.order(&raw)?;
+        let order = self.order(raw)?;
         let mut nodes: Vec<Node> = Vec::with_capacity(raw.len());
         for i in order {
             let n = &raw[i];
@@ -195,7 +197,13 @@ impl Check<'_> {
                     format!("measures node \"{}\" already; a device needs a meter of its own", node.id),
                 );
             }
-            let steps = d.min.is_some() || d.step.is_some();
+            let steps = d.setpoint.is_some();
+            if let Some(field) =
+                [("min", d.min), ("step", d.step)].into_iter().find(|(_, w)| w.is_some() && !steps)
+            {
+                return self
+                    .fail(&at(field.0), "needs setpoint: what hangs on a relay knows on and off only");
+            }
             let step = if steps { d.step.unwrap_or(Watts(100)) } else { d.power };
             let min = if steps { d.min.unwrap_or(step) } else { d.power };
             if min < Watts::ZERO || min > d.power {
@@ -204,6 +212,7 @@ impl Check<'_> {
             if step < Watts(1) || step > d.power {
                 return self.fail(&at("step"), format!("{step} is out of range; use 1 W to {}", d.power));
             }
+            let setpoint = d.setpoint.map(|s| self.register(&at("setpoint"), s, step)).transpose()?;
             let s = Duration::from_secs;
             devices.push(Device {
                 id: d.id,
@@ -217,6 +226,7 @@ impl Check<'_> {
                 power: d.power,
                 min,
                 step,
+                setpoint,
                 meter,
                 min_on: self.duration(&at("min_on"), d.min_on, s(600), s(0), s(7200))?,
                 min_off: self.duration(&at("min_off"), d.min_off, s(300), s(0), s(7200))?,
@@ -225,6 +235,23 @@ impl Check<'_> {
             });
         }
         Ok(devices)
+    }
+
+    fn register(&self, field: &str, raw: raw::SetpointRegister, step: Watts) -> Checked<SetpointRegister> {
+        self.host_port(&format!("{field}.address"), &raw.address)?;
+        let count = raw.count.unwrap_or(Watts(1));
+        if count < Watts(1) || step.0 % count.0 != 0 {
+            return self.fail(
+                &format!("{field}.count"),
+                format!("{count} does not divide the device's step of {step}"),
+            );
+        }
+        Ok(SetpointRegister {
+            address: raw.address,
+            unit: raw.unit.unwrap_or(1),
+            register: raw.register,
+            watts_per_step: count.0,
+        })
     }
 
     pub(super) fn grid(&self, raw: raw::Grid, nodes: &[Node]) -> Checked<Grid> {
@@ -277,31 +304,22 @@ impl Check<'_> {
         self.failsafe_fits(written, nodes, evses)?;
         for (d, device) in devices.iter().enumerate() {
             let drives = |r: &&Relay| r.function == RelayFunction::Device(d);
-            match relays.iter().filter(drives).count() {
-                1 if device.min == device.power => {}
-                1 => {
-                    return self.fail(
-                        &format!("device[{d}].min"),
-                        format!(
-                            "\"{}\" hangs on a relay, which knows on and off; remove min and step",
-                            device.id
-                        ),
-                    );
-                }
-                0 if device.min == device.power => {
+            match (relays.iter().filter(drives).count(), &device.setpoint) {
+                (1, None) | (0, Some(_)) => {}
+                (0, None) => {
                     return self.fail(
                         &format!("device[{d}].id"),
                         format!(
-                            "nothing switches \"{}\"; add [[relay]] with function = \"release\" and device = \"{}\"",
+                            "nothing drives \"{}\"; add [[relay]] with function = \"release\" and device = \"{}\", or setpoint",
                             device.id, device.id
                         ),
                     );
                 }
-                0 => {}
-                n => {
+                (n, _) => {
+                    let with = if device.setpoint.is_some() { " beside its setpoint" } else { "" };
                     return self.fail(
                         &format!("device[{d}].id"),
-                        format!("{n} relays release \"{}\"; one is right", device.id),
+                        format!("{n} relays release \"{}\"{with}; one driver is right", device.id),
                     );
                 }
             }

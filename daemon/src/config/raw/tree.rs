@@ -113,9 +113,11 @@ pub(in crate::config) struct Device {
     pub(in crate::config) phases: Option<Wiring>,
     /// Most that it draws, auxiliary heaters included.
     pub(in crate::config) power: Watts,
-    /// Least that it can be told; without `min` and `step` it knows on and off only.
+    /// Where it is told its power; without, a `[[relay]]` switches it on and off.
+    pub(in crate::config) setpoint: Option<SetpointRegister>,
+    /// Least that it can be told, with `setpoint` only; default one step.
     pub(in crate::config) min: Option<Watts>,
-    /// Step of what it is told; default 100 W.
+    /// Step of what it is told, with `setpoint` only; default 100 W.
     pub(in crate::config) step: Option<Watts>,
     /// Name of a meter of its own.
     pub(in crate::config) meter: Option<MeterId>,
@@ -127,6 +129,19 @@ pub(in crate::config) struct Device {
     pub(in crate::config) class: Option<u8>,
     /// Its share among those of its class: 1 to 10; default 1.
     pub(in crate::config) weight: Option<u8>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct SetpointRegister {
+    /// `"host:port"` of the Modbus TCP server.
+    pub(in crate::config) address: String,
+    /// Modbus unit identifier; default 1.
+    pub(in crate::config) unit: Option<u8>,
+    /// Number of the holding register, counted from 0.
+    pub(in crate::config) register: u16,
+    /// What one count of the register is; default 1 W.
+    pub(in crate::config) count: Option<Watts>,
 }
 
 #[derive(Debug, Default, Deserialize)]

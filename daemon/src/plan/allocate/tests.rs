@@ -126,6 +126,7 @@ fn cases() -> impl Strategy<Value = (Vec<Demand>, Vec<(Vec<i64>, i128)>)> {
 }
 
 /// The same shares the slow way: everybody who can rises by the smallest amount, over and over.
+#[allow(clippy::cast_possible_truncation, reason = "amperes of a test")]
 fn naively(demands: &[Demand], rows: &[(Vec<i64>, i128)]) -> Vec<i64> {
     let fits = |x: &[f64]| {
         rows.iter().all(|(weights, room)| {
