@@ -95,8 +95,13 @@ fn bench() -> anyhow::Result<()> {
         let mut site = Site::new(Arc::clone(&config), Book::default(), now);
         for e in 0..evses {
             tell(&mut site, e, EvseEvent::Connected, now);
-            let transaction =
-                Transaction { id: 1, backend_id: None, started: now.wall, meter_start: WattHours(0) };
+            let transaction = Transaction {
+                id: 1,
+                name: "1".into(),
+                backend_id: None,
+                started: now.wall,
+                meter_start: WattHours(0),
+            };
             tell(&mut site, e, EvseEvent::Transaction(transaction), now);
             let status = ConnectorStatus::Charging;
             tell(&mut site, e, EvseEvent::Status { status, error: String::new() }, now);
@@ -256,8 +261,13 @@ fn play(day: &Day) -> anyhow::Result<(Vec<f64>, u32)> {
         for (k, session) in day.sessions.iter().enumerate().filter(|(_, s)| s.from == second) {
             cars[session.evse] =
                 Some((k, Car { session: session.clone(), got: 0.0, drawing: Milliamps::ZERO }));
-            let transaction =
-                Transaction { id: 1, backend_id: None, started: now.wall, meter_start: WattHours(0) };
+            let transaction = Transaction {
+                id: 1,
+                name: "1".into(),
+                backend_id: None,
+                started: now.wall,
+                meter_start: WattHours(0),
+            };
             tell(&mut site, session.evse, EvseEvent::Transaction(transaction), now);
             let status = ConnectorStatus::Charging;
             tell(&mut site, session.evse, EvseEvent::Status { status, error: String::new() }, now);

@@ -28,7 +28,7 @@ fn config(evses: usize, fuse: i64) -> Config {
     let mut text = format!(
         "[site]\nname = \"model\"\n[control]\nlease = \"20 s\"\nraise_dwell = \"5 s\"\nsettle = \"4 s\"\nmin_on = \"60 s\"\nmin_off = \"5 s\"\n[grid]\nreturn_over = \"0 s\"\n\
          [[meter]]\nid = \"grid\"\ndevice = \"eastron-sdm630\"\naddress = \"127.0.0.1:502\"\n\
-         [[node]]\nid = \"main\"\nfuse = \"{fuse} A\"\nmeter = \"grid\"\n"
+         [[node]]\nid = \"main\"\nfuse = \"{fuse} A\"\nmeter = \"grid\"\nunbalance = \"3000 A\"\n"
     );
     for (i, phases) in (0..evses).zip(["L1 L2 L3", "L2 L3 L1", "L3", "L3 L1 L2", "L1"].iter().cycle()) {
         let _ = write!(
@@ -160,8 +160,13 @@ impl World {
         }
         self.boxes[e].plugged = plugged;
         if plugged {
-            let transaction =
-                Transaction { id: 1, backend_id: None, started: self.now.wall, meter_start: WattHours(0) };
+            let transaction = Transaction {
+                id: 1,
+                name: "1".into(),
+                backend_id: None,
+                started: self.now.wall,
+                meter_start: WattHours(0),
+            };
             self.tell(e, EvseEvent::Transaction(transaction));
             self.tell(e, EvseEvent::Status { status: ConnectorStatus::Charging, error: String::new() });
         } else {

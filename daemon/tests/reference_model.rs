@@ -11,7 +11,6 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use ladewartd::{
     config::Config,
-    grid::guard::Heard,
     site::event::Level,
     units::{Milliamps, PerPhase, Watts},
 };
@@ -343,7 +342,9 @@ fn pass(world: &mut World, reference: &mut Reference, excess: &mut Excess, count
 
 fn schedule(config: &Arc<Config>, number: u64, count: &mut Count) {
     let mut dice = Dice(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    (0..8).for_each(|_| drop(dice.below(2)));
+    for _ in 0..8 {
+        let _ = dice.below(2);
+    }
     let mut world = World::of(Arc::clone(config));
     let mut reference = Reference { before: f64::INFINITY, ..Reference::default() };
     let mut excess = Excess::default();

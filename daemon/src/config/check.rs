@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     ids::Identity,
+    ocpp::Version,
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -241,6 +242,10 @@ impl Check<'_> {
                     format!("{failsafe} is neither 0 A nor within {min} to {}", e.max),
                 );
             }
+            let versions = e.versions.unwrap_or_else(|| Version::ALL.to_vec());
+            if versions.is_empty() {
+                return self.fail(&at("versions"), "is empty; name \"1.6\", \"2.0.1\" or \"2.1\"");
+            }
             evses.push(Evse {
                 id: e.id,
                 identity,
@@ -253,6 +258,7 @@ impl Check<'_> {
                 class: e.class.unwrap_or(100),
                 weight: self.weight(&at("weight"), e.weight)?,
                 public: e.public,
+                versions,
             });
         }
         Ok(evses)

@@ -18,6 +18,7 @@ pub use self::{
 };
 use crate::{
     ids::{ContactId, EvseId, Identity, MeterId, RelayId},
+    ocpp::Version,
     units::{Milliamps, Millivolts, Watts, Wiring},
 };
 
@@ -401,6 +402,8 @@ pub struct Evse {
     pub step: Milliamps,
     /// What it falls to when its lease ends.
     pub failsafe: Milliamps,
+    /// The versions of OCPP that it may speak; at least one.
+    pub versions: Vec<Version>,
     /// Order of service when not all fit: 0 first.
     pub class: u8,
     /// Its share among those of its class.

@@ -15,6 +15,7 @@ pub(super) use self::tree::{Afterwards, At, Device, Grid, Kind, Node, SetpointRe
 use super::Role;
 use crate::{
     ids::{ContactId, DeviceId, EvseId, Identity, MeterId, NodeId, RelayId},
+    ocpp::Version,
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -418,6 +419,9 @@ pub(super) struct Evse {
     /// Whether everybody may use it: then it is no controllable device (EnWG §14a) and no grid limit binds it.
     #[serde(default)]
     pub(super) public: bool,
+    /// The versions of OCPP that it may speak, `"1.6"`, `"2.0.1"`, `"2.1"`; default all. One that names no
+    /// subprotocol is taken to speak the oldest of them.
+    pub(super) versions: Option<Vec<Version>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -113,7 +113,7 @@ impl Judge {
         };
         let calm = cars.zip(self.cars).is_none_or(|(now, (_, before))| near(&now, &before));
         if calm && Phase::ALL.into_iter().all(mirrored) {
-            self.turned = !self.turned;
+            (self.turned, self.against) = (!self.turned, 0);
         }
     }
 
@@ -124,6 +124,7 @@ impl Judge {
             return;
         }
         let Some((metered, drew)) = self.calm.replace((new.currents, cars)) else { return };
+        let mut strike = false;
         for phase in Phase::ALL {
             let (car, meter) = (cars[phase] - drew[phase], new.currents[phase] - metered[phase]);
             if car.0.abs() < MOVED.0 {
@@ -132,10 +133,11 @@ impl Judge {
             let along = meter.0 * car.0.signum();
             if along >= car.0.abs() / 2 {
                 (self.against, self.turned) = (0, false);
-            } else if along <= -car.0.abs() / 2 {
-                self.against = self.against.saturating_add(1).min(STRIKES);
+                return;
             }
+            strike |= along <= -car.0.abs() / 2;
         }
+        self.against = self.against.saturating_add(u8::from(strike)).min(STRIKES);
     }
 
     fn stands_still(

@@ -1,6 +1,6 @@
 //! A site as physics and OCPP have it, around the real core: cars that follow slowly, EVSEs that answer late or drop
 //! out, a heat pump on a relay, a house that does what it likes, a meter and clocks that can fail.
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -236,8 +236,13 @@ impl World {
             return;
         }
         if plugged {
-            let transaction =
-                Transaction { id: 1, backend_id: None, started: self.now.wall, meter_start: WattHours(0) };
+            let transaction = Transaction {
+                id: 1,
+                name: "1".into(),
+                backend_id: None,
+                started: self.now.wall,
+                meter_start: WattHours(0),
+            };
             self.tell(e, EvseEvent::Transaction(transaction));
             self.tell(e, EvseEvent::Status { status: ConnectorStatus::Charging, error: String::new() });
         } else {
