@@ -214,10 +214,10 @@ fn days() -> anyhow::Result<()> {
 }
 
 fn site_of(day: &Day) -> anyhow::Result<Config> {
-    let mut text = format!(
+    let mut text = String::from(
         "[site]\nname = \"day\"\n[grid]\nreturn_over = \"0 s\"\n[control]\nramp = \"32 A\"\n\
          meter_stale = \"40 s\"\nmeter_lost = \"90 s\"\nlease = \"120 s\"\n\
-         [[meter]]\nid = \"grid\"\ndevice = \"eastron-sdm630\"\naddress = \"127.0.0.1:502\"\n"
+         [[meter]]\nid = \"grid\"\ndevice = \"eastron-sdm630\"\naddress = \"127.0.0.1:502\"\n",
     );
     for (n, fuse) in day.fuses.iter().enumerate() {
         let rest = if n == 0 {

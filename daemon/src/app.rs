@@ -126,15 +126,7 @@ impl App {
         let limits = store.read(grid::kept).await.context("cannot read the limits in force")?;
         let failsafes = store.read(grid::failsafes).await.context("cannot read the failsafe values")?;
         let socket = api::bind(&config.api.socket)?;
-        let lan = match (self.lan, &config.api.lan) {
-            (Some(lan), Some(at)) => Some((
-                lan.bind()
-                    .await
-                    .with_context(|| format!("cannot open the interface on the network at {}", at.listen))?,
-                lan,
-            )),
-            _ => None,
-        };
+        let lan = bound(self.lan, &config).await?;
         let listener = TcpListener::bind(config.ocpp.listen)
             .await
             .with_context(|| format!("cannot listen for EVSEs on {}", config.ocpp.listen))?;
@@ -242,6 +234,15 @@ fn keep_up(tasks: &mut Tasks, uplink: &Uplink, evidence: &Journal, clock: Clock,
         running.await;
         ("uplink", Ok(()))
     });
+}
+
+/// The interface on the network, if there is one.
+async fn bound(lan: Option<Lan>, config: &Config) -> anyhow::Result<Option<(TcpListener, Lan)>> {
+    let (Some(lan), Some(at)) = (lan, &config.api.lan) else { return Ok(None) };
+    let listener = lan.bind().await;
+    let listener =
+        listener.with_context(|| format!("cannot open the interface on the network at {}", at.listen))?;
+    Ok(Some((listener, lan)))
 }
 
 /// Devices that are told a power.

@@ -291,7 +291,9 @@ impl World {
         self.read();
         if self.alive {
             let issuers: Vec<_> = self.config.grid.sources.iter().map(|s| s.issuer.clone()).collect();
-            issuers.iter().for_each(|issuer| self.hear(issuer, Heard::Heartbeat));
+            for issuer in &issuers {
+                self.hear(issuer, Heard::Heartbeat);
+            }
         }
         self.site.limits.expire(self.site.certain(self.now).earliest);
         self.site.tick(self.now);
