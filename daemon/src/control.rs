@@ -7,6 +7,7 @@
 mod acts;
 mod charging;
 mod handle;
+mod sources;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -30,7 +31,7 @@ use crate::{
     config::{Config, RelayFunction},
     evidence::Recorder,
     evse,
-    grid::{Book, Record, Stage},
+    grid::{Book, Failsafe, Record, Stage},
     ids::LimitId,
     journal::{Entry, Journal},
     plan::{self, Plan, Setpoint, kept},
@@ -39,7 +40,7 @@ use crate::{
     store::{Store, StoreError},
     tariff,
     time::{Now, Wall},
-    units::Milliamps,
+    units::{Milliamps, Watts},
     variable::{self, Variables},
 };
 
@@ -63,6 +64,8 @@ pub struct Parts {
     pub tariffs: tariff::Book,
     /// Variables that were set before the start.
     pub variables: Vec<(String, variable::Setting)>,
+    /// Failsafe values that sources chose before the start.
+    pub failsafes: Vec<Failsafe>,
     /// The database.
     pub store: Store,
     /// The evidence.
@@ -71,6 +74,8 @@ pub struct Parts {
     pub clock: Clock,
     /// One per EVSE.
     pub setpoints: Vec<watch::Sender<Option<Setpoint>>>,
+    /// One per device: what it may draw.
+    pub devices: Vec<watch::Sender<Watts>>,
     /// One per relay: energised or not.
     pub relays: Vec<watch::Sender<bool>>,
     /// Called after each tick's plan: the watchdog lives on fresh plans only.
@@ -111,8 +116,11 @@ impl Control {
     #[must_use]
     pub fn new(mut parts: Parts) -> (Self, Handle, Events) {
         let now = parts.clock.now();
-        let mut site =
-            Site::new(Arc::clone(&parts.config), Book::with(std::mem::take(&mut parts.limits)), now);
+        let limits = Book::with(std::mem::take(&mut parts.limits));
+        let mut site = Site::new(Arc::clone(&parts.config), limits, now);
+        for chosen in &parts.failsafes {
+            sources::restore(&mut site, chosen);
+        }
         site.tariffs = Arc::new(std::mem::take(&mut parts.tariffs));
         site.variables =
             Variables::new(&parts.config.charging.variables, std::mem::take(&mut parts.variables));
@@ -197,10 +205,16 @@ impl Control {
     fn turn(&mut self, now: Now) {
         self.charging_ended(now);
         self.formulas(now);
-        let expired = self.site.limits.expire(now.wall);
+        let time = self.site.certain(now);
+        let mut expired = self.site.limits.expire(time.earliest);
+        expired.extend(self.abandoned(now));
+        let stepped = self.site.limits.step(time.earliest);
         self.decide(now);
         for record in &expired {
             self.ended(record, "", now);
+        }
+        for record in &stepped {
+            self.stepped(record, now);
         }
         let changed = std::mem::take(&mut self.changed);
         if !changed.is_empty() {
@@ -230,7 +244,7 @@ impl Control {
         rules::apply(&mut self.site, now);
         let budget = policy::budget(&self.site, now);
         self.plan = plan::plan(&self.site, &budget, now);
-        self.site.granted(&self.plan, now.mono);
+        self.site.granted(&self.plan, now);
         self.actuate(now);
     }
 
@@ -264,11 +278,15 @@ impl Control {
             facts.leash.sent(setpoint.clone(), now.mono, config.evses[e].max);
             self.parts.setpoints[e].send_replace(Some(setpoint));
         }
-        let limited = self.site.limits.in_force(now.wall).next().is_some();
+        for (grant, wanted) in self.plan.devices.iter().zip(&self.parts.devices) {
+            wanted.send_if_modified(|power| std::mem::replace(power, grant.power) != grant.power);
+        }
+        let limited = (0..config.nodes.len()).any(|n| self.site.smallest_limit(n, now).is_some());
         for (relay, wanted) in config.relays.iter().zip(&self.parts.relays) {
             let energised = match relay.function {
                 RelayFunction::Release(e) => self.plan.grants[e].limit > Milliamps::ZERO,
                 RelayFunction::OnePhase(e) => self.site.rules[e].sun.phases == rules::Phases::One,
+                RelayFunction::Device(d) => self.plan.devices[d].power > Watts::ZERO,
                 RelayFunction::Unlimited => !limited,
             };
             wanted.send_if_modified(|state| std::mem::replace(state, energised) != energised);

@@ -253,6 +253,8 @@ impl Control {
                 role,
                 node: Some(config.nodes[limit.node].id.clone()),
                 watts,
+                percent: None,
+                steps: Vec::new(),
                 valid_from: None,
                 valid_until: None,
                 reason,

@@ -142,6 +142,8 @@ fn began(site: &Site, record: &Record, now: Now, notes: &mut Vec<Note>) -> Open 
         "event": name(record),
         "node": limit.node.as_str(),
         "watts": limit.watts.0,
+        "owed_watts": record.owed.0,
+        "below_owed": limit.watts < record.owed,
         "issuer": limit.issuer,
         "role": limit.role.name(),
         "reason": limit.reason,

@@ -47,12 +47,13 @@ fn limit(site: &mut Site, role: Role, now: Now) -> Limit {
         role,
         node: None,
         watts: Watts(4200),
+        percent: None,
+        steps: Vec::new(),
         valid_from: None,
         valid_until: None,
         reason: "feeder".into(),
     };
-    let nodes: Vec<_> = site.config.nodes.iter().map(|n| n.id.clone()).collect();
-    let (record, ..) = site.limits.set(wish, &nodes, now.wall, || LimitId::new("x")).unwrap();
+    let (record, ..) = site.set_limit(wish, now, || LimitId::new("x")).unwrap();
     site.limits.advance(&record.limit.id, record.received, Stage::Accepted, None, now.wall).unwrap();
     record.limit
 }

@@ -45,6 +45,7 @@ pub(in crate::api) fn command(error: CommandError) -> Status {
             }
         },
         CommandError::NotRecorded(error) => coded(&error, text),
+        CommandError::NoSource(_) => Status::failed_precondition(text),
         CommandError::Stopping => Status::unavailable(text),
     }
 }
