@@ -23,6 +23,7 @@ mod reverse;
 mod session;
 mod status;
 mod table;
+mod transaction;
 mod update;
 mod uplink;
 mod version;
