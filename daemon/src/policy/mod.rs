@@ -3,6 +3,7 @@
 //! In: the site and the time. Out: what each node and each EVSE may draw at most, and who wants to draw. Invariant: a
 //! rule only ever takes away; the smallest cap wins, whatever order the rules run in.
 
+mod backend;
 mod demand;
 mod failsafe;
 mod fuse;
@@ -76,6 +77,7 @@ pub struct Budget {
 pub fn budget(site: &Site, now: Now) -> Budget {
     let mut budget = Budget { caps: Vec::new(), shares: demand::shares(site) };
     wish::cap(site, &mut budget);
+    backend::cap(site, &mut budget);
     fuse::cap(site, now, &mut budget);
     grid_limit::cap(site, now, &mut budget);
     failsafe::cap(site, now, &mut budget);
