@@ -23,8 +23,12 @@ use crate::{
     control::{self, Control},
     device::{Catalog, Definition},
     grid, identity,
+    ids::EvseId,
     journal::{self, Entry, Journal},
-    meter, ocpp, relay,
+    meter,
+    ocpp::{self, local::Stands},
+    plan::Setpoint,
+    relay,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
@@ -179,17 +183,7 @@ impl App {
                 ("relay", Ok(()))
             });
         }
-        let stations = config
-            .evses
-            .iter()
-            .zip(setpoints_out)
-            .map(|(e, setpoint)| ocpp::Station {
-                evse: e.id.clone(),
-                identity: e.identity.clone(),
-                versions: e.versions.clone(),
-                setpoint,
-            })
-            .collect();
+        let (orders, stations) = stations(&config, setpoints_out);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),
@@ -198,6 +192,7 @@ impl App {
                     .clone()
                     .zip(self.backend.clone().map(|dialer| Arc::new(dialer) as Arc<dyn Dial>)),
                 stations,
+                locals: locals(&config, &site),
                 events,
                 store: store.clone(),
                 clock,
@@ -216,11 +211,45 @@ impl App {
             way: self.uplink.map(|uplink| api::Way { uplink, backend: self.backend }),
             identities: Some(self.identities),
             updates: installing(tasks, &config, evidence, clock, stop),
+            orders,
+            ledger: ocpp::ledger::Ledger::new(store.clone()),
             journal: evidence.clone(),
             clock,
         };
         serve(tasks, parts, socket, lan, self.operators, stop).await
     }
+}
+
+/// The EVSEs of the OCPP gateway, and the way to them.
+fn stations(
+    config: &Config,
+    setpoints: Vec<watch::Receiver<Option<Setpoint>>>,
+) -> (ocpp::Orders, Vec<ocpp::Station>) {
+    let (orders, inboxes) = ocpp::Orders::new(config.evses.iter().map(|e| &e.id));
+    let parts = config.evses.iter().zip(setpoints).zip(inboxes);
+    let stations = parts.map(|((e, setpoint), inbox)| ocpp::Station {
+        evse: e.id.clone(),
+        identity: e.identity.clone(),
+        versions: e.versions.clone(),
+        setpoint,
+        inbox,
+    });
+    (orders, stations.collect())
+}
+
+/// Charge points that are played here.
+fn locals(config: &Config, site: &control::Handle) -> Vec<ocpp::Local> {
+    let whole = config.ocpp.site.iter().zip(&config.nodes).filter_map(|(identity, root)| {
+        // Nobody orders the site about over the interface.
+        let (_, inboxes) = ocpp::Orders::new([&EvseId::new(identity.as_str())]);
+        Some(ocpp::Local {
+            identity: identity.clone(),
+            stands: Stands::Site { site: site.clone(), most: root.fuse },
+            view: site.view(),
+            inbox: inboxes.into_iter().next()?,
+        })
+    });
+    whole.collect()
 }
 
 /// The uplink's own life: renewal, separation, and its warnings for the journal.

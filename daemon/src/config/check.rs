@@ -3,7 +3,7 @@
 mod access;
 mod uplink;
 
-use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::HashSet, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use super::{
     Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Ocpp, Relay, RelayFunction, Source,
@@ -56,6 +56,15 @@ impl Check<'_> {
         let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
         if let Some(backend) = &backend {
             self.way_to(backend, uplink.as_ref())?;
+        }
+        if let Some(site) = &doc.ocpp.site {
+            if backend.is_none() {
+                return self.fail("ocpp.site", "has no meaning without [backend]; remove it");
+            }
+            if evses.iter().any(|e| e.identity == *site) {
+                return self
+                    .fail("ocpp.site", format!("\"{site}\" is the identity of an EVSE; choose another"));
+            }
         }
         let api = self.api(doc.api)?;
         let operators = self.operators(doc.operator, &api.certificates, uplink.is_some())?;
@@ -115,8 +124,21 @@ impl Check<'_> {
             ping_interval: self.duration("ocpp.ping_interval", raw.ping_interval, s(30), ms(100), s(3600))?,
             call_timeout: self.duration("ocpp.call_timeout", raw.call_timeout, s(10), ms(100), s(120))?,
             accept_unknown_offline: raw.accept_unknown_offline.unwrap_or(false),
+            site: raw.site.clone(),
+            users: Arc::new(self.cards(&raw.cards)?),
             max_frame,
         })
+    }
+
+    /// OCPP 1.6 §7.28: an IdToken has up to 20 characters and no case.
+    fn cards(&self, raw: &[String]) -> Checked<HashSet<String>> {
+        for (i, card) in raw.iter().enumerate() {
+            if card.is_empty() || card.chars().count() > 20 {
+                let field = format!("ocpp.cards[{i}]");
+                return self.fail(&field, format!("{card:?} is no card; use 1 to 20 characters"));
+            }
+        }
+        Ok(raw.iter().map(|card| card.to_lowercase()).collect())
     }
 
     fn control(&self, raw: &raw::Control) -> Checked<Control> {

@@ -337,6 +337,11 @@ pub(super) struct Ocpp {
     pub(super) call_timeout: Option<Span>,
     /// Whether an unknown card may charge while the backend cannot be asked; default false.
     pub(super) accept_unknown_offline: Option<bool>,
+    /// The site as one charge point: its identity towards the backend; its profile is a limit of the grid connection.
+    pub(super) site: Option<Identity>,
+    /// Cards (IdTags) that may charge while the backend cannot be asked, and on a site without one.
+    #[serde(default)]
+    pub(super) cards: Vec<String>,
     /// Largest frame in bytes; default 1 MiB.
     pub(super) max_frame: Option<usize>,
 }

@@ -15,6 +15,9 @@
 mod dialect;
 mod frame;
 mod handshake;
+pub mod ledger;
+pub mod local;
+pub mod orders;
 #[expect(dead_code, reason = "the store of profiles takes it up")]
 mod profile;
 mod queue;
@@ -40,7 +43,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub use self::{queue::MIGRATIONS, version::Version};
+pub use self::{local::Local, orders::Orders, queue::MIGRATIONS, version::Version};
 use crate::{
     clock::Clock,
     config, control,
@@ -51,7 +54,7 @@ use crate::{
 };
 
 /// A charging point.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Station {
     /// Name on the site.
     pub evse: EvseId,
@@ -61,6 +64,8 @@ pub struct Station {
     pub versions: Vec<Version>,
     /// What the site wants it to keep to.
     pub setpoint: watch::Receiver<Option<Setpoint>>,
+    /// What people want of it.
+    pub inbox: orders::Inbox,
 }
 
 /// What the gateway is made of.
@@ -71,6 +76,8 @@ pub struct Parts {
     pub backend: Option<(config::Backend, Arc<dyn Dial>)>,
     /// Every charging point that may connect.
     pub stations: Vec<Station>,
+    /// Every charge point that is played here.
+    pub locals: Vec<Local>,
     /// Where facts go.
     pub events: control::Events,
     /// Opened with [`MIGRATIONS`].
@@ -107,13 +114,23 @@ pub enum Error {
     Ended(String),
 }
 
-/// Runs until stopped, or until a part fails.
-pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
-    let mut tasks = JoinSet::new();
-    let mut doors = server::Doors::new();
-    for Station { evse, identity, versions, setpoint } in parts.stations {
+type Tasks = JoinSet<(String, Result<(), Error>)>;
+
+/// What every station shares.
+struct House {
+    config: config::Ocpp,
+    backend: Option<(config::Backend, Arc<dyn Dial>)>,
+    events: control::Events,
+    store: Store,
+    clock: Clock,
+    stop: CancellationToken,
+}
+
+impl House {
+    /// Starts a station; gives its door.
+    fn station(&self, tasks: &mut Tasks, station: Station, local: bool) -> mpsc::Sender<handshake::Request> {
+        let Station { evse, identity, versions, setpoint, inbox } = station;
         let (door, requests) = mpsc::channel(4);
-        doors.insert(identity.as_str().to_owned(), door);
         let span = tracing::info_span!("evse", %evse);
         let station = station::Station {
             evse,
@@ -121,17 +138,69 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
             versions,
             setpoint,
             requests,
-            config: parts.config.clone(),
-            backend: parts.backend.clone(),
-            events: parts.events.clone(),
-            store: parts.store.clone(),
-            clock: parts.clock,
+            inbox,
+            local,
+            config: self.config.clone(),
+            backend: self.backend.clone(),
+            events: self.events.clone(),
+            store: self.store.clone(),
+            clock: self.clock,
         };
-        let stop = stop.clone();
+        let stop = self.stop.clone();
         tasks.spawn(
             async move { (format!("the station {identity}"), station.run(stop).await) }.instrument(span),
         );
+        door
     }
+
+    /// Starts a charge point that is played here, and its station.
+    fn local(&self, tasks: &mut Tasks, local: Local) {
+        let evse = local.evse();
+        let Local { identity, stands, view, inbox } = local;
+        // The site's setpoint goes to the device itself; the charge point knows the backend's profiles alone.
+        let (_, setpoint) = watch::channel(None);
+        let (span, station) = (
+            tracing::info_span!("evse", %evse),
+            Station { evse, identity: identity.clone(), versions: vec![Version::V16], setpoint, inbox },
+        );
+        let door = self.station(tasks, station, true);
+        let player = local::Player {
+            identity: identity.clone(),
+            stands,
+            view,
+            door,
+            events: self.events.clone(),
+            store: self.store.clone(),
+            clock: self.clock,
+        };
+        let stop = self.stop.clone();
+        let name = format!("the charge point {identity} that is played here");
+        tasks.spawn(async move { (name, player.run(stop).await) }.instrument(span));
+    }
+}
+
+/// Runs until stopped, or until a part fails.
+pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
+    let mut tasks: Tasks = JoinSet::new();
+    let mut doors = server::Doors::new();
+    let stations = parts.stations;
+    let locals = parts.locals;
+    let house = House {
+        config: parts.config,
+        backend: parts.backend,
+        events: parts.events,
+        store: parts.store,
+        clock: parts.clock,
+        stop: stop.clone(),
+    };
+    for station in stations {
+        let identity = station.identity.as_str().to_owned();
+        doors.insert(identity, house.station(&mut tasks, station, false));
+    }
+    for local in locals {
+        house.local(&mut tasks, local);
+    }
+    drop(house);
     let serve = server::serve(parts.listener, doors, stop.clone());
     tasks.spawn(async move { ("the EVSE port".to_owned(), serve.await) });
     while let Some(end) = tasks.join_next().await {

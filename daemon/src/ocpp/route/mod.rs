@@ -16,7 +16,7 @@
 //!
 //!        ←── [outstanding] ←┬─ 1 our limit
 //!                           ├─ 2 calls ←──────────────── table::down ←── CALL
-//!                           └─ 3 TriggerMessage
+//!                           └─ 3 orders, TriggerMessage
 //!   answer ──→ to the call it belongs to ──────────────────────────────→
 //!
 //!   a queued message:  kept ─stored→ waiting ─marked sent→ sent ─CALLRESULT→ done
@@ -25,8 +25,10 @@
 
 mod durable;
 mod events;
+pub(super) mod list;
 mod north;
 mod offline;
+mod order;
 mod south;
 mod transactions;
 
@@ -39,18 +41,22 @@ mod tests_v2;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
+pub(crate) use self::order::{NoAnswer, Order};
 use self::{
     durable::Entry,
+    list::List,
     north::{Live, North},
     south::{South, Wish},
 };
 use super::{
     Version,
-    frame::Id,
+    frame::{self, Id},
     queue::{Card, Op, Saved, Transaction},
+    v16::message,
 };
 use crate::{
     plan::Setpoint,
@@ -75,6 +81,10 @@ pub(crate) struct Rules {
     pub(crate) own_timeout: Duration,
     /// The verdict on a card that nothing is known about.
     pub(crate) accept_unknown: bool,
+    /// The charge point is played here: every purpose of a profile is its own business.
+    pub(crate) local: bool,
+    /// Cards of the site's own users, in lower case.
+    pub(crate) users: Arc<HashSet<String>>,
 }
 
 /// What concerns the backend.
@@ -99,6 +109,8 @@ pub(crate) enum Out {
     Store { ticket: u64, ops: Vec<Op> },
     /// Tell the site.
     Tell(EvseEvent),
+    /// What became of an order.
+    Answered { ticket: u64, outcome: Result<String, NoAnswer> },
     /// The backend stays silent: close its connection and make a new one.
     CloseNorth(&'static str),
 }
@@ -117,6 +129,8 @@ enum After {
     Nothing,
     /// The message is kept.
     Kept(i64),
+    /// The dead message with the first number waits again under the second.
+    Revived(i64, i64),
     /// It may be sent.
     Marked(i64),
     /// The answer may be given.
@@ -168,8 +182,13 @@ pub(crate) struct Route {
     next_seq: i64,
     recent: VecDeque<i64>,
     dead: u64,
+    /// Transactions that dead messages belong to: they are not forgotten, the messages may be sent again.
+    dead_of: Vec<i64>,
+    /// Dead messages that are on their way back.
+    reviving: Vec<i64>,
     transactions: Vec<Transaction>,
     cards: HashMap<String, Card>,
+    list: List,
     /// 2.x does not tell it: the transaction is over, the car still plugged.
     finishing: bool,
 
@@ -203,8 +222,11 @@ impl Route {
             next_seq: saved.next_seq.max(1),
             recent: saved.recent.into(),
             dead: saved.dead,
+            dead_of: saved.dead_of,
+            reviving: Vec::new(),
             transactions: saved.transactions,
             cards: saved.cards.into_iter().map(|c| (c.id_tag.clone(), c)).collect(),
+            list: saved.list,
             finishing: false,
             troubles: Vec::new(),
             told_queue: (0, 0),
@@ -267,6 +289,7 @@ impl Route {
         match after {
             After::Nothing => {}
             After::Kept(seq) => self.kept(now, seq, outcome.is_ok()),
+            After::Revived(old, seq) => self.revived(old, seq, outcome.is_ok()),
             After::Marked(seq) => self.marked(now, seq, outcome.is_ok()),
             After::Answer(asked, text) => self.reply(&asked, text),
             After::Alone(asked, text) if outcome.is_ok() => self.reply(&asked, text),
@@ -370,7 +393,7 @@ impl Route {
     }
 
     fn refuse(&mut self, asked: &Asked, code: &str, why: &str) {
-        self.reply(asked, super::frame::error(&asked.id, code, why));
+        self.reply(asked, frame::error(&asked.id, code, why));
     }
 
     fn uuid(&mut self) -> String {

@@ -11,7 +11,7 @@ use super::{
         table::{self, Down, Offline, Up},
         v16::message::{self, StatusAnswer},
     },
-    After, Asked, Out, Route, Trouble,
+    After, Asked, Out, Route, Trouble, list,
     south::{BackendCall, Then},
 };
 use crate::{
@@ -155,7 +155,7 @@ impl Route {
             Down::Translate(path) => path,
             Down::SetProfile(path) => {
                 let (purpose, profile_id) = self.version.profile_mark(payload);
-                if purpose == Purpose::Max {
+                if purpose == Purpose::Max && !self.rules.local {
                     self.note("the backend wants to set the station's maximum, which belongs to the site");
                     self.answer_north(north, frame::result(&id, r#"{"status":"Rejected"}"#));
                     return None;
@@ -193,7 +193,8 @@ impl Route {
                 self.transactions.iter().rev().find(|t| t.backend_id == Some(number.value) && t.told)?;
             Some(number.put(text, transaction.id))
         });
-        Some(BackendCall { id, frame: known.unwrap_or_else(|| text.to_owned()), north, then })
+        let list = if action == "SendLocalList" { list::read(payload).map(Box::new) } else { None };
+        Some(BackendCall { id, frame: known.unwrap_or_else(|| text.to_owned()), north, then, list })
     }
 
     fn north_answer(&mut self, now: Now, id: &Id, outcome: Result<&str, &str>, text: String) {

@@ -22,6 +22,8 @@ use super::{
         },
     },
     After, Asked, MOST_UNANSWERED, Out, Route,
+    list::ListUpdate,
+    order::{NoAnswer, Order},
 };
 use crate::{
     plan::Setpoint,
@@ -50,6 +52,7 @@ pub(super) struct South {
     pub(super) connection: u64,
     outstanding: Option<Outstanding>,
     calls: VecDeque<BackendCall>,
+    pub(super) orders: VecDeque<Order>,
     /// Answers to `ClearChargingProfile` that wait for our limit to be back; with the backend's connection.
     held: Vec<(u64, String)>,
     hold_until: Option<Mono>,
@@ -66,9 +69,10 @@ struct Outstanding {
 }
 
 #[derive(Debug)]
-enum What {
+pub(super) enum What {
     Limit { setpoint: Setpoint },
     Trigger,
+    Order(u64),
     Backend(BackendCall),
 }
 
@@ -82,6 +86,8 @@ pub(super) struct BackendCall {
     pub(super) north: u64,
     /// What follows the answer.
     pub(super) then: Then,
+    /// The EVSE's list changes once it is accepted.
+    pub(super) list: Option<Box<ListUpdate>>,
 }
 
 /// What follows the EVSE's answer to a CALL of the backend.
@@ -152,6 +158,7 @@ impl Route {
             connection: self.connections,
             outstanding: None,
             calls: VecDeque::new(),
+            orders: VecDeque::new(),
             held: Vec::new(),
             hold_until: Some(now.mono + BOOT_GRACE),
             can_trigger: true,
@@ -170,8 +177,15 @@ impl Route {
         for (north, text) in south.held {
             self.answer_north(north, text);
         }
+        for order in south.orders {
+            self.order_ended(order.ticket, Err(NoAnswer::Away));
+        }
         let outstanding = south.outstanding.and_then(|o| match o.what {
             What::Backend(call) => Some(call),
+            What::Order(ticket) => {
+                self.order_ended(ticket, Err(NoAnswer::Away));
+                None
+            }
             What::Limit { .. } | What::Trigger => None,
         });
         for call in outstanding.into_iter().chain(south.calls) {
@@ -333,9 +347,26 @@ impl Route {
     /// An answer, by its status (empty without one) or its error.
     fn south_answer(&mut self, now: Now, id: &Id, status: &str, text: String) {
         let Some(south) = &mut self.south else { return };
-        let Some(Outstanding { what, .. }) = south.outstanding.take_if(|o| o.key == id.key()) else {
+        let Some(Outstanding { mut what, .. }) = south.outstanding.take_if(|o| o.key == id.key()) else {
             return self.note("the EVSE answers calls that nobody waits for");
         };
+        if let What::Backend(call) = &mut what
+            && let Some(update) = call.list.take().filter(|_| status == "Accepted")
+        {
+            return self.list_taken(*update, what, text);
+        }
+        self.answered(now, what, status, text);
+    }
+
+    fn list_taken(&mut self, update: ListUpdate, what: What, text: String) {
+        self.take_list(update);
+        if let What::Backend(call) = what {
+            self.answer_north(call.north, text);
+        }
+    }
+
+    fn answered(&mut self, now: Now, what: What, status: &str, text: String) {
+        let Some(south) = &mut self.south else { return };
         match what {
             What::Limit { setpoint } if status == "Accepted" => self.confirmed(now, &setpoint),
             What::Limit { setpoint } => self.refused(&setpoint, format!("the EVSE answered {status:?}")),
@@ -345,6 +376,7 @@ impl Route {
                     south.can_trigger = false;
                 }
             }
+            What::Order(ticket) => self.order_answered(ticket, &text),
             What::Backend(call) => match call.then {
                 Then::Restore if self.wish.setpoint.is_some() => {
                     south.held.push((call.north, text));
@@ -438,13 +470,15 @@ impl Route {
             self.out.push_back(Out::South(call.frame.clone()));
             south.outstanding =
                 Some(Outstanding { key: call.id.key().to_owned(), until, what: What::Backend(call) });
+        } else if !south.orders.is_empty() {
+            self.send_order(now);
         } else if south.trigger_at.is_some_and(|at| at <= now.mono) {
             south.trigger_at = None;
             self.send_own(now, "TriggerMessage", &self.version.trigger_meter_values(), What::Trigger);
         }
     }
 
-    fn send_own(&mut self, now: Now, action: &str, payload: &str, what: What) {
+    pub(super) fn send_own(&mut self, now: Now, action: &str, payload: &str, what: What) {
         let key = self.uuid();
         self.out.push_back(Out::South(frame::call(&key, action, payload)));
         let until = now.mono + self.rules.own_timeout;
@@ -473,6 +507,7 @@ impl Route {
         match what {
             What::Limit { setpoint } => self.refused(&setpoint, "the EVSE does not answer".to_owned()),
             What::Trigger => south.can_trigger = false,
+            What::Order(ticket) => self.order_ended(ticket, Err(NoAnswer::Silent)),
             What::Backend(call) => {
                 if matches!(call.then, Then::Restore) {
                     self.wish.again();
