@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api,
     clock::Clock,
-    config::{Config, ConfigError, Source},
+    config::{self, Config, ConfigError, Source},
     contact,
     control::{self, Control},
     device::{Catalog, Definition},
@@ -32,6 +32,8 @@ use crate::{
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
+    tls,
+    units::Wiring,
     update,
 };
 
@@ -46,6 +48,10 @@ pub struct App {
     identities: identity::Store,
     uplink: Option<Uplink>,
     backend: Option<BackendDialer>,
+    /// The way to each EVSE's own backend.
+    ways: Vec<Option<Arc<dyn Dial>>>,
+    evse_tls: Option<Arc<rustls::ServerConfig>>,
+    schemas: Option<Arc<ocpp::Schemas>>,
     operators: Option<Operators>,
     lan: Option<Lan>,
 }
@@ -73,11 +79,31 @@ impl App {
             _ => None,
         };
         let backend = backend.transpose().map_err(|e| source.problem(e.field, e.problem))?;
+        let ways = ways(&config, uplink.as_ref(), source)?;
+        let evse_tls = evse_tls(&config.ocpp, clock, source)?;
+        let schemas = match (config.ocpp.check, &config.ocpp.schemas) {
+            (config::Check::Off, _) | (_, None) => None,
+            (_, Some(directory)) => {
+                Some(ocpp::Schemas::load(directory).map_err(|e| source.problem("ocpp.schemas", e))?)
+            }
+        };
         let operators = Operators::new(&config, uplink.as_ref(), clock);
         let operators = operators.map_err(|e| source.problem(&e.field, e.problem))?;
         let lan = config.api.lan.as_ref().map(|lan| Lan::new(lan, clock)).transpose();
         let lan = lan.map_err(|e| source.problem(&e.field, e.problem))?;
-        Ok(Self { config: Arc::new(config), definitions, clock, identities, uplink, backend, operators, lan })
+        Ok(Self {
+            config: Arc::new(config),
+            definitions,
+            clock,
+            identities,
+            uplink,
+            backend,
+            ways,
+            evse_tls,
+            schemas,
+            operators,
+            lan,
+        })
     }
 
     /// Binds, starts, announces, runs until SIGTERM or SIGINT, drains.
@@ -183,7 +209,7 @@ impl App {
                 ("relay", Ok(()))
             });
         }
-        let (orders, stations) = stations(&config, setpoints_out);
+        let (orders, stations) = stations(&config, setpoints_out, self.ways);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),
@@ -197,6 +223,8 @@ impl App {
                 store: store.clone(),
                 clock,
                 listener,
+                tls: self.evse_tls,
+                schemas: self.schemas,
             },
             stop.clone(),
         );
@@ -220,17 +248,19 @@ impl App {
     }
 }
 
-/// The EVSEs of the OCPP gateway, and the way to them.
+/// The EVSEs of the OCPP gateway, each with its setpoint and the way to its own backend; and the way to all of them.
 fn stations(
     config: &Config,
     setpoints: Vec<watch::Receiver<Option<Setpoint>>>,
+    ways: Vec<Option<Arc<dyn Dial>>>,
 ) -> (ocpp::Orders, Vec<ocpp::Station>) {
     let (orders, inboxes) = ocpp::Orders::new(config.evses.iter().map(|e| &e.id));
-    let parts = config.evses.iter().zip(setpoints).zip(inboxes);
-    let stations = parts.map(|((e, setpoint), inbox)| ocpp::Station {
+    let each = config.evses.iter().zip(setpoints).zip(ways).zip(inboxes);
+    let stations = each.map(|(((e, setpoint), way), inbox)| ocpp::Station {
         evse: e.id.clone(),
         identity: e.identity.clone(),
-        versions: e.versions.clone(),
+        settings: e.clone(),
+        way,
         setpoint,
         inbox,
     });
@@ -243,13 +273,59 @@ fn locals(config: &Config, site: &control::Handle) -> Vec<ocpp::Local> {
         // Nobody orders the site about over the interface.
         let (_, inboxes) = ocpp::Orders::new([&EvseId::new(identity.as_str())]);
         Some(ocpp::Local {
-            identity: identity.clone(),
+            settings: config::Evse {
+                id: EvseId::new(identity.as_str()),
+                identity: identity.clone(),
+                node: 0,
+                wiring: Wiring::L123,
+                max: root.fuse,
+                min: root.fuse,
+                step: root.fuse,
+                failsafe: root.fuse,
+                ocpp: config::EvseOcpp { versions: vec![ocpp::Version::V16], ..config::EvseOcpp::default() },
+            },
             stands: Stands::Site { site: site.clone(), most: root.fuse },
             view: site.view(),
             inbox: inboxes.into_iter().next()?,
         })
     });
     whole.collect()
+}
+
+/// The way to the backend of each EVSE that has one of its own.
+fn ways(
+    config: &Config,
+    uplink: Option<&Uplink>,
+    source: &Source,
+) -> Result<Vec<Option<Arc<dyn Dial>>>, ConfigError> {
+    let way = |evse: &config::Evse| match (&evse.ocpp.backend, uplink) {
+        (Some(backend), Some(uplink)) => {
+            let dialer =
+                BackendDialer::new(uplink, backend).map_err(|e| source.problem(e.field, e.problem))?;
+            Ok(Some(Arc::new(dialer) as Arc<dyn Dial>))
+        }
+        _ => Ok(None),
+    };
+    config.evses.iter().map(way).collect()
+}
+
+/// What we are towards the EVSEs over TLS.
+fn evse_tls(
+    config: &config::Ocpp,
+    clock: Clock,
+    source: &Source,
+) -> Result<Option<Arc<rustls::ServerConfig>>, ConfigError> {
+    let Some(files) = &config.tls else { return Ok(None) };
+    let own =
+        identity::Identity::load(&files.certificate, &files.key, tls::Profile::Inner).map_err(|error| {
+            match error {
+                identity::IdentityError::Certificate(problem) => source.problem("ocpp.certificate", problem),
+                identity::IdentityError::Key(problem) => source.problem("ocpp.key", problem),
+            }
+        })?;
+    let issuers =
+        files.ca.as_deref().map(tls::anchors).transpose().map_err(|e| source.problem("ocpp.ca", e))?;
+    tls::evse_server(&own, issuers, clock).map(Some).map_err(|e| source.problem("ocpp.certificate", e))
 }
 
 /// The uplink's own life: renewal, separation, and its warnings for the journal.

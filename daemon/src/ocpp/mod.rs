@@ -12,20 +12,23 @@
 //!                              ⇅ queue (store)
 //! ```
 
+mod access;
+mod deflate;
 mod dialect;
 mod frame;
 mod handshake;
 pub mod ledger;
 pub mod local;
 pub mod orders;
-#[expect(dead_code, reason = "the store of profiles takes it up")]
 mod profile;
 mod queue;
 mod route;
+mod schema;
 mod server;
 mod socket;
 mod station;
 mod table;
+mod tunnel;
 mod uplink;
 mod v16;
 mod v2;
@@ -43,7 +46,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub use self::{local::Local, orders::Orders, queue::MIGRATIONS, version::Version};
+pub use self::{
+    access::{Access, Secret},
+    local::Local,
+    orders::Orders,
+    queue::MIGRATIONS,
+    schema::Schemas,
+    version::Version,
+};
 use crate::{
     clock::Clock,
     config, control,
@@ -54,14 +64,15 @@ use crate::{
 };
 
 /// A charging point.
-#[derive(Debug)]
 pub struct Station {
     /// Name on the site.
     pub evse: EvseId,
     /// OCPP identity, towards both sides.
     pub identity: Identity,
-    /// What it may speak: [`Version::ALL`], or less.
-    pub versions: Vec<Version>,
+    /// What the configuration says of it.
+    pub settings: config::Evse,
+    /// The way to its own backend, if it has one.
+    pub way: Option<Arc<dyn Dial>>,
     /// What the site wants it to keep to.
     pub setpoint: watch::Receiver<Option<Setpoint>>,
     /// What people want of it.
@@ -86,6 +97,19 @@ pub struct Parts {
     pub clock: Clock,
     /// Where EVSEs connect.
     pub listener: tokio::net::TcpListener,
+    /// TLS on the same port, for those that want it.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The official schemas, if payloads are checked.
+    pub schemas: Option<Arc<Schemas>>,
+}
+
+impl std::fmt::Debug for Station {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Station")
+            .field("evse", &self.evse)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Parts {
@@ -120,6 +144,7 @@ type Tasks = JoinSet<(String, Result<(), Error>)>;
 struct House {
     config: config::Ocpp,
     backend: Option<(config::Backend, Arc<dyn Dial>)>,
+    schemas: Option<Arc<Schemas>>,
     events: control::Events,
     store: Store,
     clock: Clock,
@@ -128,42 +153,51 @@ struct House {
 
 impl House {
     /// Starts a station; gives its door.
-    fn station(&self, tasks: &mut Tasks, station: Station, local: bool) -> mpsc::Sender<handshake::Request> {
-        let Station { evse, identity, versions, setpoint, inbox } = station;
+    fn station(&self, tasks: &mut Tasks, station: Station, local: bool) -> server::Door {
+        let Station { evse, identity, settings, way, setpoint, inbox } = station;
         let (door, requests) = mpsc::channel(4);
+        let access = Access::new(settings.ocpp.security, identity.as_str(), settings.ocpp.password.clone());
+        let own = settings.ocpp.backend.clone().zip(way);
+        let backend = own.or_else(|| self.backend.clone());
         let span = tracing::info_span!("evse", %evse);
         let station = station::Station {
             evse,
             identity: identity.clone(),
-            versions,
+            settings,
+            schemas: self.schemas.clone(),
             setpoint,
             requests,
             inbox,
             local,
             config: self.config.clone(),
-            backend: self.backend.clone(),
+            backend,
             events: self.events.clone(),
             store: self.store.clone(),
             clock: self.clock,
         };
         let stop = self.stop.clone();
+        if station.settings.ocpp.pass_through {
+            let tunnel = tunnel::serve(station, stop);
+            tasks.spawn(async move { (format!("the way of {identity}"), tunnel.await) }.instrument(span));
+            return server::Door { access, requests: door };
+        }
         tasks.spawn(
             async move { (format!("the station {identity}"), station.run(stop).await) }.instrument(span),
         );
-        door
+        server::Door { access, requests: door }
     }
 
     /// Starts a charge point that is played here, and its station.
     fn local(&self, tasks: &mut Tasks, local: Local) {
-        let evse = local.evse();
-        let Local { identity, stands, view, inbox } = local;
+        let Local { settings, stands, view, inbox } = local;
+        let (identity, evse) = (settings.identity.clone(), settings.id.clone());
         // The site's setpoint goes to the device itself; the charge point knows the backend's profiles alone.
         let (_, setpoint) = watch::channel(None);
         let (span, station) = (
             tracing::info_span!("evse", %evse),
-            Station { evse, identity: identity.clone(), versions: vec![Version::V16], setpoint, inbox },
+            Station { evse, identity: identity.clone(), settings, way: None, setpoint, inbox },
         );
-        let door = self.station(tasks, station, true);
+        let door = self.station(tasks, station, true).requests;
         let player = local::Player {
             identity: identity.clone(),
             stands,
@@ -188,6 +222,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
     let house = House {
         config: parts.config,
         backend: parts.backend,
+        schemas: parts.schemas,
         events: parts.events,
         store: parts.store,
         clock: parts.clock,
@@ -201,7 +236,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
         house.local(&mut tasks, local);
     }
     drop(house);
-    let serve = server::serve(parts.listener, doors, stop.clone());
+    let serve = server::serve(parts.listener, parts.tls, doors, stop.clone());
     tasks.spawn(async move { ("the EVSE port".to_owned(), serve.await) });
     while let Some(end) = tasks.join_next().await {
         match end {

@@ -120,7 +120,8 @@ impl Orders {
     ) -> Result<Result<T, E>, Failed> {
         let way = self.0.get(evse).ok_or_else(|| Failed::Unknown(evse.clone()))?;
         let (reply, answer) = oneshot::channel();
-        way.send(command(reply)).await.map_err(|_| Failed::Stopping)?;
+        // Whoever is let through to its backend takes no orders from here.
+        way.send(command(reply)).await.map_err(|_| Failed::Away)?;
         answer.await.map_err(|_| Failed::Stopping)
     }
 

@@ -39,7 +39,7 @@ use self::{
 use super::{Error, Version, handshake::Request, orders};
 use crate::{
     clock::Clock,
-    config::Role,
+    config::{self, Role},
     control,
     grid::Wish,
     ids::{EvseId, Identity, LimitId},
@@ -93,24 +93,14 @@ pub enum Stands {
 /// A charge point that is played here.
 #[derive(Debug)]
 pub struct Local {
-    /// Its OCPP identity.
-    pub identity: Identity,
+    /// What the configuration says of it; for the site what follows from its grid connection.
+    pub settings: config::Evse,
     /// Whom it stands for.
     pub stands: Stands,
     /// Pictures of the site.
     pub view: watch::Receiver<Arc<View>>,
     /// What people want of it.
     pub inbox: orders::Inbox,
-}
-
-impl Local {
-    /// Its name among the EVSEs; the site is none of them.
-    pub(super) fn evse(&self) -> EvseId {
-        match &self.stands {
-            Stands::Evse { evse, .. } => evse.clone(),
-            Stands::Site { .. } => EvseId::new(self.identity.as_str()),
-        }
-    }
 }
 
 /// What a running charge point needs besides.
@@ -313,7 +303,7 @@ async fn connect(identity: Identity, door: mpsc::Sender<Request>) -> Result<Line
     let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER);
     let client = client_async_with_config(request, ours, Some(config));
     let server = async {
-        let request = Request::read(Box::new(theirs)).await.map_err(|e| format!("{e:?}"))?;
+        let request = Request::read(Box::new(theirs), false, None).await.map_err(|e| format!("{e:?}"))?;
         door.send(request).await.map_err(|_| "the station is gone".to_owned())
     };
     let (client, server) = tokio::join!(client, server);

@@ -133,6 +133,11 @@ fn rules() -> Rules {
         accept_unknown: true,
         users: Arc::default(),
         local: false,
+        rated: Milliamps::amps(32),
+        phases: 3,
+        merged: false,
+        schemas: None,
+        refuses: false,
     }
 }
 
@@ -328,7 +333,7 @@ impl World {
                     Out::South(text) => self.evse_hears(&text),
                     Out::North(text) => self.backend_hears(&text),
                     Out::Store { ticket, ops } => self.disk.push_back((ticket, ops)),
-                    Out::Tell(_) => {}
+                    Out::Tell(_) | Out::Password(_) => {}
                     Out::Answered { .. } => unreachable!("nobody orders anything here"),
                     Out::CloseNorth(_) => self.north(false),
                 }

@@ -32,6 +32,11 @@ impl Bench {
             accept_unknown,
             users: Arc::default(),
             local: false,
+            rated: Milliamps::amps(32),
+            phases: 3,
+            merged: false,
+            schemas: None,
+            refuses: false,
         };
         let mut bench = Self {
             route: Route::new(Mono::default(), rules, saved, 1),
@@ -77,6 +82,7 @@ impl Bench {
                 Out::Tell(event) => self.told.push(event),
                 Out::Answered { ticket, outcome } => self.answered.push((ticket, outcome)),
                 Out::CloseNorth(_) => self.closed = true,
+                Out::Password(_) => {}
             }
         }
     }
@@ -512,36 +518,6 @@ fn a_new_limit_is_measured_unless_the_box_cannot() {
             bench.evse(&answer);
         }
         assert_eq!(bench.evse_hears(), Value::Null, "{sequence}");
-    }
-}
-
-#[test]
-fn the_sites_purpose_is_defended() {
-    let mut bench = Bench::both();
-    bench.wish(1, 16);
-    let id = bench.own("SetChargingProfile");
-    bench.evse(&json!([3, id, {"status": "Accepted"}]));
-    let profile =
-        json!({"connectorId": 0, "csChargingProfiles": {"chargingProfilePurpose": "ChargePointMaxProfile"}});
-    bench.backend(&json!([2, "p", "SetChargingProfile", profile]));
-    assert_eq!(bench.backend_hears(), json!([3, "p", {"status": "Rejected"}]));
-    assert_eq!(bench.evse_hears(), Value::Null);
-    for (payload, restored) in [
-        (json!({}), true),
-        (json!({"chargingProfilePurpose": "ChargePointMaxProfile", "stackLevel": 3}), true),
-        (json!({"chargingProfilePurpose": "TxProfile"}), false),
-        (json!({"id": 1}), false),
-    ] {
-        bench.backend(&json!([2, "c", "ClearChargingProfile", payload]));
-        assert_eq!(bench.evse_hears()[2], "ClearChargingProfile");
-        bench.evse(&json!([3, "c", {"status": "Accepted"}]));
-        if restored {
-            assert_eq!(bench.backend_hears(), Value::Null, "ours first");
-            let id = bench.own("SetChargingProfile");
-            bench.evse(&json!([3, id, {"status": "Accepted"}]));
-        }
-        assert_eq!(bench.backend_hears(), json!([3, "c", {"status": "Accepted"}]), "{payload}");
-        assert_eq!(bench.evse_hears(), Value::Null, "{payload}");
     }
 }
 
