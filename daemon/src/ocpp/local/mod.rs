@@ -282,7 +282,7 @@ impl Player {
                 let id = LimitId::new(&format!("ocpp-{}", self.identity));
                 let issuer = format!("ocpp:{}", self.identity);
                 let outcome = match limit {
-                    Some(limit) => site.set_limit(wish(id, issuer, limit, until)).await.map(drop),
+                    Some(limit) => site.set_limit(wish(id, &issuer, limit, until)).await.map(drop),
                     None => site.clear_limit(id, issuer, Role::Supplier).await.map(drop),
                 };
                 if let Err(error) = outcome {
@@ -312,17 +312,13 @@ async fn connect(identity: Identity, door: mpsc::Sender<Request>) -> Result<Line
 }
 
 /// A current per phase as a power: at nominal voltage on three phases, as it was turned round on its way in.
-fn wish(id: LimitId, issuer: String, limit: Milliamps, until: Option<Wall>) -> Wish {
+fn wish(id: LimitId, issuer: &str, limit: Milliamps, until: Option<Wall>) -> Wish {
     let watts = limit.0.saturating_mul(Millivolts::NOMINAL.0).saturating_mul(3) / 1_000_000;
     Wish {
         id: Some(id),
-        issuer,
-        role: Role::Supplier,
-        node: None,
-        watts: Watts(watts),
-        valid_from: None,
         valid_until: until,
         reason: "charging profile of the backend for the site".to_owned(),
+        ..Wish::new(issuer, Role::Supplier, Watts(watts))
     }
 }
 

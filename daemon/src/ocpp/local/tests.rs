@@ -258,5 +258,5 @@ fn the_site_measures_its_grid_connection_and_starts_nothing() {
     let told = b.answer(0);
     let meter = told.iter().find(|f| f[2] == "MeterValues").expect("a measurement");
     assert_eq!((&meter[3]["connectorId"], &meter[3]["transactionId"]), (&json!(0), &Value::Null));
-    assert_eq!(wish(LimitId::new("a"), "i".into(), Milliamps::amps(10), None).watts, Watts(6900));
+    assert_eq!(wish(LimitId::new("a"), "i", Milliamps::amps(10), None).watts, Watts(6900));
 }
