@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    documents, evse, explain, failure::EXIT_CODES, identity, journal, limit, meter, reverse, tariff, update,
-    uplink, variable, watch,
+    documents, evse, explain, failure::EXIT_CODES, identity, journal, limit, meter, reverse, tariff,
+    transaction, update, uplink, variable, watch,
 };
 
 /// Shows a charging site and steers it, through the daemon on this machine.
@@ -60,6 +60,9 @@ pub(crate) enum Command {
     /// Charging points.
     #[command(subcommand)]
     Evse(evse::Evse),
+    /// What is billed, and what the backend refused.
+    #[command(subcommand)]
+    Transaction(transaction::Transaction),
     /// Meters.
     #[command(subcommand)]
     Meter(meter::Meter),

@@ -26,6 +26,7 @@ mod source;
 mod status;
 mod table;
 mod tariff;
+mod transaction;
 mod update;
 mod uplink;
 mod variable;

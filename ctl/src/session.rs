@@ -37,6 +37,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Tariff(tariff) => tariff.run(&mut session).await,
         Command::Variable(variable) => variable.run(&mut session).await,
         Command::Evse(evse) => evse.run(&mut session).await,
+        Command::Transaction(transaction) => transaction.run(&mut session).await,
         Command::Meter(meter) => meter.run(&mut session).await,
         Command::Uplink(uplink) => uplink.run(&mut session).await,
         Command::Identity(identity) => identity.run(&mut session).await,

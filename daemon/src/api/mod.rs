@@ -26,6 +26,7 @@ mod site;
 mod socket;
 mod system;
 mod tariff;
+mod transaction;
 mod update;
 mod uplink;
 mod variable;
@@ -43,8 +44,8 @@ use ladewart_proto::v1::{
     identity_service_server::IdentityServiceServer, journal_service_server::JournalServiceServer,
     meter_service_server::MeterServiceServer, site_service_server::SiteServiceServer,
     system_service_server::SystemServiceServer, tariff_service_server::TariffServiceServer,
-    update_service_server::UpdateServiceServer, uplink_service_server::UplinkServiceServer,
-    variable_service_server::VariableServiceServer,
+    transaction_service_server::TransactionServiceServer, update_service_server::UpdateServiceServer,
+    uplink_service_server::UplinkServiceServer, variable_service_server::VariableServiceServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -64,7 +65,7 @@ use crate::{
     clock::Clock,
     config, control,
     journal::{Entry, Journal},
-    smgw,
+    ocpp, smgw,
     time::{Now, Wall},
     update::Updates,
 };
@@ -109,6 +110,10 @@ pub struct Parts {
     pub identities: Option<crate::identity::Store>,
     /// The device's own software, if it is updated through this interface.
     pub updates: Option<Updates>,
+    /// The way to every EVSE.
+    pub orders: ocpp::Orders,
+    /// What is billed.
+    pub ledger: ocpp::ledger::Ledger,
     /// The evidence.
     pub journal: Journal,
     /// The clocks.
@@ -147,6 +152,8 @@ struct Context {
     way: Option<Way>,
     identities: Option<crate::identity::Store>,
     updates: Option<Updates>,
+    orders: ocpp::Orders,
+    ledger: ocpp::ledger::Ledger,
     journal: Journal,
     clock: Clock,
     started: Wall,
@@ -208,11 +215,12 @@ type Pulse = (Duration, Duration);
 impl Interface {
     /// Everything is served until `stop`.
     pub async fn new(parts: Parts, stop: CancellationToken) -> Result<Self, Error> {
-        let Parts { config, site, uplink, way, identities, updates, journal, clock } = parts;
+        let Parts { config, site, uplink, way, identities, updates, orders, ledger, journal, clock } = parts;
         let refusals = refusals::Refusals::new(journal.clone());
         let gate = authz::Gate::new(authz::Access::new(&config), refusals, clock);
         let started = clock.now().wall;
-        let context = Context { site, uplink, way, identities, updates, journal, clock, started };
+        let context =
+            Context { site, uplink, way, identities, updates, orders, ledger, journal, clock, started };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(ladewart_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -241,6 +249,14 @@ impl Interface {
             serving(
                 &health,
                 EvseServiceServer::new(evse::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
+        );
+        routes.add_service(
+            serving(
+                &health,
+                TransactionServiceServer::new(transaction::Service(of()))
+                    .max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
         );

@@ -65,8 +65,8 @@ impl TariffService for Service {
                 return Err(convert::invalid("evse", problem));
             }
         };
-        let from = request.from.map_or(Ok(now), |at| convert::wall("from", at))?;
-        let until = request.until.map_or(Ok(from + DAY), |at| convert::wall("until", at))?;
+        let from = request.from.map_or(Ok(now), |at| convert::moment("from", at))?;
+        let until = request.until.map_or(Ok(from + DAY), |at| convert::moment("until", at))?;
         if until <= from || until > from + MOST {
             return Err(convert::invalid("until", format!("{until} is not within 62 days after {from}")));
         }

@@ -19,7 +19,7 @@ impl VariableService for Service {
     ) -> Result<Response<SetVariableResponse>, Status> {
         let Caller { issuer, role } = Caller::of(&request)?;
         let SetVariableRequest { name, value, valid_until } = request.into_inner();
-        let valid_until = valid_until.map(|at| convert::wall("valid_until", at)).transpose()?;
+        let valid_until = valid_until.map(|at| convert::moment("valid_until", at)).transpose()?;
         let wish = Wish { name, value: Some(value), issuer, role, valid_until };
         let change = self.0.site.set_variable(wish).await.map_err(convert::command)?;
         Ok(Response::new(SetVariableResponse { change: convert::variable_change(change).into() }))

@@ -12,6 +12,7 @@ mod meter;
 mod site;
 mod tariff;
 mod time;
+mod transaction;
 mod update;
 mod uplink;
 
@@ -24,7 +25,8 @@ pub(super) use self::{
     meter::meter,
     site::site,
     tariff::{announced, announcement, rate, tariff_change, variable_change, variables},
-    time::{timestamp, wall},
+    time::{timestamp, wall as moment},
+    transaction::{count, dead_letter, failed, id_tag, transaction, wall},
     update::{installation, slot, update_error},
     uplink::{report, uplink},
 };
