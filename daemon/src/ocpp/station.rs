@@ -10,6 +10,10 @@
 //!
 //!   north:  off ─EVSE there, or messages wait─→ dialing ─→ up ─end─→ resting ─→ dialing …
 //! ```
+//!
+//! `renewal` replaces the backend's connection while it stands.
+
+mod renewal;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -80,6 +84,7 @@ struct Running {
     connections: u64,
     south: Option<Link>,
     north: North,
+    next: Option<renewal::Next>,
     backoff: Backoff,
     waiting: Option<(Request, Mono)>,
     refused: Option<(u16, Mono)>,
@@ -112,6 +117,7 @@ impl Station {
             connections: 0,
             south: None,
             north: North::Off,
+            next: None,
             backoff: Backoff::default(),
             waiting: None,
             refused: None,
@@ -128,6 +134,7 @@ impl Running {
         self.route.setpoint(self.station.clock.now(), first);
         let mut wishes = true;
         loop {
+            self.renew().await;
             self.reach_north();
             self.carry_out().await;
             let wake = self.wake();
@@ -144,6 +151,7 @@ impl Running {
                     self.route.setpoint(self.station.clock.now(), wish);
                 }
                 dialed = dialed(&mut self.north) => self.dialed(dialed).await,
+                progress = renewal::progress(&mut self.next) => self.renewing(progress),
                 Some(end) = self.links.join_next(), if !self.links.is_empty() => {
                     if let Err(error) = end {
                         tracing::error!(%error, "a connection ended abnormally");
@@ -162,8 +170,9 @@ impl Running {
             _ => None,
         };
         let request = self.waiting.as_ref().map(|(_, until)| *until);
+        let renewal = self.next.as_ref().and_then(renewal::Next::wake);
         let now = self.station.clock.now().mono;
-        let next = [route, north, request].into_iter().flatten().min();
+        let next = [route, north, request, renewal].into_iter().flatten().min();
         next.map_or(Duration::from_secs(3600), |at| at.since(now) + Duration::from_millis(1))
     }
 
@@ -271,6 +280,7 @@ impl Running {
                 let ping = self.station.backend.as_ref().map_or(ASK_FIRST, |(b, _)| b.ping_interval);
                 let link = self.start(socket, ping);
                 self.north = North::Up { link, since: now.mono };
+                self.plan_renewal(now.mono);
                 self.refused = None;
                 tracing::info!("the backend is connected");
                 self.route.north_up(now);

@@ -11,7 +11,7 @@ use super::handshake::{self, Refusal, Socket, encode};
 use crate::{
     config,
     ids::Identity,
-    smgw::{Dial, DialError},
+    smgw::{BoxedIo, Dial, DialError},
 };
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -48,6 +48,17 @@ pub(super) async fn open(
     max_frame: usize,
 ) -> Result<Socket, Failure> {
     let io = dial.dial().await.map_err(Failure::Way)?;
+    upgrade(io, backend, identity, protocol, max_frame).await
+}
+
+/// The WebSocket on a way that stands.
+pub(super) async fn upgrade(
+    io: BoxedIo,
+    backend: config::Backend,
+    identity: Identity,
+    protocol: &'static str,
+    max_frame: usize,
+) -> Result<Socket, Failure> {
     let host = match (backend.port, &backend.tls) {
         (80, None) | (443, Some(_)) => backend.host.clone(),
         (port, _) => format!("{}:{port}", backend.host),

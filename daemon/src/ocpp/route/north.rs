@@ -30,6 +30,8 @@ pub(super) struct North {
     connection: u64,
     outstanding: Option<Outstanding>,
     silent: u32,
+    /// It is about to be replaced: no CALL goes over it any more.
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -64,11 +66,23 @@ impl Live {
     }
 }
 
+impl North {
+    fn new(connection: u64) -> Self {
+        Self { connection, outstanding: None, silent: 0, held: false }
+    }
+
+    /// Whether a CALL may go over it.
+    fn is_free(&self) -> bool {
+        // A connection that is being closed for its silence carries nothing more.
+        self.outstanding.is_none() && self.silent < MOST_SILENT && !self.held
+    }
+}
+
 impl Route {
     /// The backend is connected.
     pub(crate) fn north_up(&mut self, now: Now) {
         self.connections += 1;
-        self.north = Some(North { connection: self.connections, outstanding: None, silent: 0 });
+        self.north = Some(North::new(self.connections));
         self.trouble(Trouble::Backend, None);
         if let Some(boot) = &mut self.boot {
             boot.not_before = now.mono;
@@ -91,6 +105,35 @@ impl Route {
         }
         self.answer_all_kept(now);
         self.tell(EvseEvent::Backend(false));
+        self.go_on(now);
+    }
+
+    /// Whether the backend's connection is about to be replaced: CALLs wait for the next one.
+    pub(crate) fn hold_north(&mut self, now: Now, held: bool) {
+        if let Some(north) = &mut self.north {
+            north.held = held;
+        }
+        self.go_on(now);
+    }
+
+    /// Whether nobody on either side waits for an answer over the backend's connection.
+    pub(crate) fn north_is_quiet(&self) -> bool {
+        self.north.as_ref().is_none_or(|north| north.outstanding.is_none()) && !self.backend_waits()
+    }
+
+    pub(super) fn north_connection(&self) -> Option<u64> {
+        self.north.as_ref().map(|north| north.connection)
+    }
+
+    /// Another connection stands in the place of the one that stood. What waits for the backend goes on waiting.
+    pub(crate) fn north_replaced(&mut self, now: Now) {
+        if self.north.as_ref().is_some_and(|north| north.outstanding.is_some()) {
+            // The answer can no longer come: the same as an end.
+            self.north_down(now);
+            return self.north_up(now);
+        }
+        self.connections += 1;
+        self.north = Some(North::new(self.connections));
         self.go_on(now);
     }
 
@@ -261,8 +304,7 @@ impl Route {
         let (Some(north), Some(rules)) = (&mut self.north, &self.rules.backend) else {
             return;
         };
-        // A connection that is being closed for its silence carries nothing more.
-        if north.outstanding.is_some() || north.silent >= MOST_SILENT {
+        if !north.is_free() {
             return;
         }
         let until = now.mono + rules.call_timeout;
@@ -294,7 +336,7 @@ impl Route {
 
     /// Whether the way north is free for a new message.
     pub(super) fn north_is_free(&self) -> bool {
-        self.north.as_ref().is_some_and(|n| n.outstanding.is_none() && n.silent < MOST_SILENT)
+        self.north.as_ref().is_some_and(North::is_free)
             && self.live.is_empty()
             && self.boot.is_none()
             && !self.gate_closed
@@ -305,7 +347,7 @@ impl Route {
         let outstanding =
             north.and_then(|n| Some((n.outstanding.as_ref()?.until, "the backend owes an answer")));
         let live = self.live.front().map(|l| (l.until, "a call waits too long for the backend"));
-        let free = north.is_some_and(|n| n.outstanding.is_none());
+        let free = north.is_some_and(|n| n.outstanding.is_none() && !n.held);
         let boot = self.boot.as_ref().filter(|_| free).map(|b| (b.not_before, "the boot is sent again"));
         let queue = self.queue_timeouts(free && self.boot.is_none() && !self.gate_closed);
         outstanding.into_iter().chain(live).chain(boot).chain(queue)
