@@ -58,14 +58,14 @@ enum Stage {
 /// What came of a step.
 pub(super) enum Progress {
     Dialed(Result<BoxedIo, Failure>),
-    Upgraded(Result<Socket, Failure>),
+    Upgraded(Box<Result<Socket, Failure>>),
 }
 
 /// The outcome of the step that runs; never, if none does.
 pub(super) async fn progress(next: &mut Option<Next>) -> Progress {
     match next.as_mut().map(|next| &mut next.stage) {
         Some(Stage::Dialing(reaching)) => Progress::Dialed(reaching.await),
-        Some(Stage::Upgrading(upgrade)) => Progress::Upgraded(upgrade.await),
+        Some(Stage::Upgrading(upgrade)) => Progress::Upgraded(Box::new(upgrade.await)),
         _ => std::future::pending().await,
     }
 }
@@ -148,16 +148,20 @@ impl Running {
     pub(super) fn renewing(&mut self, progress: Progress) {
         let now = self.station.clock.now();
         let Some(next) = &mut self.next else { return };
-        let failure = match progress {
+        let outcome = match progress {
             Progress::Dialed(Ok(io)) => {
                 next.stage = Stage::Quieting(io, now.mono + QUIET);
                 return self.route.hold_north(now, true);
             }
-            Progress::Upgraded(Ok(socket)) => {
+            Progress::Dialed(Err(failure)) => Err(failure),
+            Progress::Upgraded(outcome) => *outcome,
+        };
+        let failure = match outcome {
+            Ok(socket) => {
                 next.stage = Stage::Ready(Box::new(socket), now.mono + QUIET);
                 return;
             }
-            Progress::Dialed(Err(failure)) | Progress::Upgraded(Err(failure)) => failure,
+            Err(failure) => failure,
         };
         tracing::debug!(%failure, "no second connection to the backend");
         next.failed(now.mono, &failure);
