@@ -11,17 +11,16 @@ namespaces); `setup` installs the rest.
 import argparse
 import asyncio
 import json
-import os
 import pathlib
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from typing import Any
 
+import entry
 import run
-from run import ROOT, Run
+from entry import HERE, ROOT
+from run import Run
 
 ROLES = ("viewer", "installer", "grid", "supplier", "admin")
 LIMITING = ("installer", "grid", "admin")
@@ -42,10 +41,9 @@ CALLS = {
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target/debug", help="where ladewartd lies")
-    parser.add_argument("--keep", action="store_true", help="keep the run's directory")
+    entry.common_arguments(parser)
     options = parser.parse_args()
-    options.points = 0
+    options.points, options.way = 0, "dante"
     return options
 
 
@@ -158,7 +156,7 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
             target = [f"127.0.0.1:{LAN_PORT}", SITE, "sites.pem", *files]
         else:
             target = [f"unix:appliances/{SITE}.sock", "-", "-", "-", "-"]
-        command = [sys.executable, str(run.HERE / "caller.py"), *target, *CALLS]
+        command = [sys.executable, str(HERE / "caller.py"), *target, *CALLS]
         whole = self.network.inside("cls" if over == "network" else "emt", *command)
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*whole, cwd=self.directory, stdout=pipe)
@@ -230,7 +228,7 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
             gone = time.monotonic() - began
             await self.expect("grid", UNREACHABLE, "status")
             if cut == "gateway":
-                await self.start_han()
+                await self.way.start_han()
             else:
                 self.network.link("up")
             back = time.monotonic()
@@ -262,7 +260,7 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
     async def run(self) -> int:
         try:
             self.prepare()
-            await self.start_gateway()
+            await self.way.start()
             self.say("gateway stands: stunnel, dante, stunnel")
             await self.start_daemon()
             await self.network_roles()
@@ -294,28 +292,7 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
 
 def main() -> int:
     options = arguments()
-    if os.geteuid() != 0:
-        print("admin: needs root for its network namespaces", file=sys.stderr)
-        return 2
-    run.enter_environment()
-    from network import Network
-    from processes import Failed
-
-    for end in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(end, lambda *_: sys.exit(143))
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="ladewart-admin-"))
-    code = 1
-    try:
-        with Network() as network:
-            code = asyncio.run(Admin(options, directory, network).run())
-    except Failed as error:
-        print(f"admin: FAILED: {error}")
-    finally:
-        if options.keep or code != 0:
-            print(f"logs in {directory}")
-        else:
-            shutil.rmtree(directory)
-    return code
+    return entry.main("admin", options.keep, lambda directory, network: Admin(options, directory, network).run())
 
 
 if __name__ == "__main__":
