@@ -3,9 +3,9 @@
 
 The real daemon dials an operator through a gateway of stunnel and dante; the operator runs `ladewartctl reverse-listen`
 behind the stunnel at the end of the WAN leg. Each role tries what it may and what it may not; strangers try, too; then
-the gateway dies and the cable is unplugged, and the appliance must be gone and come back. grpcio calls, too: on the appliance's socket at
-the operator, and over TCP with mutual TLS on the site's own network. Needs root (network
-namespaces); `setup` installs the rest.
+the gateway dies and the cable is unplugged, and the appliance must be gone and come back. grpcio calls, too: on the
+appliance's socket at the operator, over TCP with mutual TLS on the site's own network, and at last through a gateway
+that connects to the site (mode "listen"). Needs root (network namespaces); `setup` installs the rest.
 """
 
 import argparse
@@ -57,8 +57,8 @@ class Admin(Run):
         self.skip = 0
 
     def prepare(self) -> None:
-        from gateway import ADMIN_PORT, HAN_PORT, Certificates, write_configurations
-        from network import HAN_GW, OPERATOR
+        from gateway import ADMIN_PORT, Certificates, write_configurations
+        from network import OPERATOR
 
         certificates = Certificates(self.directory)
         for ca in ("operators", "sites", "others"):
@@ -74,6 +74,12 @@ class Admin(Run):
         certificates.leaf("wrong-name", "operators", "elsewhere.example")
         certificates.leaf("expired", "operators", OPERATOR, days=-1)
         write_configurations(self.directory)
+        self.tables, self.trust = tables, f'{{ pin = "{certificates.pin("gw-han")}" }}'
+        self.configure(f"{self.way.uplink(self.trust)}", f'address = "{OPERATOR}:{ADMIN_PORT}"')
+
+    def configure(self, uplink: str, place: str) -> None:
+        """The site's configuration, with this way to the operator."""
+        roles = ", ".join(f'"{role}"' for role in ROLES)
         (self.directory / "ladewart.toml").write_text(f"""
 [site]
 name = "interop"
@@ -85,14 +91,7 @@ listen = "127.0.0.1:{LAN_PORT}"
 certificate = "site.pem"
 key = "site.key"
 ca = "operators.pem"
-[uplink]
-mode = "socks5"
-gateway = "{HAN_GW}:{HAN_PORT}"
-interface = "han0"
-certificate = "cls.pem"
-key = "cls.key"
-trust = {{ pin = "{certificates.pin("gw-han")}" }}
-backoff_max = "2 s"
+{uplink}
 [ocpp]
 listen = "127.0.0.1:{run.OCPP_PORT}"
 [[node]]
@@ -100,12 +99,12 @@ id = "grid"
 fuse = "63 A"
 [[operator]]
 name = "north"
-address = "{OPERATOR}:{ADMIN_PORT}"
+{place}
 ca = "operators.pem"
 certificate = "site.pem"
 key = "site.key"
-roles = [{", ".join(f'"{role}"' for role in ROLES)}]
-{tables}""")
+roles = [{roles}]
+{self.tables}""")
 
     # The operator
 
@@ -150,10 +149,13 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
         return out
 
     async def grpcio(self, over: str, who: str, codes: dict[str, str]) -> None:
-        """Each call by another implementation of gRPC, on the appliance's socket or over the network."""
-        if over == "network":
+        """Each call by another implementation of gRPC: on the appliance's socket, over the network, or coming in."""
+        from ways import TO_GATEWAY_ADMIN_PORT
+
+        if over != "dialed":
             files = ["-", "-"] if who == "nobody" else [f"{who}.pem", f"{who}.key"]
-            target = [f"127.0.0.1:{LAN_PORT}", SITE, "sites.pem", *files]
+            port = LAN_PORT if over == "network" else TO_GATEWAY_ADMIN_PORT
+            target = [f"127.0.0.1:{port}", SITE, "sites.pem", *files]
         else:
             target = [f"unix:appliances/{SITE}.sock", "-", "-", "-", "-"]
         command = [sys.executable, str(HERE / "caller.py"), *target, *CALLS]
@@ -180,6 +182,34 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
         await self.grpcio("network", "unknown", dict.fromkeys(CALLS, "PERMISSION_DENIED"))
         for stranger in ("nobody", "wrong-ca", "expired"):
             await self.grpcio("network", stranger, dict.fromkeys(CALLS, "UNAVAILABLE"))
+
+    async def coming(self) -> None:
+        """The gateway connects to the site, and the operator comes in through it."""
+        from ways import COMING_ADMIN_PORT, WAYS
+        from network import HAN_CLS
+
+        for name in ("ladewartd", "han", "danted", "wan", "emt"):
+            await self.processes.stop(name)
+        way = WAYS["listen"](self)
+        way.write(self.directory)
+        await way.start_wan()
+        await way.start_han()
+        self.configure(way.uplink(self.trust), 'target = "operator"')
+        await self.start_daemon()
+        await self.listening("cls", f"{HAN_CLS}%han0:{COMING_ADMIN_PORT}")
+        self.say("gateway stands: stunnel connects to the site")
+        for role in ROLES:
+            await self.grpcio("coming", role, self.codes(role))
+        await self.grpcio("coming", "unknown", dict.fromkeys(CALLS, "PERMISSION_DENIED"))
+        for stranger in ("nobody", "wrong-ca", "expired"):
+            await self.grpcio("coming", stranger, dict.fromkeys(CALLS, "UNAVAILABLE"))
+        status = (await self.ctl("uplink", "status"))["uplink"]
+        self.say(f"uplink: {status['refused_connections']} refused, the last: {status['last_refusal']}")
+        if "operator north: TLS: " not in status["last_refusal"]:
+            self.problems.append(f"the uplink tells of no refusal: {status}")
+        await self.processes.stop("han", signal.SIGKILL)
+        await way.start_han()
+        await self.grpcio("coming", "grid", self.codes("grid"))
 
     async def roles(self) -> None:
         for role in ROLES:
@@ -267,6 +297,7 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
             await self.roles()
             await self.strangers()
             await self.cuts()
+            await self.coming()
             self.problems += await self.evidence()
             code = await self.processes.stop("ladewartd")
             self.problems += [f"ladewartd ended with code {code}"] if code else []

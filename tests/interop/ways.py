@@ -13,14 +13,18 @@ from gateway import (
     COMMON,
     EMT_PORT,
     HAN_PORT,
+    OPERATOR_PORT,
     PROXY_PORT,
 )
 from network import HAN_CLS, HAN_GW, TARGET, TARGET_ADDRESS, WAN_EMT, WAN_GW
 
 # Where the gateway connects to the site, and the ends of the market participant's own programs.
 COMING_PORT = 9000
-FROM_WAN_PORT = 9001
+COMING_ADMIN_PORT = 9001
+FROM_WAN_PORT = 9011
+FROM_WAN_ADMIN_PORT = 9012
 TO_GATEWAY_PORT = 9300
+TO_GATEWAY_ADMIN_PORT = 9301
 
 
 class Way:
@@ -137,36 +141,49 @@ class Listen(Way):
         await self.stunnel("gw", "han", f"127.0.0.1:{FROM_WAN_PORT}")
 
     def write(self, directory: pathlib.Path) -> None:
-        (directory / "wan.conf").write_text(f"""{COMMON}
-[wan]
-accept = {WAN_GW}:{EMT_PORT}
-connect = 127.0.0.1:{FROM_WAN_PORT}
-cert = {directory}/gw-wan.pem
+        wan_end = f"""cert = {directory}/gw-wan.pem
 key = {directory}/gw-wan.key
 CAfile = {directory}/wan-ca.pem
 requireCert = yes
 verifyChain = yes
-""")
+"""
+        (directory / "wan.conf").write_text(f"""{COMMON}
+[wan]
+accept = {WAN_GW}:{EMT_PORT}
+connect = 127.0.0.1:{FROM_WAN_PORT}
+{wan_end}
+[wan-admin]
+accept = {WAN_GW}:{OPERATOR_PORT}
+connect = 127.0.0.1:{FROM_WAN_ADMIN_PORT}
+{wan_end}""")
         (directory / "emt.conf").write_text(f"""{COMMON}
-[emt]
 client = yes
+CAfile = {directory}/wan-ca.pem
+verifyChain = yes
+[emt]
 accept = 127.0.0.1:{TO_GATEWAY_PORT}
 connect = {WAN_GW}:{EMT_PORT}
 cert = {directory}/emt.pem
 key = {directory}/emt.key
-CAfile = {directory}/wan-ca.pem
-verifyChain = yes
+[operator]
+accept = 127.0.0.1:{TO_GATEWAY_ADMIN_PORT}
+connect = {WAN_GW}:{OPERATOR_PORT}
+cert = {directory}/operator-wan.pem
+key = {directory}/operator-wan.key
 """)
         (directory / "han.conf").write_text(f"""{COMMON}
-[to-cls]
 client = yes
-accept = 127.0.0.1:{FROM_WAN_PORT}
-connect = {HAN_CLS}:{COMING_PORT}
 cert = {directory}/gw-han.pem
 key = {directory}/gw-han.key
 CAfile = {directory}/han-ca.pem
 verifyChain = yes
 checkHost = cls.example
+[to-cls]
+accept = 127.0.0.1:{FROM_WAN_PORT}
+connect = {HAN_CLS}:{COMING_PORT}
+[admin-to-cls]
+accept = 127.0.0.1:{FROM_WAN_ADMIN_PORT}
+connect = {HAN_CLS}:{COMING_ADMIN_PORT}
 """)
 
     def uplink(self, trust: str) -> str:
@@ -180,6 +197,9 @@ trust = {trust}
 [[uplink.target]]
 name = "backend"
 port = {COMING_PORT}
+[[uplink.target]]
+name = "operator"
+port = {COMING_ADMIN_PORT}
 """
 
     def backend(self) -> str:

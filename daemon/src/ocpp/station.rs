@@ -336,7 +336,8 @@ impl Running {
         let now = self.station.clock.now();
         tracing::info!(why, "the backend is gone");
         if let North::Up { since, .. } = self.north {
-            self.north = North::Resting(now.mono + self.backoff.after_end(now.mono.since(since)));
+            let wait = self.backoff.after_end(now.mono.since(since), self.route.north_has_answered());
+            self.north = North::Resting(now.mono + wait);
             self.route.north_down(now);
         }
     }
@@ -375,7 +376,7 @@ impl Running {
                     if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
                         link.close(CloseCode::Away, why);
                         let now = self.station.clock.now();
-                        self.north = North::Resting(now.mono + self.backoff.after_end(Duration::ZERO));
+                        self.north = North::Resting(now.mono + self.backoff.after_end(Duration::ZERO, false));
                         self.route.north_down(now);
                     }
                 }

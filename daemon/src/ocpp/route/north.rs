@@ -32,6 +32,8 @@ pub(super) struct North {
     silent: u32,
     /// It is about to be replaced: no CALL goes over it any more.
     held: bool,
+    /// The backend has answered over it.
+    answered: bool,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,7 @@ impl Live {
 
 impl North {
     fn new(connection: u64) -> Self {
-        Self { connection, outstanding: None, silent: 0, held: false }
+        Self { connection, outstanding: None, silent: 0, held: false, answered: false }
     }
 
     /// Whether a CALL may go over it.
@@ -119,6 +121,11 @@ impl Route {
     /// Whether nobody on either side waits for an answer over the backend's connection.
     pub(crate) fn north_is_quiet(&self) -> bool {
         self.north.as_ref().is_none_or(|north| north.outstanding.is_none()) && !self.backend_waits()
+    }
+
+    /// Whether the backend has answered over the connection that stands.
+    pub(crate) fn north_has_answered(&self) -> bool {
+        self.north.as_ref().is_some_and(|north| north.answered)
     }
 
     pub(super) fn north_connection(&self) -> Option<u64> {
@@ -214,6 +221,7 @@ impl Route {
             return self.note("the backend answers calls that nobody waits for");
         };
         north.silent = 0;
+        north.answered = true;
         self.backend_lives();
         match outstanding.what {
             What::Live(live) => {

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::{Mode, Place, Target};
+use crate::{
+    config::{Mode, Place, Target},
+    smgw::BoxedIo,
+};
 
 /// A site in mode `listen`, and a gateway that may connect there.
 pub(super) struct Coming {
@@ -65,14 +68,10 @@ impl Coming {
     }
 
     /// The operator comes in through the gateway.
-    pub(super) async fn comes(
-        &self,
-        operator: &str,
-        tls: &Arc<ClientConfig>,
-    ) -> std::io::Result<client::TlsStream<client::TlsStream<TcpStream>>> {
-        let way = self.gateway(operator).await;
+    pub(super) async fn comes(&self, operator: &str, tls: &Arc<ClientConfig>) -> std::io::Result<BoxedIo> {
+        let way: BoxedIo = Box::new(self.gateway(operator).await);
         let name = ServerName::try_from("site.example").unwrap();
-        soon(TlsConnector::from(tls.clone()).connect(name, way)).await
+        Ok(Box::new(soon(TlsConnector::from(tls.clone()).connect(name, way)).await?))
     }
 
     pub(super) async fn ends(self) {
