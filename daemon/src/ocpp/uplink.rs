@@ -2,12 +2,15 @@
 //!
 //! In: a [`Dial`] and the outcome of the attempts. Out: a WebSocket or the reason why not. Invariant: at most one
 //! attempt of a station at a time; after a refusal the wait doubles from 1 s to 5 min, with jitter, and starts again
-//! once a connection has lasted or carried an answer. What lies below the WebSocket (gateway, proxy, TLS) has its own wait inside
-//! [`Dial::dial`].
+//! once a connection has lasted or carried an answer. What lies below the WebSocket (gateway, proxy, TLS) has its own
+//! wait inside [`Dial::dial`].
 
 use std::{sync::Arc, time::Duration};
 
-use super::handshake::{self, Refusal, Socket, encode};
+use super::{
+    Version,
+    handshake::{self, Refusal, Socket, encode},
+};
 use crate::{
     config,
     ids::Identity,
@@ -44,11 +47,11 @@ pub(super) async fn open(
     dial: Arc<dyn Dial>,
     backend: config::Backend,
     identity: Identity,
-    protocol: &'static str,
+    versions: Vec<Version>,
     max_frame: usize,
-) -> Result<Socket, Failure> {
+) -> Result<(Socket, Version), Failure> {
     let io = dial.dial().await.map_err(Failure::Way)?;
-    upgrade(io, backend, identity, protocol, max_frame).await
+    upgrade(io, backend, identity, versions, max_frame).await
 }
 
 /// The WebSocket on a way that stands.
@@ -56,15 +59,15 @@ pub(super) async fn upgrade(
     io: BoxedIo,
     backend: config::Backend,
     identity: Identity,
-    protocol: &'static str,
+    versions: Vec<Version>,
     max_frame: usize,
-) -> Result<Socket, Failure> {
+) -> Result<(Socket, Version), Failure> {
     let host = match (backend.port, &backend.tls) {
         (80, None) | (443, Some(_)) => backend.host.clone(),
         (port, _) => format!("{}:{port}", backend.host),
     };
     let path = format!("{}{}", backend.path, encode(identity.as_str()));
-    let upgrade = handshake::connect(io, &host, &path, protocol, max_frame);
+    let upgrade = handshake::connect(io, &host, &path, &versions, max_frame);
     match tokio::time::timeout(HANDSHAKE, upgrade).await {
         Ok(outcome) => outcome.map_err(Failure::Refused),
         Err(_) => Err(Failure::Refused(Refusal::Broken("it does not answer the handshake".into()))),

@@ -19,11 +19,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
     super::{
+        Version,
         handshake::Socket,
         uplink::{self, Backoff, Failure},
-        v16::SUBPROTOCOL,
     },
-    Dialing, North, Running,
+    Dialed, Dialing, North, Running,
 };
 use crate::{smgw::BoxedIo, time::Mono};
 
@@ -43,6 +43,8 @@ pub(super) struct Next {
     /// Second connections are tried until then.
     give_up: Option<Mono>,
     backoff: Backoff,
+    /// What is spoken with the backend stays.
+    version: Version,
     stage: Stage,
 }
 
@@ -58,7 +60,7 @@ enum Stage {
 /// What came of a step.
 pub(super) enum Progress {
     Dialed(Result<BoxedIo, Failure>),
-    Upgraded(Box<Result<Socket, Failure>>),
+    Upgraded(Box<Dialed>),
 }
 
 /// The outcome of the step that runs; never, if none does.
@@ -95,13 +97,14 @@ impl Next {
 
 impl Running {
     /// The connection stands since now.
-    pub(super) fn plan_renewal(&mut self, now: Mono) {
+    pub(super) fn plan_renewal(&mut self, now: Mono, version: Version) {
         let renewal = self.station.backend.as_ref().and_then(|(_, dial)| dial.renewal());
         self.next = renewal.map(|renewal| Next {
             due: now + renewal.after,
             overlap: renewal.overlap,
             give_up: None,
             backoff: Backoff::default(),
+            version,
             stage: Stage::Waiting,
         });
     }
@@ -117,7 +120,7 @@ impl Running {
             next.stage = Stage::Leaving(now.mono + QUIET);
         }
         if !matches!(self.north, North::Up { .. }) {
-            return self.stand_in(next.stage).await;
+            return self.stand_in(next.stage, next.version).await;
         }
         next.stage = match next.stage {
             Stage::Waiting if next.due <= now.mono && next.overlap => {
@@ -128,13 +131,13 @@ impl Running {
                 }
             }
             Stage::Quieting(io, until) if self.route.north_is_quiet() || until <= now.mono => {
-                match self.upgrade(io) {
+                match self.upgrade(io, next.version) {
                     Some(upgrade) => Stage::Upgrading(upgrade),
                     None => return,
                 }
             }
             Stage::Ready(socket, until) if self.route.north_is_quiet() || until <= now.mono => {
-                return self.take_over(*socket);
+                return self.take_over(*socket, next.version);
             }
             Stage::Leaving(until) if self.route.north_is_quiet() || until <= now.mono => {
                 return self.make_room();
@@ -157,7 +160,7 @@ impl Running {
             Progress::Upgraded(outcome) => *outcome,
         };
         let failure = match outcome {
-            Ok(socket) => {
+            Ok((socket, _)) => {
                 next.stage = Stage::Ready(Box::new(socket), now.mono + QUIET);
                 return;
             }
@@ -173,41 +176,41 @@ impl Running {
         Some(Box::pin(async move { dial.dial().await.map_err(Failure::Way) }))
     }
 
-    fn upgrade(&self, io: BoxedIo) -> Option<Dialing> {
+    fn upgrade(&self, io: BoxedIo, version: Version) -> Option<Dialing> {
         let backend = self.station.backend.as_ref()?.0.clone();
         let (identity, max_frame) = (self.station.identity.clone(), self.station.config.max_frame);
-        Some(Box::pin(uplink::upgrade(io, backend, identity, SUBPROTOCOL, max_frame)))
+        Some(Box::pin(uplink::upgrade(io, backend, identity, vec![version], max_frame)))
     }
 
     /// The old connection ended by itself: what stands of the new one takes its place.
-    async fn stand_in(&mut self, stage: Stage) {
+    async fn stand_in(&mut self, stage: Stage, version: Version) {
         if !matches!(self.north, North::Off | North::Resting(_)) {
             return;
         }
         match stage {
             Stage::Quieting(io, _) => {
-                if let Some(upgrade) = self.upgrade(io) {
-                    self.north = North::Dialing(upgrade);
+                if let Some(upgrade) = self.upgrade(io, version) {
+                    self.north = North::Dialing(vec![version], upgrade);
                 }
             }
-            Stage::Upgrading(upgrade) => self.north = North::Dialing(upgrade),
-            Stage::Ready(socket, _) => self.dialed(Ok(*socket)).await,
+            Stage::Upgrading(upgrade) => self.north = North::Dialing(vec![version], upgrade),
+            Stage::Ready(socket, _) => self.dialed(Ok((*socket, version))).await,
             Stage::Waiting | Stage::Dialing(_) | Stage::Leaving(_) => {}
         }
     }
 
-    fn take_over(&mut self, socket: Socket) {
+    fn take_over(&mut self, socket: Socket, version: Version) {
         let now = self.station.clock.now();
         let ping = self.station.backend.as_ref().map_or(QUIET, |(backend, _)| backend.ping_interval);
         let link = self.start(socket, ping);
         if let North::Up { link: old, .. } =
-            std::mem::replace(&mut self.north, North::Up { link, since: now.mono })
+            std::mem::replace(&mut self.north, North::Up { link, since: now.mono, version })
         {
             old.close(CloseCode::Away, RENEWED);
         }
         tracing::info!("the backend's connection is renewed");
         self.route.north_replaced(now);
-        self.plan_renewal(now.mono);
+        self.plan_renewal(now.mono, version);
     }
 
     fn make_room(&mut self) {
