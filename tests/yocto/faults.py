@@ -49,6 +49,7 @@ FAULTS = [
     ("slot on a partition that is not there", change(RAUC, "by-partlabel/root-b", "by-partlabel/root-c"), "disk", RAUC, "root-c"),
     ("size unlike image/parameters", change("image/parameters", "PART_ROOT=64", "PART_ROOT=96"), "disk", "ladewart-disk.inc", "image/parameters"),
     ("another licence checksum", change(RECIPE, "md5=", "md5=0"), "licences", RECIPE, "LIC_FILES_CHKSUM"),
+    ("licence in SPDX's form", change(RECIPE, "MIT | Apache-2.0", "MIT OR Apache-2.0"), "licences", RECIPE, "write | for OR"),
     ("variable that nobody knows", add(IMAGE, '\nIMAGE_INSTAL = "bash"\n'), "variables", IMAGE, "nobody knows"),
     ("account with another number", change(RECIPE, "--uid 901", "--uid 911"), "accounts", RECIPE, "sysusers.d"),
     ("daemon less confined", change("image/files/usr/lib/systemd/system/ladewartd.service", "SystemCallFilter=@system-service\nSystemCallFilter=~@privileged @resources\n", ""), "units", "ladewartd.service", "systemd-analyze"),
