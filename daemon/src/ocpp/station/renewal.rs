@@ -179,7 +179,8 @@ impl Running {
     fn upgrade(&self, io: BoxedIo, version: Version) -> Option<Dialing> {
         let backend = self.station.backend.as_ref()?.0.clone();
         let (identity, max_frame) = (self.station.identity.clone(), self.station.config.max_frame);
-        Some(Box::pin(uplink::upgrade(io, backend, identity, vec![version], max_frame)))
+        let password = self.password.clone();
+        Some(Box::pin(uplink::upgrade(io, backend, identity, vec![version], password, max_frame)))
     }
 
     /// The old connection ended by itself: what stands of the new one takes its place.
