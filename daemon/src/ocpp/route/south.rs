@@ -255,9 +255,9 @@ impl Route {
         };
         let outstanding = match south.outstanding.as_ref().map(|o| &o.what) {
             Some(What::Backend(call)) => Some(call.north),
-            Some(What::Limit { .. } | What::Trigger) | None => None,
+            Some(What::Limit { .. } | What::Trigger | What::Errand) | None => None,
         };
-        let held = south.held.iter().map(|(north, _)| *north);
+        let held = south.held.iter().map(|held| held.north);
         let mut waiting =
             outstanding.into_iter().chain(south.calls.iter().map(|call| call.north)).chain(held);
         waiting.any(|connection| connection == north)
