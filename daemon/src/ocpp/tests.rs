@@ -637,7 +637,12 @@ async fn a_site_without_a_backend_charges() {
 async fn an_order_reaches_the_evse_and_its_answer_the_caller_alone() {
     let dir = tempfile::tempdir().unwrap();
     let csms = Csms(TcpListener::bind("127.0.0.1:0").await.unwrap(), vec!["ocpp1.6"]);
-    let way = Arc::new(Way { to: csms.0.local_addr().unwrap(), open: AtomicBool::new(true) });
+    let way = Arc::new(Way {
+        to: csms.0.local_addr().unwrap(),
+        open: AtomicBool::new(true),
+        renewal: None,
+        dialed: watch::Sender::new(0),
+    });
     let site = Site::start(dir.path(), Some(&way)).await;
     let (evse, mut peer, mut backend) = (EvseId::new("CP1"), None, None);
     let away = site.orders.order(&evse, orders::Action::Unlock).await;
@@ -664,7 +669,12 @@ async fn an_order_reaches_the_evse_and_its_answer_the_caller_alone() {
 async fn a_dead_letter_is_shown_and_sent_again_on_command() {
     let dir = tempfile::tempdir().unwrap();
     let csms = Csms(TcpListener::bind("127.0.0.1:0").await.unwrap(), vec!["ocpp1.6"]);
-    let way = Arc::new(Way { to: csms.0.local_addr().unwrap(), open: AtomicBool::new(true) });
+    let way = Arc::new(Way {
+        to: csms.0.local_addr().unwrap(),
+        open: AtomicBool::new(true),
+        renewal: None,
+        dialed: watch::Sender::new(0),
+    });
     let mut site = Site::start(dir.path(), Some(&way)).await;
     let mut peer = None;
     let ((), (_, mut backend)) =
