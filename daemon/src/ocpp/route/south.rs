@@ -269,7 +269,7 @@ impl Route {
         };
         let outstanding = match south.outstanding.as_ref().map(|o| &o.what) {
             Some(What::Backend(call)) => Some(call.north),
-            Some(What::Limit { .. } | What::Trigger | What::Errand) | None => None,
+            Some(What::Limit { .. } | What::Trigger | What::Errand | What::Order(_)) | None => None,
         };
         let held = south.held.iter().map(|held| held.north);
         let mut waiting =
