@@ -16,6 +16,7 @@ use ladewartd::{
     device::definition::Definition,
     formula::{Formula, MeterField, NODES, Name, Scope, Unit, Value},
     ids::EvseId,
+    smgw::{self, Connect, ConnectStep, SocksError},
     tariff::{self, Book, Schedule, Tariffs},
     time::Wall,
 };
@@ -24,8 +25,14 @@ use ladewartd::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: &[Target] =
-    &[("config", config), ("definition", definition), ("formula", formula), ("tariff", tariff)];
+pub const TARGETS: &[Target] = &[
+    ("config", config),
+    ("definition", definition),
+    ("mdns", mdns),
+    ("socks", socks),
+    ("formula", formula),
+    ("tariff", tariff),
+];
 
 /// The target of this name.
 #[must_use]
@@ -49,6 +56,38 @@ fn definition(bytes: &[u8]) {
     if let Err(error) = Definition::parse(&source) {
         assert!(!error.to_string().is_empty());
     }
+}
+
+/// An answer to the question for a gateway's address: addresses or nothing.
+fn mdns(bytes: &[u8]) {
+    let found = smgw::mdns_addresses(bytes, "smgw.local");
+    // Each takes fifteen bytes at the least.
+    assert!(found.len() <= bytes.len() / 15 + 1);
+}
+
+/// What a proxy answers, cut at every place and in pieces of the length that the first byte says: the outcome is the
+/// same, and what follows the reply is left.
+fn socks(bytes: &[u8]) {
+    let Some((cut, bytes)) = bytes.split_first() else { return };
+    let whole = connect(bytes, bytes.len().max(1));
+    assert_eq!(connect(bytes, usize::from(*cut % 16) + 1), whole);
+    assert_eq!(connect(bytes, 1), whole);
+}
+
+/// The bytes behind the reply, once the way is open.
+fn connect(bytes: &[u8], piece: usize) -> Result<Option<Vec<u8>>, SocksError> {
+    let Ok(mut connect) = Connect::new("emt.example", 9000) else { return Ok(None) };
+    let mut open = false;
+    let mut rest = Vec::new();
+    for mut piece in bytes.chunks(piece) {
+        while !open && !piece.is_empty() {
+            let (used, step) = connect.feed(piece)?;
+            piece = &piece[used..];
+            open = step == ConnectStep::Open;
+        }
+        rest.extend(piece);
+    }
+    Ok(open.then_some(rest))
 }
 
 /// An expression is refused with a sentence, or costs what it may and gives a value or a sentence.
