@@ -18,16 +18,20 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api,
     clock::Clock,
-    config::{Config, ConfigError, Source},
+    config::{self, Config, ConfigError, Source},
     contact,
     control::{self, Control},
-    device::{Catalog, Definition},
+    device::{Catalog, Definition, bus::Buses, definition::DeviceKind},
+    evse::driver,
     grid, identity,
     journal::{self, Entry, Journal},
-    meter, ocpp, relay,
+    meter, ocpp,
+    plan::Setpoint,
+    relay,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
+    time::Mono,
     update,
 };
 
@@ -38,6 +42,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct App {
     config: Arc<Config>,
     definitions: Vec<Arc<Definition>>,
+    wallboxes: Vec<Option<Arc<Definition>>>,
     clock: Clock,
     identities: identity::Store,
     uplink: Option<Uplink>,
@@ -58,7 +63,16 @@ impl App {
         for (i, meter) in config.meters.iter().enumerate() {
             let field = format!("meter[{i}].device");
             let definition = catalog.find(&meter.device).map_err(|e| source.problem(&field, e))?;
-            definitions.push(definition);
+            definitions.push(of_kind(definition, DeviceKind::Meter).map_err(|e| source.problem(&field, e))?);
+        }
+        let mut wallboxes = Vec::with_capacity(config.evses.len());
+        for (i, evse) in config.evses.iter().enumerate() {
+            let field = format!("evse[{i}].device.definition");
+            let find = |d: &config::EvseDevice| {
+                let definition = catalog.find(&d.definition).map_err(|e| source.problem(&field, e))?;
+                of_kind(definition, DeviceKind::Wallbox).map_err(|e| source.problem(&field, e))
+            };
+            wallboxes.push(evse.device.as_ref().map(find).transpose()?);
         }
         let identities = identity::Store::open(&config.data_dir.join("identity"), clock)
             .map_err(|e| source.problem("site.data", e))?;
@@ -73,7 +87,17 @@ impl App {
         let operators = operators.map_err(|e| source.problem(&e.field, e.problem))?;
         let lan = config.api.lan.as_ref().map(|lan| Lan::new(lan, clock)).transpose();
         let lan = lan.map_err(|e| source.problem(&e.field, e.problem))?;
-        Ok(Self { config: Arc::new(config), definitions, clock, identities, uplink, backend, operators, lan })
+        Ok(Self {
+            config: Arc::new(config),
+            definitions,
+            wallboxes,
+            clock,
+            identities,
+            uplink,
+            backend,
+            operators,
+            lan,
+        })
     }
 
     /// Binds, starts, announces, runs until SIGTERM or SIGINT, drains.
@@ -142,6 +166,7 @@ impl App {
             config.evses.iter().map(|_| watch::channel(None)).unzip();
         let (relays, relays_out): (Vec<_>, Vec<_>) =
             config.relays.iter().map(|_| watch::channel(false)).unzip();
+        let (fresh, plans) = watch::channel(clock.now().mono);
         let (control, site, events) = Control::new(control::Parts {
             config: Arc::clone(&config),
             limits,
@@ -150,7 +175,7 @@ impl App {
             clock,
             setpoints,
             relays,
-            alive: watchdog(),
+            alive: alive(fresh, clock),
         });
 
         let token = stop.clone();
@@ -158,13 +183,10 @@ impl App {
             control.run(token).await;
             ("control", Ok(()))
         });
-        for (m, definition) in config.meters.iter().zip(self.definitions) {
-            let task = meter::run(m.clone(), definition, events.clone(), clock, stop.clone());
-            tasks.spawn(async move {
-                task.await;
-                ("meter", Ok(()))
-            });
-        }
+        let (wallboxes, setpoints_out) = split(&config, self.wallboxes, setpoints_out);
+        let devices =
+            Devices { config: &config, definitions: self.definitions, wallboxes, plans, events: &events };
+        devices.start(tasks, clock, stop);
         for c in &config.contacts {
             let task = contact::run(c.clone(), events.clone(), clock, stop.clone());
             tasks.spawn(async move {
@@ -179,11 +201,12 @@ impl App {
                 ("relay", Ok(()))
             });
         }
-        let stations = config
-            .evses
-            .iter()
-            .zip(setpoints_out)
-            .map(|(e, setpoint)| ocpp::Station { evse: e.id.clone(), identity: e.identity.clone(), setpoint })
+        let stations = setpoints_out
+            .into_iter()
+            .map(|(e, setpoint)| {
+                let evse = &config.evses[e];
+                ocpp::Station { evse: evse.id.clone(), identity: evse.identity.clone(), setpoint }
+            })
             .collect();
         let gateway = ocpp::run(
             ocpp::Parts {
@@ -215,6 +238,91 @@ impl App {
             clock,
         };
         serve(tasks, parts, socket, lan, self.operators, stop).await
+    }
+}
+
+/// A definition that is used as what it is.
+fn of_kind(definition: Arc<Definition>, kind: DeviceKind) -> Result<Arc<Definition>, String> {
+    if definition.kind == kind {
+        return Ok(definition);
+    }
+    let word = |kind| match kind {
+        DeviceKind::Meter => "meter",
+        DeviceKind::Wallbox => "wallbox",
+    };
+    Err(format!("\"{}\" is a {}; name a {}", definition.name, word(definition.kind), word(kind)))
+}
+
+type Wish = watch::Receiver<Option<Setpoint>>;
+
+/// Who is driven over a bus, and who speaks OCPP; each with its index and its setpoint.
+fn split(
+    config: &Config,
+    wallboxes: Vec<Option<Arc<Definition>>>,
+    setpoints: Vec<Wish>,
+) -> (Vec<(usize, Arc<Definition>, Wish)>, Vec<(usize, Wish)>) {
+    let (mut driven, mut stations) = (Vec::new(), Vec::new());
+    for (e, (definition, setpoint)) in wallboxes.into_iter().zip(setpoints).enumerate() {
+        match definition {
+            Some(definition) if config.evses[e].device.is_some() => driven.push((e, definition, setpoint)),
+            _ => stations.push((e, setpoint)),
+        }
+    }
+    (driven, stations)
+}
+
+/// What hangs on buses.
+struct Devices<'a> {
+    config: &'a Arc<Config>,
+    definitions: Vec<Arc<Definition>>,
+    wallboxes: Vec<(usize, Arc<Definition>, Wish)>,
+    plans: watch::Receiver<Mono>,
+    events: &'a control::Events,
+}
+
+impl Devices<'_> {
+    fn start(self, tasks: &mut Tasks, clock: Clock, stop: &CancellationToken) {
+        let buses = Buses::new(self.config, stop, |task| {
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                task.await;
+                // A bus that nothing hangs on has nothing to do.
+                stop.cancelled().await;
+                ("bus", Ok(()))
+            });
+        });
+        for (m, definition) in self.config.meters.iter().zip(self.definitions) {
+            let Some(bus) = buses.at(&m.at) else { continue };
+            let task = meter::run(m.clone(), definition, bus, self.events.clone(), clock, stop.clone());
+            tasks.spawn(async move {
+                task.await;
+                ("meter", Ok(()))
+            });
+        }
+        for (e, definition, setpoint) in self.wallboxes {
+            let evse = self.config.evses[e].clone();
+            let Some(device) = evse.device.clone() else { continue };
+            let Some(bus) = buses.at(&device.at) else { continue };
+            // Without a backend and without authorisation nothing holds it back.
+            let (release, released) = watch::channel(true);
+            let parts = driver::Parts {
+                evse,
+                device,
+                definition,
+                bus,
+                setpoint,
+                released,
+                fresh: self.plans.clone(),
+                events: self.events.clone(),
+                clock,
+            };
+            let task = driver::run(parts, stop.clone());
+            tasks.spawn(async move {
+                task.await;
+                drop(release);
+                ("wallbox", Ok(()))
+            });
+        }
     }
 }
 
@@ -279,6 +387,15 @@ async fn serve(
         ("API", served.map_err(Into::into))
     });
     Ok(())
+}
+
+/// After each tick's plan: the wallboxes' watchdogs and the service manager's live on it.
+fn alive(fresh: watch::Sender<Mono>, clock: Clock) -> Box<dyn FnMut() + Send> {
+    let mut watchdog = watchdog();
+    Box::new(move || {
+        fresh.send_replace(clock.now().mono);
+        watchdog();
+    })
 }
 
 /// Feeds the service manager's watchdog, if there is one.

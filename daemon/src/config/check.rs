@@ -1,12 +1,13 @@
 //! Document → [`Config`]: names resolved to indices, ranges checked, defaults filled in.
 
 mod access;
+mod device;
 mod uplink;
 
 use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Ocpp, Relay, RelayFunction, Source,
+    Bus, Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Ocpp, Relay, RelayFunction, Source,
     Update, raw,
 };
 use crate::{
@@ -41,9 +42,10 @@ impl Check<'_> {
 
     fn document(&self, doc: raw::Document) -> Checked<Config> {
         let at_home = |path: std::path::PathBuf| self.source.directory().join(path);
-        let meters = self.meters(doc.meter)?;
+        let buses = self.buses(doc.bus)?;
+        let meters = self.meters(doc.meter, &buses)?;
         let nodes = self.nodes(doc.node, &meters)?;
-        let evses = self.evses(doc.evse, &nodes)?;
+        let evses = self.evses(doc.evse, &nodes, &buses)?;
         let contacts = self.contacts(doc.contact, &nodes)?;
         let relays = self.relays(doc.relay, &evses)?;
         let backend = doc.backend.map(|b| self.backend(b)).transpose()?;
@@ -66,6 +68,7 @@ impl Check<'_> {
             ocpp: self.ocpp(&doc.ocpp)?,
             control: self.control(&doc.control)?,
             nodes,
+            buses,
             meters,
             device_dir: doc.site.devices.map(at_home),
             evses,
@@ -162,7 +165,7 @@ impl Check<'_> {
         }
     }
 
-    fn meters(&self, raw: Vec<raw::Meter>) -> Checked<Vec<Meter>> {
+    fn meters(&self, raw: Vec<raw::Meter>, buses: &[Bus]) -> Checked<Vec<Meter>> {
         let mut seen = HashSet::new();
         let mut meters = Vec::with_capacity(raw.len());
         for (i, m) in raw.into_iter().enumerate() {
@@ -170,12 +173,11 @@ impl Check<'_> {
             if !seen.insert(m.id.clone()) {
                 return self.fail(&at("id"), format!("\"{}\" names another meter already", m.id));
             }
-            self.host_port(&at("address"), &m.address)?;
             meters.push(Meter {
                 id: m.id,
                 device: m.device,
-                address: m.address,
-                unit: m.unit.unwrap_or(1),
+                at: self.attachment(&format!("meter[{i}]"), m.address, m.bus, buses)?,
+                unit: m.unit,
                 interval: self.duration(
                     &at("interval"),
                     m.interval,
@@ -252,7 +254,7 @@ impl Check<'_> {
         }
     }
 
-    fn evses(&self, raw: Vec<raw::Evse>, nodes: &[Node]) -> Checked<Vec<Evse>> {
+    fn evses(&self, raw: Vec<raw::Evse>, nodes: &[Node], buses: &[Bus]) -> Checked<Vec<Evse>> {
         let mut evses: Vec<Evse> = Vec::with_capacity(raw.len());
         for (i, e) in raw.into_iter().enumerate() {
             let at = |name: &str| format!("evse[{i}].{name}");
@@ -297,6 +299,7 @@ impl Check<'_> {
                 min,
                 step,
                 failsafe,
+                device: e.device.map(|d| self.device(&at("device"), d, buses)).transpose()?,
             });
         }
         self.failsafe_fits(&evses, nodes)?;

@@ -15,6 +15,7 @@ pub use self::{
     error::{ConfigError, Source},
 };
 use crate::{
+    device::bus::Port,
     ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
     units::{Milliamps, Watts, Wiring},
 };
@@ -40,6 +41,8 @@ pub struct Config {
     pub control: Control,
     /// The electrical tree, parents before children; the first is the grid connection.
     pub nodes: Vec<Node>,
+    /// Serial lines.
+    pub buses: Vec<Bus>,
     /// Meters.
     pub meters: Vec<Meter>,
     /// Directory of the user's own device definitions.
@@ -364,6 +367,39 @@ pub struct Node {
     pub meter: Option<usize>,
 }
 
+/// A serial line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bus {
+    /// Name.
+    pub id: String,
+    /// Device file, speed, form and times.
+    pub port: Port,
+}
+
+/// Where a device is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// Host and port of a Modbus TCP server.
+    Address(String),
+    /// Index in [`Config::buses`].
+    Bus(usize),
+}
+
+/// A wallbox on a bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvseDevice {
+    /// Name of the device definition.
+    pub definition: String,
+    /// Where it is.
+    pub at: Attachment,
+    /// Modbus unit identifier; as the definition has it without.
+    pub unit: Option<u8>,
+    /// Time between two readings.
+    pub interval: Duration,
+    /// What the box falls to by itself, where that cannot be read.
+    pub failsafe: Option<Milliamps>,
+}
+
 /// A meter on a bus.
 #[derive(Debug, Clone)]
 pub struct Meter {
@@ -371,10 +407,10 @@ pub struct Meter {
     pub id: MeterId,
     /// Name of the device definition.
     pub device: String,
-    /// Host and port of the Modbus TCP server.
-    pub address: String,
-    /// Modbus unit identifier.
-    pub unit: u8,
+    /// Where it is.
+    pub at: Attachment,
+    /// Modbus unit identifier; as the definition has it without.
+    pub unit: Option<u8>,
     /// Time between two readings.
     pub interval: Duration,
     /// Whether the meter counts the other way round.
@@ -400,6 +436,8 @@ pub struct Evse {
     pub step: Milliamps,
     /// What it falls to when its lease ends.
     pub failsafe: Milliamps,
+    /// How it is driven over a bus; it speaks OCPP without.
+    pub device: Option<EvseDevice>,
 }
 
 /// A digital line.

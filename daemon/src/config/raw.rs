@@ -1,6 +1,8 @@
 //! The document's own shape: one struct per table, every unknown field refused. Documented for the people who
 //! write it in `README.md` and `image/`'s factory configuration.
 
+mod device;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -9,6 +11,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 
+pub(super) use self::device::{Bus, BusMode, EvseDevice};
 use super::Role;
 use crate::{
     ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
@@ -99,6 +102,9 @@ pub(super) struct Document {
     /// `[[node]]`: the electrical tree, parents first; the first is the grid connection.
     #[serde(default)]
     pub(super) node: Vec<Node>,
+    /// `[[bus]]`: serial lines.
+    #[serde(default)]
+    pub(super) bus: Vec<Bus>,
     /// `[[meter]]`.
     #[serde(default)]
     pub(super) meter: Vec<Meter>,
@@ -377,9 +383,11 @@ pub(super) struct Meter {
     pub(super) id: MeterId,
     /// Name of the device definition.
     pub(super) device: String,
-    /// `"host:port"` of the Modbus TCP server.
-    pub(super) address: String,
-    /// Modbus unit identifier; default 1.
+    /// `"host:port"` of the Modbus TCP server; or `bus`.
+    pub(super) address: Option<String>,
+    /// Name of the `[[bus]]`; or `address`.
+    pub(super) bus: Option<String>,
+    /// Modbus unit identifier; default as the definition has it, or 1.
     pub(super) unit: Option<u8>,
     /// Time between readings; default 1 s.
     pub(super) interval: Option<Span>,
@@ -407,6 +415,8 @@ pub(super) struct Evse {
     pub(super) step: Option<Milliamps>,
     /// What it may draw when its lease ends; 0 A or within min and max; default 6 A.
     pub(super) failsafe: Option<Milliamps>,
+    /// `[evse.device]`: driven over a bus; without it the EVSE speaks OCPP.
+    pub(super) device: Option<EvseDevice>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -16,6 +16,7 @@ use crate::config::{ConfigError, Source};
 /// Name and text of the definitions that come with the daemon.
 pub(super) const BUILT_IN: &[(&str, &str)] = &[
     ("abb-b23", include_str!("../../devices/abb-b23.toml")),
+    ("keba-p30", include_str!("../../devices/keba-p30.toml")),
     ("eastron-sdm630", include_str!("../../devices/eastron-sdm630.toml")),
 ];
 

@@ -2,7 +2,10 @@
 //!
 //! In: what the plan grants an EVSE and what it may be obeying. Out: the next [`Setpoint`], if one is due. Invariant: a
 //! change goes out at once, a renewal at half the lease, a refused one again after a pause; nothing goes to an EVSE
-//! that is not connected. Pure. How a setpoint becomes a charging profile is `ocpp`'s.
+//! that is not connected. Pure, but for [`driver`]: wallboxes on buses. How a setpoint becomes a charging profile is
+//! `ocpp`'s.
+
+pub mod driver;
 
 use std::time::Duration;
 

@@ -81,17 +81,10 @@ pub fn decode(
     inverted: bool,
     at: Now,
 ) -> Result<Reading, DecodeError> {
-    let mut values: Vec<(Quantity, f64)> = Vec::with_capacity(16);
-    for (i, block) in definition.blocks.iter().enumerate() {
-        let answer = registers.get(i).map_or(&[][..], Vec::as_slice);
-        if answer.len() != usize::from(block.count) {
-            let (start, wanted) = (block.start, block.count);
-            return Err(DecodeError::Length { start, wanted, got: answer.len() });
-        }
-        for field in &block.fields {
-            values.push((field.quantity, value(definition, block, field, answer)?));
-        }
-    }
+    let values = values(definition, registers)?
+        .into_iter()
+        .map(|(quantity, value)| Ok((quantity, value?)))
+        .collect::<Result<Vec<(Quantity, f64)>, DecodeError>>()?;
     let optional = |quantity| values.iter().find(|(q, _)| *q == quantity).map(|(_, v)| *v);
     let required = |quantity| optional(quantity).ok_or(DecodeError::Missing(quantity));
     let turn = if inverted { -1.0 } else { 1.0 };
@@ -122,6 +115,23 @@ pub fn decode(
     })
 }
 
+/// Each value in its base unit, or why it cannot be believed; an error as a whole where a block is short.
+pub fn values(
+    definition: &Definition,
+    registers: &[Vec<u16>],
+) -> Result<Vec<(Quantity, Result<f64, DecodeError>)>, DecodeError> {
+    let mut values = Vec::with_capacity(16);
+    for (i, block) in definition.blocks.iter().enumerate() {
+        let answer = registers.get(i).map_or(&[][..], Vec::as_slice);
+        if answer.len() != usize::from(block.count) {
+            let (start, wanted) = (block.start, block.count);
+            return Err(DecodeError::Length { start, wanted, got: answer.len() });
+        }
+        values.extend(block.fields.iter().map(|f| (f.quantity, value(definition, block, f, answer))));
+    }
+    Ok(values)
+}
+
 /// One value in its base unit. `answer` holds the whole block.
 fn value(definition: &Definition, block: &Block, field: &Field, answer: &[u16]) -> Result<f64, DecodeError> {
     let (quantity, register) = (field.quantity, field.register);
@@ -134,7 +144,16 @@ fn value(definition: &Definition, block: &Block, field: &Field, answer: &[u16]) 
             if number.is_finite() { format!("0x{bits:0w$X}", w = raw.len() * 4) } else { number.to_string() };
         return Err(DecodeError::NotAvailable { quantity, register, shown });
     }
-    let value = number * field.factor;
+    // SunSpec's sunssf: -10 to 10, 0x8000 for "not available".
+    let power = match field.power.map(|at| answer[usize::from(at - block.start)].cast_signed()) {
+        None => 0,
+        Some(power @ -10..=10) => power,
+        Some(power) => {
+            let shown = format!("its scale is 10^{power}");
+            return Err(DecodeError::NotAvailable { quantity, register, shown });
+        }
+    };
+    let value = number * field.factor * 10_f64.powi(i32::from(power));
     match definition.window(quantity.kind()) {
         Some(window) if window.holds(value) => Ok(value),
         Some(window) => {
