@@ -254,13 +254,14 @@ fn of_kind(definition: Arc<Definition>, kind: DeviceKind) -> Result<Arc<Definiti
 }
 
 type Wish = watch::Receiver<Option<Setpoint>>;
+type Driven = (usize, Arc<Definition>, Wish);
 
 /// Who is driven over a bus, and who speaks OCPP; each with its index and its setpoint.
 fn split(
     config: &Config,
     wallboxes: Vec<Option<Arc<Definition>>>,
     setpoints: Vec<Wish>,
-) -> (Vec<(usize, Arc<Definition>, Wish)>, Vec<(usize, Wish)>) {
+) -> (Vec<Driven>, Vec<(usize, Wish)>) {
     let (mut driven, mut stations) = (Vec::new(), Vec::new());
     for (e, (definition, setpoint)) in wallboxes.into_iter().zip(setpoints).enumerate() {
         match definition {
@@ -275,7 +276,7 @@ fn split(
 struct Devices<'a> {
     config: &'a Arc<Config>,
     definitions: Vec<Arc<Definition>>,
-    wallboxes: Vec<(usize, Arc<Definition>, Wish)>,
+    wallboxes: Vec<Driven>,
     plans: watch::Receiver<Mono>,
     events: &'a control::Events,
 }

@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use self::decode::{DecodeError, decode, values};
+pub use self::decode::{DecodeError, Value, decode, values};
 use crate::{
     clock::Clock,
     config,

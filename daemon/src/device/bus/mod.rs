@@ -229,7 +229,6 @@ pub enum Wire {
 
 impl Bus {
     /// A bus, and its task, which serves it until `stop` or until nobody holds the [`Bus`] any more.
-    #[must_use]
     pub fn new(wire: Wire, stop: CancellationToken) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let task = async move {
@@ -358,3 +357,6 @@ impl Queue {
         self.setpoints.pop_front().or_else(|| self.readings.pop_front())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,7 +174,8 @@ impl Cell {
             Form::F64 => raw.to_bits(),
             form => {
                 let (least, most) = form.range();
-                let whole = raw.round();
+                // Down, so that a current is never above what was wanted; but 16 A in mA are 16 000.
+                let whole = (raw + 1e-6).floor();
                 if !(whole >= least && whole <= most) {
                     return None;
                 }
@@ -287,6 +288,7 @@ mod tests {
         assert_eq!(cell(Form::U16, 0.001).registers(16.0), Some(vec![16_000]));
         assert_eq!(cell(Form::U16, 0.1).registers(0.0), Some(vec![0]));
         assert_eq!(cell(Form::U16, 0.001).registers(66.0), None);
+        assert_eq!(cell(Form::U16, 0.06).registers(16.0), Some(vec![266]), "never above what was wanted");
         assert_eq!(cell(Form::U16, 1.0).registers(-1.0), None);
         assert_eq!(cell(Form::I16, 1.0).registers(-1.0), Some(vec![0xFFFF]));
         assert_eq!(cell(Form::U32, 0.001).registers(70.0), Some(vec![1, 4464]));

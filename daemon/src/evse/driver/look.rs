@@ -72,9 +72,8 @@ impl Driver {
                 Some((_, since)) if now.since(since) >= WAITS => {
                     (ConnectorStatus::SuspendedEv, String::new())
                 }
-                Some(_) => (ConnectorStatus::Preparing, String::new()),
                 None if *self.parts.released.borrow() => (ConnectorStatus::SuspendedEvse, String::new()),
-                None => (ConnectorStatus::Preparing, String::new()),
+                Some(_) | None => (ConnectorStatus::Preparing, String::new()),
             },
             Ok(Vehicle::Fault) => (ConnectorStatus::Faulted, "the box reports a fault".to_owned()),
             Err(value) => (ConnectorStatus::Unknown, format!("unknown state {value}")),

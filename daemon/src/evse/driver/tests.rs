@@ -142,7 +142,7 @@ impl Rig {
         definition.write_delay = Duration::ZERO;
         let clock = Clock::system();
         let (setpoint, setpoints) = watch::channel(None);
-        let (released, releases) = watch::channel(true);
+        let (released, permission) = watch::channel(true);
         let (fresh, plans) = watch::channel(Mono(Duration::from_secs(1 << 20)));
         let (events_in, events) = mpsc::channel(256);
         let device = config::EvseDevice {
@@ -168,7 +168,7 @@ impl Rig {
             definition: Arc::new(definition),
             bus,
             setpoint: setpoints,
-            released: releases,
+            released: permission,
             fresh: plans,
             events: events_in,
             clock,
