@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, update, uplink, watch,
+    device, documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, update, uplink,
+    watch,
 };
 
 /// Shows a charging site and steers it, through the daemon on this machine.
@@ -53,6 +54,15 @@ pub(crate) enum Command {
     /// Meters.
     #[command(subcommand)]
     Meter(meter::Meter),
+    /// What hangs on the site's wires: scan, read, test.
+    #[command(subcommand)]
+    Device(device::Device),
+    /// Putting the site into operation.
+    #[command(subcommand)]
+    Site(device::Site),
+    /// Relays and contactors.
+    #[command(subcommand)]
+    Relay(device::Relay),
     /// The channel through the Smart Meter Gateway.
     #[command(subcommand)]
     Uplink(uplink::Uplink),

@@ -21,7 +21,12 @@ use crate::{
     config::{self, Config, ConfigError, Source},
     contact,
     control::{self, Control},
-    device::{Catalog, Definition, bus::Buses, definition::DeviceKind},
+    device::{
+        Catalog, Definition,
+        bus::Buses,
+        definition::{DeviceKind, Protocol},
+        desk::Desk,
+    },
     evse::driver,
     grid, identity,
     journal::{self, Entry, Journal},
@@ -31,7 +36,9 @@ use crate::{
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
+    sunspec,
     time::Mono,
+    units::Milliamps,
     update,
 };
 
@@ -41,6 +48,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Everything that can be made before a port is bound: what fails here is the configuration's fault.
 pub struct App {
     config: Arc<Config>,
+    catalog: Catalog,
     definitions: Vec<Arc<Definition>>,
     wallboxes: Vec<Option<Arc<Definition>>>,
     clock: Clock,
@@ -63,7 +71,8 @@ impl App {
         for (i, meter) in config.meters.iter().enumerate() {
             let field = format!("meter[{i}].device");
             let definition = catalog.find(&meter.device).map_err(|e| source.problem(&field, e))?;
-            definitions.push(of_kind(definition, DeviceKind::Meter).map_err(|e| source.problem(&field, e))?);
+            let definition = of_kind(definition, DeviceKind::Meter).map_err(|e| source.problem(&field, e))?;
+            definitions.push(in_place(definition, &meter.at).map_err(|e| source.problem(&field, e))?);
         }
         let mut wallboxes = Vec::with_capacity(config.evses.len());
         for (i, evse) in config.evses.iter().enumerate() {
@@ -89,6 +98,7 @@ impl App {
         let lan = lan.map_err(|e| source.problem(&e.field, e.problem))?;
         Ok(Self {
             config: Arc::new(config),
+            catalog,
             definitions,
             wallboxes,
             clock,
@@ -157,6 +167,14 @@ impl App {
             )),
             _ => None,
         };
+        let sunspec = match &config.sunspec {
+            Some(sunspec) => Some(
+                TcpListener::bind(sunspec.listen)
+                    .await
+                    .with_context(|| format!("cannot listen for SunSpec on {}", sunspec.listen))?,
+            ),
+            None => None,
+        };
         let listener = TcpListener::bind(config.ocpp.listen)
             .await
             .with_context(|| format!("cannot listen for EVSEs on {}", config.ocpp.listen))?;
@@ -184,9 +202,16 @@ impl App {
             ("control", Ok(()))
         });
         let (wallboxes, setpoints_out) = split(&config, self.wallboxes, setpoints_out);
-        let devices =
-            Devices { config: &config, definitions: self.definitions, wallboxes, plans, events: &events };
-        devices.start(tasks, clock, stop);
+        let (caps, capped): (Vec<_>, Vec<_>) = config.evses.iter().map(|_| watch::channel(None)).unzip();
+        let devices = Devices {
+            config: &config,
+            definitions: self.definitions,
+            wallboxes,
+            plans,
+            capped,
+            events: &events,
+        };
+        let buses = devices.start(tasks, clock, stop);
         for c in &config.contacts {
             let task = contact::run(c.clone(), events.clone(), clock, stop.clone());
             tasks.spawn(async move {
@@ -194,8 +219,11 @@ impl App {
                 ("contact", Ok(()))
             });
         }
-        for (r, wanted) in config.relays.iter().zip(relays_out) {
-            let task = relay::run(r.clone(), wanted, events.clone(), clock, stop.clone());
+        let (clearing, cleared): (Vec<_>, Vec<_>) =
+            config.relays.iter().map(|_| watch::channel(0_u64)).unzip();
+        for ((r, wanted), cleared) in config.relays.iter().zip(relays_out).zip(cleared) {
+            let keep = config.data_dir.clone();
+            let task = relay::run(r.clone(), wanted, cleared, keep, events.clone(), clock, stop.clone());
             tasks.spawn(async move {
                 task.await;
                 ("relay", Ok(()))
@@ -227,6 +255,11 @@ impl App {
         if let Some(uplink) = &self.uplink {
             keep_up(tasks, uplink, evidence, clock, stop);
         }
+        if let (Some(listener), Some(of)) = (sunspec, config.sunspec.clone()) {
+            let node = config.nodes[of.node].id.clone();
+            let task = sunspec::run(of, listener, site.clone(), node, stop.clone());
+            tasks.spawn(async move { ("SunSpec server", task.await.map_err(Into::into)) });
+        }
         let parts = api::Parts {
             config: config.api.clone(),
             site,
@@ -234,6 +267,7 @@ impl App {
             way: self.uplink.map(|uplink| api::Way { uplink, backend: self.backend }),
             identities: Some(self.identities),
             updates: installing(tasks, &config, evidence, clock, stop),
+            desk: Some(Desk::new(Arc::clone(&config), self.catalog, buses, caps, clearing)),
             journal: evidence.clone(),
             clock,
         };
@@ -251,6 +285,16 @@ fn of_kind(definition: Arc<Definition>, kind: DeviceKind) -> Result<Arc<Definiti
         DeviceKind::Wallbox => "wallbox",
     };
     Err(format!("\"{}\" is a {}; name a {}", definition.name, word(definition.kind), word(kind)))
+}
+
+/// A definition whose protocol fits where the meter is.
+fn in_place(definition: Arc<Definition>, at: &config::Attachment) -> Result<Arc<Definition>, String> {
+    let head = definition.protocol != Protocol::Modbus;
+    match (head, matches!(at, config::Attachment::Port(_))) {
+        (true, false) => Err(format!("\"{}\" is read through an optical head; say port", definition.name)),
+        (false, true) => Err(format!("\"{}\" is on a bus; say address or bus", definition.name)),
+        _ => Ok(definition),
+    }
 }
 
 type Wish = watch::Receiver<Option<Setpoint>>;
@@ -278,11 +322,12 @@ struct Devices<'a> {
     definitions: Vec<Arc<Definition>>,
     wallboxes: Vec<Driven>,
     plans: watch::Receiver<Mono>,
+    capped: Vec<watch::Receiver<Option<Milliamps>>>,
     events: &'a control::Events,
 }
 
 impl Devices<'_> {
-    fn start(self, tasks: &mut Tasks, clock: Clock, stop: &CancellationToken) {
+    fn start(self, tasks: &mut Tasks, clock: Clock, stop: &CancellationToken) -> Buses {
         let buses = Buses::new(self.config, stop, |task| {
             let stop = stop.clone();
             tasks.spawn(async move {
@@ -293,12 +338,24 @@ impl Devices<'_> {
             });
         });
         for (m, definition) in self.config.meters.iter().zip(self.definitions) {
-            let Some(bus) = buses.at(&m.at) else { continue };
-            let task = meter::run(m.clone(), definition, bus, self.events.clone(), clock, stop.clone());
-            tasks.spawn(async move {
-                task.await;
-                ("meter", Ok(()))
-            });
+            let (config, events, stop) = (m.clone(), self.events.clone(), stop.clone());
+            match (buses.at(&m.at), &m.at) {
+                (_, config::Attachment::Port(port)) => {
+                    let task = meter::push::run(config, definition, port.clone(), events, clock, stop);
+                    tasks.spawn(async move {
+                        task.await;
+                        ("meter", Ok(()))
+                    });
+                }
+                (Some(bus), _) => {
+                    let task = meter::run(config, definition, bus, events, clock, stop);
+                    tasks.spawn(async move {
+                        task.await;
+                        ("meter", Ok(()))
+                    });
+                }
+                (None, _) => {}
+            }
         }
         for (e, definition, setpoint) in self.wallboxes {
             let evse = self.config.evses[e].clone();
@@ -313,6 +370,7 @@ impl Devices<'_> {
                 bus,
                 setpoint,
                 released,
+                cap: self.capped[e].clone(),
                 fresh: self.plans.clone(),
                 events: self.events.clone(),
                 clock,
@@ -324,6 +382,7 @@ impl Devices<'_> {
                 ("wallbox", Ok(()))
             });
         }
+        buses
     }
 }
 

@@ -30,10 +30,10 @@ use crate::{
     journal::{Entry, Journal},
     plan::{self, Plan, Setpoint, kept},
     policy,
-    site::{Event, Note, Site, View},
+    site::{Event, Note, Site, View, event::Level},
     store::{Store, StoreError},
     time::{Now, Wall},
-    units::Milliamps,
+    units::{Milliamps, Watts},
 };
 
 /// Where rooms that hear something put it.
@@ -72,7 +72,8 @@ pub struct Control {
     site: Site,
     plan: Plan,
     sequences: Vec<u64>,
-    contact_limits: Vec<bool>,
+    /// The limit that each contact has set.
+    contact_limits: Vec<Option<Watts>>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<Event>,
     view: watch::Sender<Arc<View>>,
@@ -105,7 +106,7 @@ impl Control {
         let handle = Handle { commands: commands_in, view: view_out, limits: limits.clone() };
         let control = Self {
             sequences: vec![0; parts.config.evses.len()],
-            contact_limits: vec![false; parts.config.contacts.len()],
+            contact_limits: vec![None; parts.config.contacts.len()],
             parts,
             site,
             plan,
@@ -239,6 +240,16 @@ impl Control {
             let energised = match relay.function {
                 RelayFunction::Release(e) => self.plan.grants[e].limit > Milliamps::ZERO,
                 RelayFunction::Unlimited => !limited,
+                RelayFunction::Contactor(e) => {
+                    let granted = self.plan.grants[e].limit;
+                    evse::contactor(&self.site.evses[e], granted, *wanted.borrow(), now.mono)
+                }
+                RelayFunction::Contact(c) => match (&config.contacts[c], &self.site.contacts[c].level) {
+                    (contact, Level::Closed) => !contact.limited_when_closed,
+                    (contact, Level::Open) => contact.limited_when_closed,
+                    (_, Level::Code(code)) => *code == 0,
+                    (_, Level::Unreadable(_)) => false,
+                },
             };
             wanted.send_if_modified(|state| std::mem::replace(state, energised) != energised);
         }

@@ -24,6 +24,7 @@
 //! | [`evse`], [`relay`], [`device`] | what goes out when; lines and definitions of devices |
 //! | [`journal`] | hash-chained evidence |
 //! | [`api`] | gRPC and who may do what |
+//! | [`sunspec`] | the site as a SunSpec device, off unless configured |
 //! | [`update`] | the device's own software: bundles to RAUC |
 //! | [`telemetry`] | logs |
 //!
@@ -59,5 +60,6 @@ pub mod api;
 pub mod app;
 pub mod journal;
 pub mod remote;
+pub mod sunspec;
 pub mod telemetry;
 pub mod update;

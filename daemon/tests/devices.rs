@@ -217,6 +217,7 @@ async fn drive(peer: &Peer, bus: Bus) -> Result<(), String> {
         bus,
         setpoint: setpoints,
         released: permission,
+        cap: watch::channel(None).1,
         fresh: plans,
         events: events_in,
         clock,

@@ -14,6 +14,7 @@
 pub(crate) mod authz;
 mod caller;
 mod convert;
+mod device;
 mod drain;
 mod evse;
 mod grid;
@@ -37,11 +38,11 @@ use std::{
 
 use futures_util::{Stream, StreamExt, stream};
 use ladewart_proto::v1::{
-    evse_service_server::EvseServiceServer, grid_service_server::GridServiceServer,
-    identity_service_server::IdentityServiceServer, journal_service_server::JournalServiceServer,
-    meter_service_server::MeterServiceServer, site_service_server::SiteServiceServer,
-    system_service_server::SystemServiceServer, update_service_server::UpdateServiceServer,
-    uplink_service_server::UplinkServiceServer,
+    device_service_server::DeviceServiceServer, evse_service_server::EvseServiceServer,
+    grid_service_server::GridServiceServer, identity_service_server::IdentityServiceServer,
+    journal_service_server::JournalServiceServer, meter_service_server::MeterServiceServer,
+    site_service_server::SiteServiceServer, system_service_server::SystemServiceServer,
+    update_service_server::UpdateServiceServer, uplink_service_server::UplinkServiceServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -60,6 +61,7 @@ pub use self::{
 use crate::{
     clock::Clock,
     config, control,
+    device::desk::Desk,
     journal::{Entry, Journal},
     smgw,
     time::{Now, Wall},
@@ -106,6 +108,8 @@ pub struct Parts {
     pub identities: Option<crate::identity::Store>,
     /// The device's own software, if it is updated through this interface.
     pub updates: Option<Updates>,
+    /// What hangs on the site's wires.
+    pub desk: Option<Desk>,
     /// The evidence.
     pub journal: Journal,
     /// The clocks.
@@ -144,6 +148,7 @@ struct Context {
     way: Option<Way>,
     identities: Option<crate::identity::Store>,
     updates: Option<Updates>,
+    desk: Option<Desk>,
     journal: Journal,
     clock: Clock,
     started: Wall,
@@ -205,11 +210,11 @@ type Pulse = (Duration, Duration);
 impl Interface {
     /// Everything is served until `stop`.
     pub async fn new(parts: Parts, stop: CancellationToken) -> Result<Self, Error> {
-        let Parts { config, site, uplink, way, identities, updates, journal, clock } = parts;
+        let Parts { config, site, uplink, way, identities, updates, desk, journal, clock } = parts;
         let refusals = refusals::Refusals::new(journal.clone());
         let gate = authz::Gate::new(authz::Access::new(&config), refusals, clock);
         let started = clock.now().wall;
-        let context = Context { site, uplink, way, identities, updates, journal, clock, started };
+        let context = Context { site, uplink, way, identities, updates, desk, journal, clock, started };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(ladewart_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -280,6 +285,13 @@ impl Interface {
             serving(
                 &health,
                 UpdateServiceServer::new(update::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
+        );
+        routes.add_service(
+            serving(
+                &health,
+                DeviceServiceServer::new(device::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
         );

@@ -2,17 +2,15 @@
 
 mod access;
 mod device;
+mod lines;
 mod uplink;
 
 use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
 
-use super::{
-    Bus, Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Ocpp, Relay, RelayFunction, Source,
-    Update, raw,
-};
+use super::{Bus, Config, ConfigError, Control, Evse, Meter, Node, Ocpp, Source, Update, raw};
 use crate::{
     ids::{Identity, NodeId},
-    units::{Milliamps, Watts, Wiring},
+    units::{Milliamps, Wiring},
 };
 
 /// Reads and checks a configuration file. The [`Source`] serves errors that show up later, e.g. in a key file.
@@ -52,7 +50,7 @@ impl Check<'_> {
         let nodes = self.nodes(doc.node, &meters)?;
         let evses = self.evses(doc.evse, &nodes, &buses)?;
         let contacts = self.contacts(doc.contact, &nodes)?;
-        let relays = self.relays(doc.relay, &evses)?;
+        let relays = self.relays(doc.relay, &evses, &contacts)?;
         let backend = doc.backend.map(|b| self.backend(b)).transpose()?;
         let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
         if let Some(backend) = &backend {
@@ -63,7 +61,9 @@ impl Check<'_> {
         if doc.site.name.trim().is_empty() {
             return self.fail("site.name", "is empty; name the site for the people who read its evidence");
         }
+        let sunspec = doc.sunspec.map(|s| self.sunspec(s, &nodes)).transpose()?;
         Ok(Config {
+            sunspec,
             name: doc.site.name,
             api,
             data_dir: at_home(doc.site.data.unwrap_or_else(|| "/var/lib/ladewart".into())),
@@ -181,7 +181,7 @@ impl Check<'_> {
             meters.push(Meter {
                 id: m.id,
                 device: m.device,
-                at: self.attachment(&format!("meter[{i}]"), m.address, m.bus, buses)?,
+                at: self.meter_at(i, m.address, m.bus, m.port, buses)?,
                 unit: m.unit,
                 interval: self.duration(
                     &at("interval"),
@@ -338,71 +338,5 @@ impl Check<'_> {
             }
         }
         Ok(())
-    }
-
-    fn line(&self, field: &str, raw: raw::Line) -> Checked<Line> {
-        match (raw.chip, raw.offset, raw.file) {
-            (Some(chip), Some(offset), None) => Ok(Line::Gpio { chip, offset }),
-            (None, None, Some(file)) => Ok(Line::File(self.source.directory().join(file))),
-            _ => self.fail(
-                field,
-                "write { chip = \"/dev/gpiochip0\", offset = 4 }, or { file = \"…\" } on a simulated site",
-            ),
-        }
-    }
-
-    fn contacts(&self, raw: Vec<raw::Contact>, nodes: &[Node]) -> Checked<Vec<Contact>> {
-        let mut contacts: Vec<Contact> = Vec::with_capacity(raw.len());
-        for (i, c) in raw.into_iter().enumerate() {
-            let at = |name: &str| format!("contact[{i}].{name}");
-            if contacts.iter().any(|other| other.id == c.id) {
-                return self.fail(&at("id"), format!("\"{}\" names another contact already", c.id));
-            }
-            if c.limit < Watts::ZERO {
-                return self.fail(&at("limit"), format!("{} is negative; a limit is 0 W or more", c.limit));
-            }
-            contacts.push(Contact {
-                id: c.id,
-                line: self.line(&at("line"), c.line)?,
-                limited_when_closed: c.limited_when == raw::Level::Closed,
-                debounce: self.duration(
-                    &at("debounce"),
-                    c.debounce,
-                    Duration::from_millis(200),
-                    Duration::from_millis(1),
-                    Duration::from_secs(10),
-                )?,
-                watts: c.limit,
-                node: self.node(&at("node"), c.node, nodes)?,
-            });
-        }
-        Ok(contacts)
-    }
-
-    fn relays(&self, raw: Vec<raw::Relay>, evses: &[Evse]) -> Checked<Vec<Relay>> {
-        let mut relays: Vec<Relay> = Vec::with_capacity(raw.len());
-        for (i, r) in raw.into_iter().enumerate() {
-            let at = |name: &str| format!("relay[{i}].{name}");
-            if relays.iter().any(|other| other.id == r.id) {
-                return self.fail(&at("id"), format!("\"{}\" names another relay already", r.id));
-            }
-            let function = match (r.function, r.evse) {
-                (raw::Function::Unlimited, None) => RelayFunction::Unlimited,
-                (raw::Function::Unlimited, Some(_)) => {
-                    return self.fail(&at("evse"), "has no meaning with function = \"unlimited\"; remove it");
-                }
-                (raw::Function::Release, None) => {
-                    return self.fail(&at("evse"), "is missing; name the EVSE that this relay releases");
-                }
-                (raw::Function::Release, Some(name)) => match evses.iter().position(|e| e.id == name) {
-                    Some(index) => RelayFunction::Release(index),
-                    None => {
-                        return self.fail(&at("evse"), format!("there is no [[evse]] with id = \"{name}\""));
-                    }
-                },
-            };
-            relays.push(Relay { id: r.id, line: self.line(&at("line"), r.line)?, function });
-        }
-        Ok(relays)
     }
 }

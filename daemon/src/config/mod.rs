@@ -55,6 +55,21 @@ pub struct Config {
     pub relays: Vec<Relay>,
     /// How the device's own software is updated; not at all without.
     pub update: Option<Update>,
+    /// The site as a SunSpec device; off without.
+    pub sunspec: Option<SunSpec>,
+}
+
+/// The site as a SunSpec device over Modbus TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SunSpec {
+    /// Where.
+    pub listen: SocketAddr,
+    /// Its Modbus unit identifier.
+    pub unit: u8,
+    /// What 100 % stands for.
+    pub full: Watts,
+    /// Index of the node that it limits.
+    pub node: usize,
 }
 
 /// The device's own software.
@@ -383,6 +398,8 @@ pub enum Attachment {
     Address(String),
     /// Index in [`Config::buses`].
     Bus(usize),
+    /// The device file of an optical head.
+    Port(PathBuf),
 }
 
 /// A wallbox on a bus.
@@ -465,10 +482,40 @@ pub struct Contact {
     pub limited_when_closed: bool,
     /// How long a level must hold.
     pub debounce: Duration,
-    /// The limit.
-    pub watts: Watts,
+    /// What it means.
+    pub meaning: ContactMeaning,
     /// Index of the limited node.
     pub node: usize,
+}
+
+/// What a contact means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContactMeaning {
+    /// Limited to this power, or not.
+    Limit(Watts),
+    /// With a second line a code of two bits: the first line's bit counts 1, the second one's 2, each set where it
+    /// limits. What each code is limited to.
+    Code(Line, [Option<Watts>; 4]),
+    /// Told, journaled, handed on by relays: feed-in is not ours to limit (FNN W3, S1, S2).
+    Signal,
+}
+
+impl Contact {
+    /// The limit of a code; 0 is "not limited" for a single line.
+    #[must_use]
+    pub fn limit(&self, code: u8) -> Option<Watts> {
+        match &self.meaning {
+            ContactMeaning::Limit(watts) => (code != 0).then_some(*watts),
+            ContactMeaning::Code(_, limits) => limits.get(usize::from(code)).copied().flatten(),
+            ContactMeaning::Signal => None,
+        }
+    }
+
+    /// The strictest limit: what counts while it cannot be read.
+    #[must_use]
+    pub fn strictest(&self) -> Option<Watts> {
+        (0..4).filter_map(|code| self.limit(code)).min()
+    }
 }
 
 /// A digital output.
@@ -480,6 +527,31 @@ pub struct Relay {
     pub line: Line,
     /// What it follows. De-energised is the safe state in every case.
     pub function: RelayFunction,
+    /// What tells the state of its contactor's main contacts.
+    pub mirror: Option<Mirror>,
+    /// Least time that a contactor stays closed.
+    pub min_on: Duration,
+    /// Least time that it stays open.
+    pub min_off: Duration,
+}
+
+/// A contact that is forced by a contactor's main contacts (IEC 60947-4-1 annex F).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Where it is.
+    pub line: Line,
+    /// It is closed while the main contacts are open.
+    pub closed_when_released: bool,
+    /// Time for the main contacts to follow.
+    pub follow: Duration,
+}
+
+impl Mirror {
+    /// What the hardware side may filter away.
+    #[must_use]
+    pub fn bounce(&self) -> Duration {
+        (self.follow / 4).min(Duration::from_millis(20))
+    }
 }
 
 /// What a relay follows.
@@ -489,4 +561,8 @@ pub enum RelayFunction {
     Release(usize),
     /// Energised while no grid limit is in force: for devices that only know on and off.
     Unlimited,
+    /// The contactor before the EVSE (index in [`Config::evses`]): closed while it may charge, opened without load.
+    Contactor(usize),
+    /// Energised while the contact (index in [`Config::contacts`]) does not limit: hands a signal on.
+    Contact(usize),
 }

@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 
-pub(super) use self::device::{Bus, BusMode, EvseDevice};
+pub(super) use self::device::{Bus, BusMode, EvseDevice, SunSpec};
 use super::Role;
 use crate::{
     ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
@@ -119,6 +119,8 @@ pub(super) struct Document {
     pub(super) relay: Vec<Relay>,
     /// `[update]`: the device's own software; without it nothing is installed through the interface.
     pub(super) update: Option<Update>,
+    /// `[sunspec]`: the site as a SunSpec device; off without.
+    pub(super) sunspec: Option<SunSpec>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -387,6 +389,8 @@ pub(super) struct Meter {
     pub(super) address: Option<String>,
     /// Name of the `[[bus]]`; or `address`.
     pub(super) bus: Option<String>,
+    /// Device file of an optical head (SML, IEC 62056-21); or `address`, or `bus`.
+    pub(super) port: Option<PathBuf>,
     /// Modbus unit identifier; default as the definition has it, or 1.
     pub(super) unit: Option<u8>,
     /// Time between readings; default 1 s.
@@ -448,8 +452,14 @@ pub(super) struct Contact {
     pub(super) limited_when: Level,
     /// How long a level must hold; default 200 ms.
     pub(super) debounce: Option<Span>,
-    /// Power of the controllable devices while limited.
-    pub(super) limit: Watts,
+    /// Power of the controllable devices while limited; or `second` with `limits`, or `signal`.
+    pub(super) limit: Option<Watts>,
+    /// Second line of a code of two bits.
+    pub(super) second: Option<Line>,
+    /// With `second`: limits of the codes 0 to 3, `"none"` or a power; the first line's bit counts 1, the second's 2.
+    pub(super) limits: Option<Vec<String>>,
+    /// `"W3"`, `"S1"` or `"S2"`: feed-in is only told and handed on.
+    pub(super) signal: Option<String>,
     /// Name of the limited node; default the grid connection.
     pub(super) node: Option<NodeId>,
 }
@@ -459,6 +469,8 @@ pub(super) struct Contact {
 pub(super) enum Function {
     Release,
     Unlimited,
+    Contactor,
+    Contact,
 }
 
 #[derive(Debug, Deserialize)]
@@ -468,8 +480,28 @@ pub(super) struct Relay {
     pub(super) id: RelayId,
     /// Where it is.
     pub(super) line: Line,
-    /// `"release"`: energised while the EVSE may charge; `"unlimited"`: energised while no limit is in force.
+    /// `"release"`: energised while the EVSE may charge; `"unlimited"`: energised while no limit is in force;
+    /// `"contactor"`: the contactor before the EVSE; `"contact"`: energised while the contact does not limit.
     pub(super) function: Function,
-    /// Name of the EVSE; with `release` only.
+    /// Name of the EVSE; with `release` and `contactor`.
     pub(super) evse: Option<EvseId>,
+    /// Name of the contact; with `contact`.
+    pub(super) contact: Option<ContactId>,
+    /// Where the contactor's mirror contact is.
+    pub(super) mirror: Option<Line>,
+    /// `"released"` (default): the mirror contact is closed while the main contacts are open; or `"energised"`.
+    pub(super) mirror_closed_when: Option<MirrorState>,
+    /// Time for the contactor to follow; default 200 ms.
+    pub(super) follow: Option<Span>,
+    /// With `contactor`: least time closed; default 0 s.
+    pub(super) min_on: Option<Span>,
+    /// Least time open; default 0 s.
+    pub(super) min_off: Option<Span>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum MirrorState {
+    Released,
+    Energised,
 }

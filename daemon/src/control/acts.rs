@@ -147,35 +147,46 @@ impl Control {
     pub(super) fn contacts(&mut self, now: Now) {
         for c in 0..self.parts.config.contacts.len() {
             let config = self.parts.config.contacts[c].clone();
-            let (limited, why) = match &self.site.contacts[c].level {
-                Level::Closed => (config.limited_when_closed, "the contact is closed".to_owned()),
-                Level::Open => (!config.limited_when_closed, "the contact is open".to_owned()),
-                Level::Unreadable(why) => (true, format!("the contact cannot be read: {why}")),
+            let (limit, why) = match &self.site.contacts[c].level {
+                Level::Closed => {
+                    (config.limit(u8::from(config.limited_when_closed)), "the contact is closed".to_owned())
+                }
+                Level::Open => {
+                    (config.limit(u8::from(!config.limited_when_closed)), "the contact is open".to_owned())
+                }
+                Level::Code(code) => (config.limit(*code), format!("the contacts show code {code}")),
+                Level::Unreadable(why) => (config.strictest(), format!("the contact cannot be read: {why}")),
             };
-            if limited == self.contact_limits[c] {
+            let standing = self.contact_limits[c];
+            if limit == standing {
                 continue;
             }
-            self.contact_limits[c] = limited;
             let id = LimitId::new(&format!("contact-{}", config.id));
             let issuer = format!("{CONTACT}{}", config.id);
-            if limited {
+            if let Some(watts) = limit {
                 let wish = Wish {
                     id: Some(id),
                     issuer,
                     role: Role::Grid,
                     node: Some(self.parts.config.nodes[config.node].id.clone()),
-                    watts: config.watts,
+                    watts,
                     valid_from: None,
                     valid_until: None,
                     reason: why,
                 };
-                if let Err(error) = self.set_limit(wish, now) {
-                    tracing::error!(contact = %config.id, %error, "the contact's limit was not set");
-                    self.contact_limits[c] = false;
+                match self.set_limit(wish, now) {
+                    Ok(_) => self.contact_limits[c] = limit,
+                    Err(error) => {
+                        tracing::error!(contact = %config.id, %error, "the contact's limit was not set");
+                    }
                 }
-            } else if let Err(error) = self.clear_limit(&id, &issuer, Role::Grid, now) {
-                tracing::error!(contact = %config.id, %error, "the contact's limit was not cleared");
-                self.contact_limits[c] = true;
+            } else {
+                match self.clear_limit(&id, &issuer, Role::Grid, now) {
+                    Ok(_) => self.contact_limits[c] = None,
+                    Err(error) => {
+                        tracing::error!(contact = %config.id, %error, "the contact's limit was not cleared");
+                    }
+                }
             }
         }
     }

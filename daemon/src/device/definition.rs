@@ -38,8 +38,10 @@ pub struct Definition {
     pub sunspec: Option<SunSpec>,
     /// How it is driven, if it is a wallbox.
     pub wallbox: Option<wallbox::Wallbox>,
-    /// How to tell that it is this device.
-    pub probe: Probe,
+    /// How to tell that it is this device; with Modbus always.
+    pub probe: Option<Probe>,
+    /// How its optical head is used.
+    pub head: Option<Head>,
     /// The requests of one reading, in order.
     pub blocks: Vec<Block>,
     windows: Vec<(Kind, Window)>,
@@ -61,6 +63,35 @@ pub enum DeviceKind {
 pub enum Protocol {
     /// Modbus; whether TCP or a serial line is the site's matter.
     Modbus,
+    /// SML through an optical head.
+    Sml,
+    /// IEC 62056-21 through an optical head.
+    #[serde(rename = "iec62056-21")]
+    Iec,
+}
+
+/// How an optical head is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// Bits per second of a meter that speaks by itself.
+    #[serde(default = "Head::usual")]
+    pub baud: u32,
+    /// Whether the meter must be asked (IEC 62056-21 modes A to C), beginning at 300 Bd.
+    #[serde(default)]
+    pub pull: bool,
+}
+
+impl Head {
+    const fn usual() -> u32 {
+        9600
+    }
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self { baud: Self::usual(), pull: false }
+    }
 }
 
 /// The Modbus function that reads a register.

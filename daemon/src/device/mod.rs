@@ -6,6 +6,7 @@
 pub mod bus;
 pub mod catalog;
 pub mod definition;
+pub mod desk;
 pub mod line;
 pub mod quantity;
 pub mod reader;

@@ -63,6 +63,8 @@ pub struct Parts {
     pub setpoint: watch::Receiver<Option<Setpoint>>,
     /// Whether it may charge at all: 0 A while it is false.
     pub released: watch::Receiver<bool>,
+    /// The most that an installer's test lets through.
+    pub cap: watch::Receiver<Option<Milliamps>>,
     /// When the last plan was made.
     pub fresh: watch::Receiver<Mono>,
     /// Where its facts go.
@@ -245,8 +247,9 @@ impl Driver {
             let wait = look.since(self.now());
             // A channel whose sender is gone says nothing more; the daemon is going down.
             tokio::select! {
-                changed = self.parts.setpoint.changed() => if changed.is_err() { sleep(wait).await },
-                changed = self.parts.released.changed() => if changed.is_err() { sleep(wait).await },
+                Ok(()) = self.parts.setpoint.changed() => {}
+                Ok(()) = self.parts.released.changed() => {}
+                Ok(()) = self.parts.cap.changed() => {}
                 () = sleep(wait) => {}
             }
         }

@@ -52,6 +52,18 @@ pub enum DecodeError {
         /// Largest plausible.
         max: f64,
     },
+    /// Outside the definition's window, told by the meter itself.
+    #[error("{quantity} is {value} {}, outside {min} to {max}", quantity.kind().base())]
+    Outside {
+        /// Which value.
+        quantity: Quantity,
+        /// In the base unit.
+        value: f64,
+        /// Least plausible.
+        min: f64,
+        /// Largest plausible.
+        max: f64,
+    },
     /// The definition does not give it; a checked definition of a meter does.
     #[error("{0} is not in the device's definition")]
     Missing(Quantity),
@@ -65,6 +77,7 @@ impl DecodeError {
             Self::Length { .. } => None,
             Self::NotAvailable { quantity, .. }
             | Self::Implausible { quantity, .. }
+            | Self::Outside { quantity, .. }
             | Self::Missing(quantity) => Some(*quantity),
         }
     }
@@ -85,6 +98,29 @@ pub fn decode(
         .into_iter()
         .map(|(quantity, value)| Ok((quantity, value?)))
         .collect::<Result<Vec<(Quantity, f64)>, DecodeError>>()?;
+    reading(&values, inverted, at)
+}
+
+/// Makes a reading of values that a meter told by itself.
+pub(super) fn assemble(
+    definition: &Definition,
+    values: &[(Quantity, f64)],
+    inverted: bool,
+    at: Now,
+) -> Result<Reading, DecodeError> {
+    for (quantity, value) in values.iter().copied() {
+        match definition.window(quantity.kind()) {
+            Some(window) if window.holds(value) => {}
+            Some(window) => {
+                return Err(DecodeError::Outside { quantity, value, min: window.min, max: window.max });
+            }
+            None => return Err(DecodeError::Missing(quantity)),
+        }
+    }
+    reading(values, inverted, at)
+}
+
+fn reading(values: &[(Quantity, f64)], inverted: bool, at: Now) -> Result<Reading, DecodeError> {
     let optional = |quantity| values.iter().find(|(q, _)| *q == quantity).map(|(_, v)| *v);
     let required = |quantity| optional(quantity).ok_or(DecodeError::Missing(quantity));
     let turn = if inverted { -1.0 } else { 1.0 };

@@ -14,6 +14,8 @@
 //! ```
 
 mod decode;
+pub mod push;
+mod told;
 
 use std::{sync::Arc, time::Duration};
 

@@ -11,13 +11,30 @@
 
 use std::path::PathBuf;
 
-use ladewartd::{config, device::definition::Definition};
+use ladewartd::{
+    config,
+    device::{
+        bus::{
+            Request,
+            frame::{Mode, Verdict},
+        },
+        definition::{Definition, Function},
+    },
+    meter::push::{iec::Iec, sml::Sml, telegram::Teller},
+};
 
 /// A target: name, and what is called with the bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: &[Target] = &[("config", config), ("definition", definition)];
+pub const TARGETS: &[Target] = &[
+    ("config", config),
+    ("definition", definition),
+    ("iec62056", iec62056),
+    ("modbus_ascii", modbus_ascii),
+    ("modbus_rtu", modbus_rtu),
+    ("sml", sml),
+];
 
 /// The target of this name.
 #[must_use]
@@ -40,5 +57,63 @@ fn definition(bytes: &[u8]) {
     let source = config::Source::new(PathBuf::from("device.toml"), text.to_owned());
     if let Err(error) = Definition::parse(&source) {
         assert!(!error.to_string().is_empty());
+    }
+}
+
+/// An answer on a serial line: the first five bytes are unit, function, register and count of the request.
+fn answer(mode: Mode, bytes: &[u8]) {
+    let [unit, function, high, low, count, ref answer @ ..] = *bytes else { return };
+    let start = u16::from_be_bytes([high, low]);
+    let request = match function % 4 {
+        0 => Request::Read { function: Function::Holding, start, count: u16::from(count % 125) + 1 },
+        1 => Request::Read { function: Function::Input, start, count: u16::from(count % 125) + 1 },
+        2 => Request::WriteOne { register: start, value: u16::from(count) },
+        _ => Request::WriteMany { start, values: vec![start; usize::from(count % 123) + 1] },
+    };
+    if let Verdict::Answer(registers) = mode.judge(unit, &request, answer) {
+        match request {
+            Request::Read { count, .. } => assert_eq!(registers.len(), usize::from(count)),
+            Request::WriteOne { .. } | Request::WriteMany { .. } => assert!(registers.is_empty()),
+        }
+        // What counts as whole does not count any more with something behind it.
+        let longer = [answer, &[0]].concat();
+        assert!(!matches!(mode.judge(unit, &request, &longer), Verdict::Answer(_)));
+    }
+}
+
+/// An RTU answer fits its request or is refused.
+fn modbus_rtu(bytes: &[u8]) {
+    answer(Mode::Rtu, bytes);
+}
+
+/// The same in ASCII.
+fn modbus_ascii(bytes: &[u8]) {
+    answer(Mode::Ascii, bytes);
+}
+
+/// SML from an optical head; the first byte says in which pieces.
+fn sml(bytes: &[u8]) {
+    let Some((piece, stream)) = bytes.split_first() else { return };
+    let (mut sml, mut teller) = (Sml::default(), Teller::default());
+    for piece in stream.chunks(usize::from(*piece).max(1)) {
+        for telegram in sml.push(piece) {
+            // A reading or a sentence.
+            if let Err(why) = teller.values(&telegram) {
+                assert!(!why.to_string().is_empty());
+            }
+        }
+    }
+}
+
+/// IEC 62056-21 from an optical head; the first byte says in which pieces.
+fn iec62056(bytes: &[u8]) {
+    let Some((piece, stream)) = bytes.split_first() else { return };
+    let (mut iec, mut teller) = (Iec::default(), Teller::default());
+    for piece in stream.chunks(usize::from(*piece).max(1)) {
+        for telegram in iec.push(piece) {
+            if let Err(why) = teller.values(&telegram) {
+                assert!(!why.to_string().is_empty());
+            }
+        }
     }
 }

@@ -69,6 +69,7 @@ impl Daemon {
             way: None,
             identities: Some(crate::identity::Store::open(&dir.path().join("identity"), clock).unwrap()),
             updates: None,
+            desk: None,
             journal,
             clock,
         };

@@ -1,12 +1,13 @@
 //! Buses, and what hangs on them.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{Check, Checked};
 use crate::{
-    config::{Attachment, Bus, EvseDevice, raw},
+    config::{Attachment, Bus, EvseDevice, Node, SunSpec, raw},
     device::bus::{Port, frame::Mode, serial::Parity, tty},
     ids::MAX_NAME,
+    units::Watts,
 };
 
 impl Check<'_> {
@@ -89,6 +90,32 @@ impl Check<'_> {
         }
     }
 
+    /// One of the three ways to a meter.
+    pub(super) fn meter_at(
+        &self,
+        i: usize,
+        address: Option<String>,
+        bus: Option<String>,
+        port: Option<PathBuf>,
+        buses: &[Bus],
+    ) -> Checked<Attachment> {
+        match (port, &address, &bus) {
+            (Some(port), None, None) => {
+                let port = self.source.directory().join(port);
+                match buses.iter().find(|b| b.port.path == port) {
+                    Some(bus) => {
+                        let problem = format!("is the port of bus \"{}\" already", bus.id);
+                        self.fail(&format!("meter[{i}].port"), problem)
+                    }
+                    None => Ok(Attachment::Port(port)),
+                }
+            }
+            (Some(_), ..) => self
+                .fail(&format!("meter[{i}].port"), "stands beside address or bus; a meter is in one place"),
+            (None, ..) => self.attachment(&format!("meter[{i}]"), address, bus, buses),
+        }
+    }
+
     pub(super) fn device(&self, at: &str, raw: raw::EvseDevice, buses: &[Bus]) -> Checked<EvseDevice> {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         Ok(EvseDevice {
@@ -97,6 +124,21 @@ impl Check<'_> {
             unit: raw.unit,
             interval: self.duration(&format!("{at}.interval"), raw.interval, s(1), ms(100), s(10))?,
             failsafe: raw.failsafe,
+        })
+    }
+
+    pub(super) fn sunspec(&self, raw: raw::SunSpec, nodes: &[Node]) -> Checked<SunSpec> {
+        if !(Watts(1000)..=Watts(2_000_000)).contains(&raw.full) {
+            return self.fail(
+                "sunspec.full",
+                format!("{} is out of range; use 1 kW to 2000 kW for 100 %", raw.full),
+            );
+        }
+        Ok(SunSpec {
+            listen: raw.listen,
+            unit: raw.unit.unwrap_or(1),
+            full: raw.full,
+            node: self.node("sunspec.node", raw.node, nodes)?,
         })
     }
 }

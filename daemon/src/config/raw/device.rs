@@ -1,11 +1,15 @@
 //! Tables of what hangs on the site's wires.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
 use super::Span;
-use crate::{device::bus::serial::Parity, units::Milliamps};
+use crate::{
+    device::bus::serial::Parity,
+    ids::NodeId,
+    units::{Milliamps, Watts},
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,4 +56,17 @@ pub(in crate::config) struct EvseDevice {
     pub(in crate::config) interval: Option<Span>,
     /// What the box falls to by itself, as set in the box; only for definitions that say it cannot be read.
     pub(in crate::config) failsafe: Option<Milliamps>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct SunSpec {
+    /// Address and port; whoever reaches it may limit the site.
+    pub(in crate::config) listen: SocketAddr,
+    /// Modbus unit identifier; default 1.
+    pub(in crate::config) unit: Option<u8>,
+    /// The power that 100 % stands for.
+    pub(in crate::config) full: Watts,
+    /// Name of the limited node; default the grid connection.
+    pub(in crate::config) node: Option<NodeId>,
 }

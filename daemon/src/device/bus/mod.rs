@@ -247,7 +247,7 @@ impl Bus {
 }
 
 /// The buses of a site: one per serial line, one per Modbus TCP server, however many devices are behind it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Buses {
     serial: Vec<Bus>,
     tcp: BTreeMap<String, Bus>,
@@ -279,12 +279,18 @@ impl Buses {
         buses
     }
 
+    /// The Modbus TCP servers that are named.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.tcp.keys().map(String::as_str)
+    }
+
     /// The bus of a device of the same configuration.
     #[must_use]
     pub fn at(&self, at: &Attachment) -> Option<Bus> {
         match at {
             Attachment::Address(address) => self.tcp.get(address).cloned(),
             Attachment::Bus(index) => self.serial.get(*index).cloned(),
+            Attachment::Port(_) => None,
         }
     }
 }

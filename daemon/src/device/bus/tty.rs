@@ -137,7 +137,8 @@ fn set(file: &File, port: &Port) -> nix::Result<()> {
     }
     // A character with a wrong parity arrives as zero: the check sum finds it.
     mode.input_flags.insert(InputFlags::INPCK);
-    mode.control_chars[SpecialCharacterIndices::VMIN as usize] = 0;
+    // With 0 an empty line would read as the end of the file.
+    mode.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
     mode.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
     termios::tcsetattr(file, SetArg::TCSANOW, &mode)?;
     termios::tcflush(file, FlushArg::TCIOFLUSH)

@@ -7,10 +7,13 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use self::wallbox::{RawCell, RawFailsafe, RawPlug, RawState, RawWallbox, RawWatchdog};
-use super::{Block, Definition, DeviceKind, Field, Function, Probe, Protocol, SunSpec, Window};
+use super::{Block, Definition, DeviceKind, Field, Function, Head, Probe, Protocol, SunSpec, Window};
 use crate::{
     config::{ConfigError, Source},
-    device::quantity::{Form, Kind, Quantity, Unit, WordOrder},
+    device::{
+        bus::tty,
+        quantity::{Form, Kind, Quantity, Unit, WordOrder},
+    },
     ids::MAX_NAME,
     units::Phase,
 };
@@ -36,7 +39,8 @@ struct RawDefinition {
     /// Modbus unit identifier that it comes with.
     unit: Option<u8>,
     sunspec: Option<RawSunSpec>,
-    probe: RawProbe,
+    probe: Option<RawProbe>,
+    head: Option<Head>,
     #[serde(default)]
     plausible: RawPlausible,
     #[serde(default)]
@@ -149,8 +153,10 @@ impl Check<'_> {
         let frame_delay = delay("frame_delay_ms", raw.limits.frame_delay_ms)?;
         let write_delay = delay("write_delay_ms", raw.limits.write_delay_ms)?.max(frame_delay);
         let windows = self.windows(&raw.plausible)?;
-        let probe = self.probe(&raw.probe)?;
-        let blocks = self.blocks(raw.block, most, raw.kind)?;
+        let modbus = raw.protocol == Protocol::Modbus;
+        self.fits_protocol(modbus, &raw)?;
+        let probe = raw.probe.as_ref().map(|probe| self.probe(probe)).transpose()?;
+        let blocks = if modbus { self.blocks(raw.block, most, raw.kind)? } else { Vec::new() };
         let tables = RawWallbox {
             state: raw.state,
             plug: raw.plug,
@@ -182,14 +188,61 @@ impl Check<'_> {
             }),
             wallbox,
             probe,
+            head: raw.head,
             blocks,
             windows,
         };
         match definition.kind {
+            DeviceKind::Meter if !modbus => self.windows_of_meter(&definition)?,
             DeviceKind::Meter => self.meter(&definition)?,
             DeviceKind::Wallbox => self.windows_for(&definition)?,
         }
         Ok(definition)
+    }
+
+    /// What each protocol needs, and what has no meaning with it.
+    fn fits_protocol(&self, modbus: bool, raw: &RawDefinition) -> Checked<()> {
+        if modbus {
+            if raw.probe.is_none() {
+                return self
+                    .fail("probe", "is missing; add [probe]: a register that tells this device from others");
+            }
+            if raw.head.is_some() {
+                return self.fail("head", "goes with an optical head only; remove it");
+            }
+            return Ok(());
+        }
+        if raw.kind == DeviceKind::Wallbox {
+            return self.fail("protocol", "does not drive a wallbox; use modbus");
+        }
+        let foreign = [
+            ("probe", raw.probe.is_some()),
+            ("block", !raw.block.is_empty()),
+            ("sunspec", raw.sunspec.is_some()),
+            ("unit", raw.unit.is_some()),
+        ];
+        for (field, there) in foreign {
+            if there {
+                return self.fail(field, "goes with protocol = \"modbus\" only; remove it");
+            }
+        }
+        if let Some(head) = raw.head
+            && !tty::knows(head.baud)
+        {
+            return self.fail("head.baud", format!("{} is not a speed; use 300 to 115200", head.baud));
+        }
+        Ok(())
+    }
+
+    /// A meter that tells its values by itself may tell any of them.
+    fn windows_of_meter(&self, definition: &Definition) -> Checked<()> {
+        for kind in [Kind::Voltage, Kind::Current, Kind::Power, Kind::Energy] {
+            if definition.window(kind).is_none() {
+                let problem = format!("is missing; say what is plausible in {}", kind.base());
+                return self.fail(&format!("plausible.{}", kind.name()), problem);
+            }
+        }
+        Ok(())
     }
 
     fn windows(&self, raw: &RawPlausible) -> Checked<Vec<(Kind, Window)>> {

@@ -222,6 +222,17 @@ impl Wallbox {
         if wanted < least { Milliamps::ZERO } else { wanted.min(most) }
     }
 
+    /// The current that the setpoint's register reads.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "clamped to what no fuse lets through")]
+    pub fn current_of(&self, registers: &[u16]) -> Milliamps {
+        let amps = self.setpoint.value(registers);
+        if self.off.is_some_and(|off| (amps - off).abs() < 1e-6) {
+            return Milliamps::ZERO;
+        }
+        Milliamps((amps.clamp(0.0, 10_000.0) * 1000.0).round() as i64)
+    }
+
     /// How often it must be fed: a third of its time, and every second at least asked for.
     #[must_use]
     pub fn feed_every(&self) -> Duration {

@@ -32,6 +32,7 @@ impl Driver {
         let Some(setpoint) = self.wish(now) else { return Ok(()) };
         let released = *self.parts.released.borrow_and_update();
         let limit = if released { setpoint.limit } else { Milliamps::ZERO };
+        let limit = self.parts.cap.borrow_and_update().map_or(limit, |cap| limit.min(cap));
         let current = self.wallbox.current(limit);
         let standing = self.known.current.map(|(current, _)| current);
         let due = self.known.fed.is_none_or(|fed| now.since(fed) >= self.wallbox.feed_every());

@@ -20,7 +20,7 @@ const WAITS: Duration = Duration::from_secs(60);
 impl Driver {
     /// Whether it is this box at all.
     pub(super) async fn probe(&mut self) -> Result<(), Lost> {
-        let probe = self.reader.definition().probe;
+        let Some(probe) = self.reader.definition().probe else { return Ok(()) };
         let request =
             Request::Read { function: probe.function, start: probe.register, count: probe.form.registers() };
         let registers = self.reader.ask(request, Class::Reading).await?;

@@ -169,6 +169,7 @@ impl Rig {
             bus,
             setpoint: setpoints,
             released: permission,
+            cap: watch::channel(None).1,
             fresh: plans,
             events: events_in,
             clock,

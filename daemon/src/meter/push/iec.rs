@@ -175,7 +175,8 @@ mod tests {
 
     use super::*;
 
-    const DATA: &str = "1-0:1.8.0*255(000123.456*kWh)\r\n1-0:16.7.0*255(-00250.5*W)\r\n2.8.0(1*kWh)\r\n0.0.0(12345678)\r\n";
+    const DATA: &str =
+        "1-0:1.8.0*255(000123.456*kWh)\r\n1-0:16.7.0*255(-00250.5*W)\r\n2.8.0(1*kWh)\r\n0.0.0(12345678)\r\n";
 
     fn with_check() -> Vec<u8> {
         let mut bytes = b"/EMH5eHZ\r\n\x02".to_vec();

@@ -121,7 +121,10 @@ pub(super) mod tests {
     /// CRC-16/X-25.
     fn x25(bytes: &[u8]) -> u16 {
         !bytes.iter().fold(0xFFFF_u16, |crc, byte| {
-            (0..8).fold(crc ^ u16::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x8408 } else { crc >> 1 })
+            (0..8).fold(
+                crc ^ u16::from(*byte),
+                |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x8408 } else { crc >> 1 },
+            )
         })
     }
 
