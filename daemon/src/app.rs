@@ -3,6 +3,8 @@
 //! In: a checked configuration. Out: a daemon that runs until it is asked to stop. Invariant: no task is detached; when
 //! one ends before it was asked to, the daemon ends with a sentence that names it.
 
+mod devices;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
@@ -15,30 +17,21 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::devices::Devices;
 use crate::{
     api,
     clock::Clock,
     config::{self, Config, ConfigError, Source},
-    contact,
     control::{self, Control},
-    device::{
-        Catalog, Definition,
-        bus::Buses,
-        definition::{DeviceKind, Protocol},
-        desk::Desk,
-    },
-    evse::driver,
+    device::{Catalog, Definition, definition::DeviceKind},
     grid, identity,
     journal::{self, Entry, Journal},
-    meter, ocpp,
-    plan::Setpoint,
-    relay,
+    ocpp,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
     sunspec,
     time::Mono,
-    units::Milliamps,
     update,
 };
 
@@ -71,15 +64,17 @@ impl App {
         for (i, meter) in config.meters.iter().enumerate() {
             let field = format!("meter[{i}].device");
             let definition = catalog.find(&meter.device).map_err(|e| source.problem(&field, e))?;
-            let definition = of_kind(definition, DeviceKind::Meter).map_err(|e| source.problem(&field, e))?;
-            definitions.push(in_place(definition, &meter.at).map_err(|e| source.problem(&field, e))?);
+            let definition =
+                devices::of_kind(definition, DeviceKind::Meter).map_err(|e| source.problem(&field, e))?;
+            definitions
+                .push(devices::in_place(definition, &meter.at).map_err(|e| source.problem(&field, e))?);
         }
         let mut wallboxes = Vec::with_capacity(config.evses.len());
         for (i, evse) in config.evses.iter().enumerate() {
             let field = format!("evse[{i}].device.definition");
             let find = |d: &config::EvseDevice| {
                 let definition = catalog.find(&d.definition).map_err(|e| source.problem(&field, e))?;
-                of_kind(definition, DeviceKind::Wallbox).map_err(|e| source.problem(&field, e))
+                devices::of_kind(definition, DeviceKind::Wallbox).map_err(|e| source.problem(&field, e))
             };
             wallboxes.push(evse.device.as_ref().map(find).transpose()?);
         }
@@ -167,14 +162,7 @@ impl App {
             )),
             _ => None,
         };
-        let sunspec = match &config.sunspec {
-            Some(sunspec) => Some(
-                TcpListener::bind(sunspec.listen)
-                    .await
-                    .with_context(|| format!("cannot listen for SunSpec on {}", sunspec.listen))?,
-            ),
-            None => None,
-        };
+        let sunspec = devices::sunspec(&config).await?;
         let listener = TcpListener::bind(config.ocpp.listen)
             .await
             .with_context(|| format!("cannot listen for EVSEs on {}", config.ocpp.listen))?;
@@ -201,41 +189,18 @@ impl App {
             control.run(token).await;
             ("control", Ok(()))
         });
-        let (wallboxes, setpoints_out) = split(&config, self.wallboxes, setpoints_out);
-        let (caps, capped): (Vec<_>, Vec<_>) = config.evses.iter().map(|_| watch::channel(None)).unzip();
+        let (wallboxes, setpoints_out) = devices::split(&config, self.wallboxes, setpoints_out);
         let devices = Devices {
             config: &config,
+            catalog: self.catalog,
             definitions: self.definitions,
             wallboxes,
+            relays: relays_out,
             plans,
-            capped,
             events: &events,
         };
-        let buses = devices.start(tasks, clock, stop);
-        for c in &config.contacts {
-            let task = contact::run(c.clone(), events.clone(), clock, stop.clone());
-            tasks.spawn(async move {
-                task.await;
-                ("contact", Ok(()))
-            });
-        }
-        let (clearing, cleared): (Vec<_>, Vec<_>) =
-            config.relays.iter().map(|_| watch::channel(0_u64)).unzip();
-        for ((r, wanted), cleared) in config.relays.iter().zip(relays_out).zip(cleared) {
-            let keep = config.data_dir.clone();
-            let task = relay::run(r.clone(), wanted, cleared, keep, events.clone(), clock, stop.clone());
-            tasks.spawn(async move {
-                task.await;
-                ("relay", Ok(()))
-            });
-        }
-        let stations = setpoints_out
-            .into_iter()
-            .map(|(e, setpoint)| {
-                let evse = &config.evses[e];
-                ocpp::Station { evse: evse.id.clone(), identity: evse.identity.clone(), setpoint }
-            })
-            .collect();
+        let desk = devices.start(tasks, clock, stop);
+        let stations = devices::stations(&config, setpoints_out);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),
@@ -255,7 +220,7 @@ impl App {
         if let Some(uplink) = &self.uplink {
             keep_up(tasks, uplink, evidence, clock, stop);
         }
-        if let (Some(listener), Some(of)) = (sunspec, config.sunspec.clone()) {
+        if let Some((listener, of)) = sunspec {
             let node = config.nodes[of.node].id.clone();
             let task = sunspec::run(of, listener, site.clone(), node, stop.clone());
             tasks.spawn(async move { ("SunSpec server", task.await.map_err(Into::into)) });
@@ -267,122 +232,11 @@ impl App {
             way: self.uplink.map(|uplink| api::Way { uplink, backend: self.backend }),
             identities: Some(self.identities),
             updates: installing(tasks, &config, evidence, clock, stop),
-            desk: Some(Desk::new(Arc::clone(&config), self.catalog, buses, caps, clearing)),
+            desk: Some(desk),
             journal: evidence.clone(),
             clock,
         };
         serve(tasks, parts, socket, lan, self.operators, stop).await
-    }
-}
-
-/// A definition that is used as what it is.
-fn of_kind(definition: Arc<Definition>, kind: DeviceKind) -> Result<Arc<Definition>, String> {
-    if definition.kind == kind {
-        return Ok(definition);
-    }
-    let word = |kind| match kind {
-        DeviceKind::Meter => "meter",
-        DeviceKind::Wallbox => "wallbox",
-    };
-    Err(format!("\"{}\" is a {}; name a {}", definition.name, word(definition.kind), word(kind)))
-}
-
-/// A definition whose protocol fits where the meter is.
-fn in_place(definition: Arc<Definition>, at: &config::Attachment) -> Result<Arc<Definition>, String> {
-    let head = definition.protocol != Protocol::Modbus;
-    match (head, matches!(at, config::Attachment::Port(_))) {
-        (true, false) => Err(format!("\"{}\" is read through an optical head; say port", definition.name)),
-        (false, true) => Err(format!("\"{}\" is on a bus; say address or bus", definition.name)),
-        _ => Ok(definition),
-    }
-}
-
-type Wish = watch::Receiver<Option<Setpoint>>;
-type Driven = (usize, Arc<Definition>, Wish);
-
-/// Who is driven over a bus, and who speaks OCPP; each with its index and its setpoint.
-fn split(
-    config: &Config,
-    wallboxes: Vec<Option<Arc<Definition>>>,
-    setpoints: Vec<Wish>,
-) -> (Vec<Driven>, Vec<(usize, Wish)>) {
-    let (mut driven, mut stations) = (Vec::new(), Vec::new());
-    for (e, (definition, setpoint)) in wallboxes.into_iter().zip(setpoints).enumerate() {
-        match definition {
-            Some(definition) if config.evses[e].device.is_some() => driven.push((e, definition, setpoint)),
-            _ => stations.push((e, setpoint)),
-        }
-    }
-    (driven, stations)
-}
-
-/// What hangs on buses.
-struct Devices<'a> {
-    config: &'a Arc<Config>,
-    definitions: Vec<Arc<Definition>>,
-    wallboxes: Vec<Driven>,
-    plans: watch::Receiver<Mono>,
-    capped: Vec<watch::Receiver<Option<Milliamps>>>,
-    events: &'a control::Events,
-}
-
-impl Devices<'_> {
-    fn start(self, tasks: &mut Tasks, clock: Clock, stop: &CancellationToken) -> Buses {
-        let buses = Buses::new(self.config, stop, |task| {
-            let stop = stop.clone();
-            tasks.spawn(async move {
-                task.await;
-                // A bus that nothing hangs on has nothing to do.
-                stop.cancelled().await;
-                ("bus", Ok(()))
-            });
-        });
-        for (m, definition) in self.config.meters.iter().zip(self.definitions) {
-            let (config, events, stop) = (m.clone(), self.events.clone(), stop.clone());
-            match (buses.at(&m.at), &m.at) {
-                (_, config::Attachment::Port(port)) => {
-                    let task = meter::push::run(config, definition, port.clone(), events, clock, stop);
-                    tasks.spawn(async move {
-                        task.await;
-                        ("meter", Ok(()))
-                    });
-                }
-                (Some(bus), _) => {
-                    let task = meter::run(config, definition, bus, events, clock, stop);
-                    tasks.spawn(async move {
-                        task.await;
-                        ("meter", Ok(()))
-                    });
-                }
-                (None, _) => {}
-            }
-        }
-        for (e, definition, setpoint) in self.wallboxes {
-            let evse = self.config.evses[e].clone();
-            let Some(device) = evse.device.clone() else { continue };
-            let Some(bus) = buses.at(&device.at) else { continue };
-            // Without a backend and without authorisation nothing holds it back.
-            let (release, released) = watch::channel(true);
-            let parts = driver::Parts {
-                evse,
-                device,
-                definition,
-                bus,
-                setpoint,
-                released,
-                cap: self.capped[e].clone(),
-                fresh: self.plans.clone(),
-                events: self.events.clone(),
-                clock,
-            };
-            let task = driver::run(parts, stop.clone());
-            tasks.spawn(async move {
-                task.await;
-                drop(release);
-                ("wallbox", Ok(()))
-            });
-        }
-        buses
     }
 }
 

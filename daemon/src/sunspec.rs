@@ -49,7 +49,7 @@ pub async fn run(
     node: NodeId,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let service = Site { config: Arc::new(config), site, node };
+    let service = Site { config: Arc::new(config), handle: site, node };
     let connected = |stream, from: SocketAddr| {
         let service = Peer { site: service.clone(), from };
         async move { Ok(Some((service, stream))) }
@@ -61,7 +61,7 @@ pub async fn run(
 #[derive(Debug, Clone)]
 struct Site {
     config: Arc<config::SunSpec>,
-    site: Handle,
+    handle: Handle,
     node: NodeId,
 }
 
@@ -107,7 +107,7 @@ impl server::Service for Peer {
 
 impl Site {
     fn read(&self, start: u16, count: u16) -> Result<Vec<u16>, ExceptionCode> {
-        let map = map(&self.site.view().borrow(), &self.config);
+        let map = map(&self.handle.view().borrow(), &self.config);
         (0..count)
             .map(|i| start.checked_add(i).and_then(|at| map.get(&at)).copied())
             .collect::<Option<_>>()
@@ -125,7 +125,7 @@ impl Peer {
         }
         let issuer = ID.to_owned();
         let outcome = if percent >= 100.0 {
-            let cleared = self.site.site.clear_limit(LimitId::new(ID), issuer, Role::Grid).await;
+            let cleared = self.site.handle.clear_limit(LimitId::new(ID), issuer, Role::Grid).await;
             cleared.map(drop)
         } else {
             let wish = Wish {
@@ -138,7 +138,7 @@ impl Peer {
                 valid_until: None,
                 reason: format!("{percent} % by {} over SunSpec", self.from.ip()),
             };
-            self.site.site.set_limit(wish).await.map(drop)
+            self.site.handle.set_limit(wish).await.map(drop)
         };
         outcome.map_err(|error| {
             tracing::warn!(from = %self.from, %error, "a limit over SunSpec was not taken");

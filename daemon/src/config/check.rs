@@ -10,6 +10,7 @@ use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration}
 use super::{Bus, Config, ConfigError, Control, Evse, Meter, Node, Ocpp, Source, Update, raw};
 use crate::{
     ids::{Identity, NodeId},
+    ocpp::Version,
     units::{Milliamps, Wiring},
 };
 
@@ -295,6 +296,10 @@ impl Check<'_> {
                     format!("{failsafe} is neither 0 A nor within {min} to {}", e.max),
                 );
             }
+            let versions = e.versions.unwrap_or_else(|| Version::ALL.to_vec());
+            if versions.is_empty() {
+                return self.fail(&at("versions"), "is empty; name \"1.6\", \"2.0.1\" or \"2.1\"");
+            }
             evses.push(Evse {
                 id: e.id,
                 identity,
@@ -305,6 +310,7 @@ impl Check<'_> {
                 step,
                 failsafe,
                 device: e.device.map(|d| self.device(&at("device"), d, buses)).transpose()?,
+                versions,
             });
         }
         self.failsafe_fits(&evses, nodes)?;

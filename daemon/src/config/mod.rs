@@ -17,6 +17,7 @@ pub use self::{
 use crate::{
     device::bus::Port,
     ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
+    ocpp::Version,
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -455,6 +456,8 @@ pub struct Evse {
     pub failsafe: Milliamps,
     /// How it is driven over a bus; it speaks OCPP without.
     pub device: Option<EvseDevice>,
+    /// The versions of OCPP that it may speak; at least one.
+    pub versions: Vec<Version>,
 }
 
 /// A digital line.

@@ -15,6 +15,7 @@ pub(super) use self::device::{Bus, BusMode, EvseDevice, SunSpec};
 use super::Role;
 use crate::{
     ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
+    ocpp::Version,
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -421,6 +422,9 @@ pub(super) struct Evse {
     pub(super) failsafe: Option<Milliamps>,
     /// `[evse.device]`: driven over a bus; without it the EVSE speaks OCPP.
     pub(super) device: Option<EvseDevice>,
+    /// The versions of OCPP that it may speak, `"1.6"`, `"2.0.1"`, `"2.1"`; default all. One that names no
+    /// subprotocol is taken to speak the oldest of them.
+    pub(super) versions: Option<Vec<Version>>,
 }
 
 #[derive(Debug, Deserialize)]

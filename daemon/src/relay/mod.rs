@@ -120,7 +120,7 @@ impl<B: Board> Task<B> {
             let wait = match &self.config.mirror {
                 // Look again when the contactor must have followed.
                 Some(m) if closed.is_some_and(|c| c != wanted) && now.since(since) < m.follow => {
-                    (m.follow - now.since(since)).min(self.look)
+                    m.follow.saturating_sub(now.since(since)).min(self.look)
                 }
                 _ => self.look,
             };
@@ -179,7 +179,7 @@ impl<B: Board> Task<B> {
             (_, Some(is)) if is != wanted => {}
             _ => match self.state.welded() {
                 Some(why) => {
-                    self.tell(Err(format!("welded before: {why}; replace the contactor, then clear it")))
+                    self.tell(Err(format!("welded before: {why}; replace the contactor, then clear it")));
                 }
                 None => self.tell(Ok(wanted)),
             },
@@ -264,14 +264,14 @@ mod tests {
         events: mpsc::Receiver<Event>,
         cleared: watch::Sender<u64>,
         tasks: JoinSet<()>,
-        _keep: Option<tempfile::TempDir>,
+        keep: Option<tempfile::TempDir>,
     }
 
     impl Relay {
         fn start(board: &ChaosBoard, wanted: &watch::Sender<bool>, room: usize) -> Self {
             let keep = tempfile::tempdir().unwrap();
             let mut relay = Self::with(config(line()), board, wanted, room, keep.path());
-            relay._keep = Some(keep);
+            relay.keep = Some(keep);
             relay
         }
 
@@ -299,7 +299,7 @@ mod tests {
             };
             let mut tasks = JoinSet::new();
             tasks.spawn(task.drive());
-            Self { events, cleared, tasks, _keep: None }
+            Self { events, cleared, tasks, keep: None }
         }
 
         async fn state(&mut self) -> Result<bool, String> {
@@ -491,6 +491,6 @@ mod tests {
         let clock = Clock::system();
         wanted.send_replace(true);
         assert_eq!(relay.state().await, Ok(true));
-        assert!(clock.now().mono.0 >= rest - Duration::from_millis(50));
+        assert!(clock.now().mono.0 + Duration::from_millis(50) >= rest);
     }
 }

@@ -5,6 +5,7 @@
 //! is not known.
 
 use std::{
+    fmt::Write as _,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -29,7 +30,11 @@ struct Kept {
 impl State {
     pub(super) fn open(directory: &Path, relay: &str) -> Self {
         // Names of relays may hold what names of files may not.
-        let name: String = relay.bytes().map(|b| format!("{b:02x}")).collect();
+        let mut name = String::with_capacity(relay.len() * 2);
+        for byte in relay.bytes() {
+            // Writing to a string cannot fail.
+            let _ = write!(name, "{byte:02x}");
+        }
         let path = directory.join(format!("relay-{name}.json"));
         let kept = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| Kept {

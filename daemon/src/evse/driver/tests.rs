@@ -163,6 +163,7 @@ impl Rig {
                 step: Milliamps::amps(1),
                 failsafe: Milliamps::amps(6),
                 device: Some(device.clone()),
+                versions: Vec::new(),
             },
             device,
             definition: Arc::new(definition),

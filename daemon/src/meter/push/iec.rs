@@ -189,7 +189,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::float_cmp, reason = "these numbers are exact")]
     fn a_telegram_is_read_with_and_without_block_check_also_cut_and_with_parity_bits() {
         let plain = format!("/ESY5Q3D\r\n\r\n{DATA}!\r\n").into_bytes();
         for good in [plain, with_check()] {

@@ -129,7 +129,6 @@ pub(super) mod tests {
     }
 
     #[test]
-    #[expect(clippy::float_cmp, reason = "these numbers are exact")]
     fn telegrams_are_found_after_a_cut_one_and_noise() {
         let good = transmission(&[([1, 8, 0], 30, -1, 12_345), ([16, 7, 0], 27, 0, -250)]);
         let mut stream = good[20..].to_vec();
