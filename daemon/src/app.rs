@@ -32,7 +32,7 @@ use crate::{
     store::{Migration, Store},
     sunspec,
     time::Mono,
-    update,
+    tls, update,
 };
 
 /// How long tasks may take to end once asked.
@@ -48,6 +48,10 @@ pub struct App {
     identities: identity::Store,
     uplink: Option<Uplink>,
     backend: Option<BackendDialer>,
+    /// The way to each EVSE's own backend.
+    ways: Vec<Option<Arc<dyn Dial>>>,
+    evse_tls: Option<Arc<rustls::ServerConfig>>,
+    schemas: Option<Arc<ocpp::Schemas>>,
     operators: Option<Operators>,
     lan: Option<Lan>,
 }
@@ -87,6 +91,14 @@ impl App {
             _ => None,
         };
         let backend = backend.transpose().map_err(|e| source.problem(e.field, e.problem))?;
+        let ways = ways(&config, uplink.as_ref(), source)?;
+        let evse_tls = evse_tls(&config.ocpp, clock, source)?;
+        let schemas = match (config.ocpp.check, &config.ocpp.schemas) {
+            (config::Check::Off, _) | (_, None) => None,
+            (_, Some(directory)) => {
+                Some(ocpp::Schemas::load(directory).map_err(|e| source.problem("ocpp.schemas", e))?)
+            }
+        };
         let operators = Operators::new(&config, uplink.as_ref(), clock);
         let operators = operators.map_err(|e| source.problem(&e.field, e.problem))?;
         let lan = config.api.lan.as_ref().map(|lan| Lan::new(lan, clock)).transpose();
@@ -100,6 +112,9 @@ impl App {
             identities,
             uplink,
             backend,
+            ways,
+            evse_tls,
+            schemas,
             operators,
             lan,
         })
@@ -200,7 +215,7 @@ impl App {
             events: &events,
         };
         let desk = devices.start(tasks, clock, stop);
-        let stations = devices::stations(&config, setpoints_out);
+        let stations = devices::stations(&config, setpoints_out, &self.ways);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),
@@ -213,6 +228,8 @@ impl App {
                 store: store.clone(),
                 clock,
                 listener,
+                tls: self.evse_tls,
+                schemas: self.schemas,
             },
             stop.clone(),
         );
@@ -238,6 +255,42 @@ impl App {
         };
         serve(tasks, parts, socket, lan, self.operators, stop).await
     }
+}
+
+/// The way to the backend of each EVSE that has one of its own.
+fn ways(
+    config: &Config,
+    uplink: Option<&Uplink>,
+    source: &Source,
+) -> Result<Vec<Option<Arc<dyn Dial>>>, ConfigError> {
+    let way = |evse: &config::Evse| match (&evse.ocpp.backend, uplink) {
+        (Some(backend), Some(uplink)) => {
+            let dialer =
+                BackendDialer::new(uplink, backend).map_err(|e| source.problem(e.field, e.problem))?;
+            Ok(Some(Arc::new(dialer) as Arc<dyn Dial>))
+        }
+        _ => Ok(None),
+    };
+    config.evses.iter().map(way).collect()
+}
+
+/// What we are towards the EVSEs over TLS.
+fn evse_tls(
+    config: &config::Ocpp,
+    clock: Clock,
+    source: &Source,
+) -> Result<Option<Arc<rustls::ServerConfig>>, ConfigError> {
+    let Some(files) = &config.tls else { return Ok(None) };
+    let own =
+        identity::Identity::load(&files.certificate, &files.key, tls::Profile::Inner).map_err(|error| {
+            match error {
+                identity::IdentityError::Certificate(problem) => source.problem("ocpp.certificate", problem),
+                identity::IdentityError::Key(problem) => source.problem("ocpp.key", problem),
+            }
+        })?;
+    let issuers =
+        files.ca.as_deref().map(tls::anchors).transpose().map_err(|e| source.problem("ocpp.ca", e))?;
+    tls::evse_server(&own, issuers, clock).map(Some).map_err(|e| source.problem("ocpp.certificate", e))
 }
 
 /// The uplink's own life: renewal, separation, and its warnings for the journal.

@@ -211,7 +211,7 @@ async fn drive(peer: &Peer, bus: Bus) -> Result<(), String> {
             step: Milliamps::amps(1),
             failsafe: Milliamps::amps(6),
             device: Some(device.clone()),
-            versions: Vec::new(),
+            ocpp: config::EvseOcpp::default(),
         },
         device,
         definition: Arc::clone(&peer.definition),

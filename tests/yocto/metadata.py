@@ -61,7 +61,7 @@ def parse(tree, file, stubs):
     for name, value in SETTINGS.items():
         data.setVar(name, value)
     layers = [str(tree / layer) for layer in LAYERS]
-    layers += [str(path) for path in sorted((tree / "yocto/meta-ladewart-bsp/dynamic-layers").iterdir())]
+    layers.append(str(tree / "yocto/meta-ladewart-bsp/dynamic-layers"))
     data.setVar("BBPATH", ":".join([*layers, str(stubs)]))
     data.setVar("LAYERDIR", next((layer for layer in layers[:3] if str(file).startswith(layer + "/")), layers[0]))
     data.setVar("TOPDIR", str(stubs))

@@ -26,7 +26,7 @@ CRATES = "oelint.vars.inconspaces"
 
 # Variables beyond oelint's data: image variables of wic's class, QEMU's, and those of the board layers.
 KNOWN = """ACCEPT_FSL_EULA BBFILES_DYNAMIC DISABLE_VC4GRAPHICS DISTRO_CODENAME ENABLE_UART IMAGE_ID IMAGE_TYPEDEP IMAGE_VERSION
-OS_RELEASE_FIELDS RPI_USE_U_BOOT SDK_VENDOR SDK_VERSION hostname""".split()
+OS_RELEASE_FIELDS RPI_USE_U_BOOT SDK_VENDOR SDK_VERSION KERNEL_CONFIG_FRAGMENTS hostname""".split()
 
 
 @check

@@ -21,6 +21,7 @@ use crate::{
     meter, ocpp,
     plan::Setpoint,
     relay,
+    smgw::Dial,
     time::Mono,
     units::Milliamps,
 };
@@ -166,14 +167,19 @@ impl Devices<'_> {
     }
 }
 
-/// The stations that speak OCPP.
-pub(super) fn stations(config: &Config, setpoints: Vec<(usize, Wish)>) -> Vec<ocpp::Station> {
+/// The stations that speak OCPP, each with its setpoint and the way to its own backend.
+pub(super) fn stations(
+    config: &Config,
+    setpoints: Vec<(usize, Wish)>,
+    ways: &[Option<Arc<dyn Dial>>],
+) -> Vec<ocpp::Station> {
     let station = |(e, setpoint): (usize, Wish)| {
         let evse = &config.evses[e];
         ocpp::Station {
             evse: evse.id.clone(),
             identity: evse.identity.clone(),
-            versions: evse.versions.clone(),
+            settings: evse.clone(),
+            way: ways.get(e).cloned().flatten(),
             setpoint,
         }
     };

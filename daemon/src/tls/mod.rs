@@ -19,6 +19,6 @@ pub use self::{
     client::{HanClient, backend_client, server_name, session},
     fault::{Alert, Direction, Fault},
     profile::{Profile, provider},
-    server::{Shown, han_server},
+    server::{Shown, evse_server, han_server},
     trust::{Judge, anchors},
 };

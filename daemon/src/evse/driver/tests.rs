@@ -163,7 +163,7 @@ impl Rig {
                 step: Milliamps::amps(1),
                 failsafe: Milliamps::amps(6),
                 device: Some(device.clone()),
-                versions: Vec::new(),
+                ocpp: config::EvseOcpp::default(),
             },
             device,
             definition: Arc::new(definition),
