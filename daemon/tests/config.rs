@@ -474,7 +474,11 @@ fn wires_are_read_and_each_mistake_in_them_is_named() {
     for (from, to, expected) in [
         ("baud = 19200", "baud = 12345", "bus[0].baud: 12345 is not a speed"),
         ("baud = 19200", "data_bits = 7", "bus[0].data_bits: 7 does not fit; use 8, or 7 with ascii"),
-        ("bus = \"rs485\"\nunit = 7", "bus = \"rs232\"", "meter[1].bus: there is no [[bus]] with id = \"rs232\""),
+        (
+            "bus = \"rs485\"\nunit = 7",
+            "bus = \"rs232\"",
+            "meter[1].bus: there is no [[bus]] with id = \"rs232\"",
+        ),
         ("bus = \"rs485\"\nunit = 7", "", "meter[1].address: is missing; add address = "),
         (
             "port = \"/dev/ttyUSB1\"",

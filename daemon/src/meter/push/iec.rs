@@ -105,12 +105,12 @@ fn whole(bytes: &[u8]) -> Part {
         return Part::Broken { end: next + 1 };
     }
     let body = line + 1;
-    let Some(end) = bytes[body..].iter().position(|b| *b == b'!').map(|at| body + at) else {
-        return match bytes[body..].windows(2).position(|w| w == b"\n/") {
-            Some(next) => Part::Broken { end: body + next + 1 },
-            None => Part::More,
-        };
-    };
+    let end = bytes[body..].iter().position(|b| *b == b'!').map(|at| body + at);
+    // Neither slash nor exclamation mark is part of any data (§6.5): another slash before the end begins the next one.
+    if let Some(next) = bytes[body..end.unwrap_or(bytes.len())].iter().position(|b| *b == b'/') {
+        return Part::Broken { end: body + next };
+    }
+    let Some(end) = end else { return Part::More };
     let Some(stx) = bytes[body..end].iter().position(|b| *b == STX).map(|at| body + at) else {
         // Modes A and D: no block check.
         return Part::Whole { data: body..end, end: end + 1 };

