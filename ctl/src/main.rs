@@ -22,6 +22,7 @@ mod output;
 mod quantity;
 mod reverse;
 mod session;
+mod source;
 mod status;
 mod table;
 mod update;

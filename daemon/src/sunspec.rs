@@ -128,15 +128,12 @@ impl Peer {
             let cleared = self.site.handle.clear_limit(LimitId::new(ID), issuer, Role::Grid).await;
             cleared.map(drop)
         } else {
+            let watts = share(self.site.config.full, percent);
             let wish = Wish {
                 id: Some(LimitId::new(ID)),
-                issuer,
-                role: Role::Grid,
                 node: Some(self.site.node.clone()),
-                watts: share(self.site.config.full, percent),
-                valid_from: None,
-                valid_until: None,
                 reason: format!("{percent} % by {} over SunSpec", self.from.ip()),
+                ..Wish::new(&issuer, Role::Grid, watts)
             };
             self.site.handle.set_limit(wish).await.map(drop)
         };
@@ -228,6 +225,9 @@ mod tests {
         let view = View {
             at: Now::default(),
             name: "Hof 3".into(),
+            devices: vec![],
+            minimum: Default::default(),
+            sources: vec![],
             nodes: vec![],
             evses: vec![],
             meters: vec![],

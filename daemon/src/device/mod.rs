@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod definition;
 pub mod desk;
 pub mod line;
+pub mod output;
 pub mod quantity;
 pub mod reader;
 

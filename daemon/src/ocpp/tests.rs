@@ -181,6 +181,9 @@ fn evse(name: &str) -> config::Evse {
         step: Milliamps::amps(1),
         failsafe: Milliamps::amps(6),
         device: None,
+        class: 100,
+        weight: 1,
+        public: false,
         ocpp: config::EvseOcpp::default(),
     }
 }

@@ -44,7 +44,9 @@ pub fn checks(config: &Config, view: &View) -> Vec<Check> {
     for meter in &view.meters {
         let advice = match meter.quality {
             Quality::Good => None,
-            Quality::Stale | Quality::Lost => Some("look at its wiring, address and definition: device read"),
+            Quality::Stale | Quality::Lost | Quality::Implausible => {
+                Some("look at its wiring, address and definition: device read")
+            }
         };
         let found = match (&meter.reading, meter.quality) {
             (Some(reading), Quality::Good) => format!("answers, {} now", reading.power),
@@ -93,16 +95,15 @@ fn failsafes(config: &Config, view: &View) -> Vec<Check> {
             config.evses.iter().filter(uses).map(|e| e.failsafe).sum::<Milliamps>()
         });
         let other = view.nodes.get(n).map(|shown| shown.other_load).unwrap_or_default();
-        let over = Phase::ALL.into_iter().find(|p| sums[*p] + other[*p].max(Milliamps::ZERO) > node.fuse);
+        let over = Phase::ALL.into_iter().find(|p| sums[*p] + other[*p].max(Milliamps::ZERO) > node.fuse[*p]);
         let found = Phase::ALL
-            .map(|p| format!("{p} {} and {} of others", sums[p], other[p].max(Milliamps::ZERO)))
+            .map(|p| {
+                let others = other[p].max(Milliamps::ZERO);
+                format!("{p} {} and {others} of others below {}", sums[p], node.fuse[p])
+            })
             .join(", ");
         let advice = over.map(|_| "lower the EVSEs' failsafe: without the controller this fuse would trip");
-        checks.push(Check::new(
-            format!("failsafe currents behind {}, fuse {}", node.id, node.fuse),
-            found,
-            advice,
-        ));
+        checks.push(Check::new(format!("failsafe currents behind {}", node.id), found, advice));
     }
     checks
 }

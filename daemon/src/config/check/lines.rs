@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Check, Checked};
 use crate::{
-    config::{Contact, ContactMeaning, Evse, Line, Mirror, Node, Relay, RelayFunction, raw},
+    config::{Contact, ContactMeaning, Device, Evse, Line, Mirror, Node, Relay, RelayFunction, raw},
     units::Watts,
 };
 
@@ -96,10 +96,12 @@ impl Check<'_> {
         Ok(limits)
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each mistake, in the order of the fields")]
     pub(super) fn relays(
         &self,
         raw: Vec<raw::Relay>,
         evses: &[Evse],
+        devices: &[Device],
         contacts: &[Contact],
     ) -> Checked<Vec<Relay>> {
         let mut relays: Vec<Relay> = Vec::with_capacity(raw.len());
@@ -124,13 +126,36 @@ impl Check<'_> {
                 (Some(_), raw::Function::Contact) => {
                     return self.fail(&at("evse"), "has no meaning with function = \"contact\"; remove it");
                 }
-                (None, raw::Function::Release) => {
-                    return self.fail(&at("evse"), "is missing; name the EVSE that this relay releases");
+                (None, raw::Function::Release) if r.device.is_none() => {
+                    let mend = "is missing; name the EVSE that this relay releases, or the device";
+                    return self.fail(&at("evse"), mend);
                 }
                 (None, raw::Function::Contactor) => {
                     return self.fail(&at("evse"), "is missing; name the EVSE that this contactor is before");
                 }
                 (None, _) => None,
+            };
+            let device = match (&r.device, r.function, evse) {
+                (None, ..) => None,
+                (Some(_), raw::Function::Release, Some(_)) => {
+                    return self.fail(&at("device"), "stands beside evse; a relay releases one of them");
+                }
+                (Some(name), raw::Function::Release, None) => {
+                    match devices.iter().position(|d| d.id == *name) {
+                        Some(index) => Some(index),
+                        None => {
+                            let problem = format!("there is no [[device]] with id = \"{name}\"");
+                            return self.fail(&at("device"), problem);
+                        }
+                    }
+                }
+                (Some(_), raw::Function::Unlimited, _) => {
+                    return self
+                        .fail(&at("device"), "has no meaning with function = \"unlimited\"; remove it");
+                }
+                (Some(_), ..) => {
+                    return self.fail(&at("device"), "goes with function = \"release\" only; remove it");
+                }
             };
             let contact = match (&r.contact, r.function) {
                 (Some(name), raw::Function::Contact) => match contacts.iter().position(|c| c.id == *name) {
@@ -148,7 +173,8 @@ impl Check<'_> {
                 }
                 (None, _) => None,
             };
-            let function = match (r.function, evse, contact) {
+            let function = match (r.function, evse.or(device), contact) {
+                (raw::Function::Release, Some(index), _) if evse.is_none() => RelayFunction::Device(index),
                 (raw::Function::Release, Some(evse), _) => RelayFunction::Release(evse),
                 (raw::Function::Contactor, Some(evse), _) => RelayFunction::Contactor(evse),
                 (raw::Function::Contact, _, Some(contact)) => RelayFunction::Contact(contact),
