@@ -25,6 +25,7 @@ mod session;
 mod source;
 mod status;
 mod table;
+mod transaction;
 mod update;
 mod uplink;
 mod version;

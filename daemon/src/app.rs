@@ -25,15 +25,17 @@ use crate::{
     control::{self, Control},
     device::{Catalog, Definition, definition::DeviceKind, output},
     grid, identity,
+    ids::EvseId,
     journal::{self, Entry, Journal},
-    ocpp,
+    ocpp::{self, local::Stands},
+    policy,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
     sunspec,
     time::Mono,
     tls,
-    units::Watts,
+    units::{Watts, Wiring},
     update,
 };
 
@@ -215,7 +217,7 @@ impl App {
             events: &events,
         };
         let desk = wired.start(tasks, clock, stop);
-        let stations = devices::stations(&config, setpoints_out, &self.ways);
+        let (orders, stations) = devices::stations(&config, setpoints_out, &self.ways);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),
@@ -224,6 +226,7 @@ impl App {
                     .clone()
                     .zip(self.backend.clone().map(|dialer| Arc::new(dialer) as Arc<dyn Dial>)),
                 stations,
+                locals: locals(&config, &site),
                 events,
                 store: store.clone(),
                 clock,
@@ -250,11 +253,43 @@ impl App {
             identities: Some(self.identities),
             updates: installing(tasks, &config, evidence, clock, stop),
             desk: Some(desk),
+            orders,
+            ledger: ocpp::ledger::Ledger::new(store.clone()),
             journal: evidence.clone(),
             clock,
         };
         serve(tasks, parts, socket, lan, self.operators, stop).await
     }
+}
+
+/// Charge points that are played here.
+fn locals(config: &Config, site: &control::Handle) -> Vec<ocpp::Local> {
+    let whole = config.ocpp.site.iter().zip(&config.nodes).filter_map(|(identity, root)| {
+        let fuse = root.fuse.0.into_iter().min()?;
+        // Nobody orders the site about over the interface.
+        let (_, inboxes) = ocpp::Orders::new([&EvseId::new(identity.as_str())]);
+        Some(ocpp::Local {
+            settings: config::Evse {
+                id: EvseId::new(identity.as_str()),
+                identity: identity.clone(),
+                node: 0,
+                wiring: Wiring::L123,
+                max: fuse,
+                min: fuse,
+                step: fuse,
+                failsafe: fuse,
+                device: None,
+                ocpp: config::EvseOcpp { versions: vec![ocpp::Version::V16], ..config::EvseOcpp::default() },
+                class: policy::USUAL,
+                weight: 1,
+                public: false,
+            },
+            stands: Stands::Site { site: site.clone(), most: fuse },
+            view: site.view(),
+            inbox: inboxes.into_iter().next()?,
+        })
+    });
+    whole.collect()
 }
 
 /// The way to the backend of each EVSE that has one of its own.

@@ -26,6 +26,7 @@ mod refusals;
 mod site;
 mod socket;
 mod system;
+mod transaction;
 mod update;
 mod uplink;
 
@@ -42,7 +43,8 @@ use ladewart_proto::v1::{
     grid_service_server::GridServiceServer, identity_service_server::IdentityServiceServer,
     journal_service_server::JournalServiceServer, meter_service_server::MeterServiceServer,
     site_service_server::SiteServiceServer, system_service_server::SystemServiceServer,
-    update_service_server::UpdateServiceServer, uplink_service_server::UplinkServiceServer,
+    transaction_service_server::TransactionServiceServer, update_service_server::UpdateServiceServer,
+    uplink_service_server::UplinkServiceServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -63,7 +65,7 @@ use crate::{
     config, control,
     device::desk::Desk,
     journal::{Entry, Journal},
-    smgw,
+    ocpp, smgw,
     time::{Now, Wall},
     update::Updates,
 };
@@ -110,6 +112,10 @@ pub struct Parts {
     pub updates: Option<Updates>,
     /// What hangs on the site's wires.
     pub desk: Option<Desk>,
+    /// The way to every EVSE.
+    pub orders: ocpp::Orders,
+    /// What is billed.
+    pub ledger: ocpp::ledger::Ledger,
     /// The evidence.
     pub journal: Journal,
     /// The clocks.
@@ -149,6 +155,8 @@ struct Context {
     identities: Option<crate::identity::Store>,
     updates: Option<Updates>,
     desk: Option<Desk>,
+    orders: ocpp::Orders,
+    ledger: ocpp::ledger::Ledger,
     journal: Journal,
     clock: Clock,
     started: Wall,
@@ -210,11 +218,13 @@ type Pulse = (Duration, Duration);
 impl Interface {
     /// Everything is served until `stop`.
     pub async fn new(parts: Parts, stop: CancellationToken) -> Result<Self, Error> {
-        let Parts { config, site, uplink, way, identities, updates, desk, journal, clock } = parts;
+        let Parts { config, site, uplink, way, identities, updates, desk, orders, ledger, journal, clock } =
+            parts;
         let refusals = refusals::Refusals::new(journal.clone());
         let gate = authz::Gate::new(authz::Access::new(&config), refusals, clock);
         let started = clock.now().wall;
-        let context = Context { site, uplink, way, identities, updates, desk, journal, clock, started };
+        let context =
+            Context { site, uplink, way, identities, updates, desk, orders, ledger, journal, clock, started };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(ladewart_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -243,6 +253,14 @@ impl Interface {
             serving(
                 &health,
                 EvseServiceServer::new(evse::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
+        );
+        routes.add_service(
+            serving(
+                &health,
+                TransactionServiceServer::new(transaction::Service(of()))
+                    .max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
         );

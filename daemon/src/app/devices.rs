@@ -167,13 +167,15 @@ impl Devices<'_> {
     }
 }
 
-/// The stations that speak OCPP, each with its setpoint and the way to its own backend.
+/// The EVSEs of the OCPP gateway, each with its setpoint and the way to its own backend; and the way to all of them.
 pub(super) fn stations(
     config: &Config,
     setpoints: Vec<(usize, Wish)>,
     ways: &[Option<Arc<dyn Dial>>],
-) -> Vec<ocpp::Station> {
-    let station = |(e, setpoint): (usize, Wish)| {
+) -> (ocpp::Orders, Vec<ocpp::Station>) {
+    let spoken = setpoints.iter().map(|(e, _)| &config.evses[*e].id);
+    let (orders, inboxes) = ocpp::Orders::new(spoken);
+    let stations = setpoints.into_iter().zip(inboxes).map(|((e, setpoint), inbox)| {
         let evse = &config.evses[e];
         ocpp::Station {
             evse: evse.id.clone(),
@@ -181,9 +183,11 @@ pub(super) fn stations(
             settings: evse.clone(),
             way: ways.get(e).cloned().flatten(),
             setpoint,
+            inbox,
         }
-    };
-    setpoints.into_iter().map(station).collect()
+    });
+    let stations = stations.collect();
+    (orders, stations)
 }
 
 /// The port of the SunSpec server, where the configuration has one.
