@@ -21,6 +21,7 @@ use ladewartd::{
         definition::{Definition, Function},
     },
     meter::push::{iec::Iec, sml::Sml, telegram::Teller},
+    smgw::{self, Connect, ConnectStep, SocksError},
 };
 
 /// A target: name, and what is called with the bytes.
@@ -31,9 +32,11 @@ pub const TARGETS: &[Target] = &[
     ("config", config),
     ("definition", definition),
     ("iec62056", iec62056),
+    ("mdns", mdns),
     ("modbus_ascii", modbus_ascii),
     ("modbus_rtu", modbus_rtu),
     ("sml", sml),
+    ("socks", socks),
 ];
 
 /// The target of this name.
@@ -116,4 +119,36 @@ fn iec62056(bytes: &[u8]) {
             }
         }
     }
+}
+
+/// An answer to the question for a gateway's address: addresses or nothing.
+fn mdns(bytes: &[u8]) {
+    let found = smgw::mdns_addresses(bytes, "smgw.local");
+    // Each takes fifteen bytes at the least.
+    assert!(found.len() <= bytes.len() / 15 + 1);
+}
+
+/// What a proxy answers, cut at every place and in pieces of the length that the first byte says: the outcome is the
+/// same, and what follows the reply is left.
+fn socks(bytes: &[u8]) {
+    let Some((cut, bytes)) = bytes.split_first() else { return };
+    let whole = connect(bytes, bytes.len().max(1));
+    assert_eq!(connect(bytes, usize::from(*cut % 16) + 1), whole);
+    assert_eq!(connect(bytes, 1), whole);
+}
+
+/// The bytes behind the reply, once the way is open.
+fn connect(bytes: &[u8], piece: usize) -> Result<Option<Vec<u8>>, SocksError> {
+    let Ok(mut connect) = Connect::new("emt.example", 9000) else { return Ok(None) };
+    let mut open = false;
+    let mut rest = Vec::new();
+    for mut piece in bytes.chunks(piece) {
+        while !open && !piece.is_empty() {
+            let (used, step) = connect.feed(piece)?;
+            piece = &piece[used..];
+            open = step == ConnectStep::Open;
+        }
+        rest.extend(piece);
+    }
+    Ok(open.then_some(rest))
 }
