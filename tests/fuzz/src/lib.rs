@@ -11,13 +11,18 @@
 
 use std::path::PathBuf;
 
-use ladewartd::{config, device::definition::Definition};
+use ladewartd::{config, device::definition::Definition, ocpp};
 
 /// A target: name, and what is called with the bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: &[Target] = &[("config", config), ("definition", definition)];
+pub const TARGETS: &[Target] = &[
+    ("config", config),
+    ("definition", definition),
+    ("ocpp-frame", ocpp::fuzz::frame),
+    ("ocpp-route", ocpp::fuzz::route),
+];
 
 /// The target of this name.
 #[must_use]
