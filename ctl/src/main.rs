@@ -21,6 +21,7 @@ mod output;
 mod quantity;
 mod reverse;
 mod session;
+mod source;
 mod status;
 mod table;
 mod update;

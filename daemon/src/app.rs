@@ -21,7 +21,7 @@ use crate::{
     config::{self, Config, ConfigError, Source},
     contact,
     control::{self, Control},
-    device::{Catalog, Definition},
+    device::{Catalog, Definition, output},
     grid, identity,
     journal::{self, Entry, Journal},
     meter, ocpp,
@@ -30,7 +30,9 @@ use crate::{
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
-    tls, update,
+    tls,
+    units::Watts,
+    update,
 };
 
 /// How long tasks may take to end once asked.
@@ -149,16 +151,9 @@ impl App {
     ) -> anyhow::Result<()> {
         let (config, clock) = (self.config, self.clock);
         let limits = store.read(grid::kept).await.context("cannot read the limits in force")?;
+        let failsafes = store.read(grid::failsafes).await.context("cannot read the failsafe values")?;
         let socket = api::bind(&config.api.socket)?;
-        let lan = match (self.lan, &config.api.lan) {
-            (Some(lan), Some(at)) => Some((
-                lan.bind()
-                    .await
-                    .with_context(|| format!("cannot open the interface on the network at {}", at.listen))?,
-                lan,
-            )),
-            _ => None,
-        };
+        let lan = bound(self.lan, &config).await?;
         let listener = TcpListener::bind(config.ocpp.listen)
             .await
             .with_context(|| format!("cannot listen for EVSEs on {}", config.ocpp.listen))?;
@@ -168,13 +163,17 @@ impl App {
             config.evses.iter().map(|_| watch::channel(None)).unzip();
         let (relays, relays_out): (Vec<_>, Vec<_>) =
             config.relays.iter().map(|_| watch::channel(false)).unzip();
+        let (devices, devices_out): (Vec<_>, Vec<_>) =
+            config.devices.iter().map(|_| watch::channel(Watts::ZERO)).unzip();
         let (control, site, events) = Control::new(control::Parts {
             config: Arc::clone(&config),
             limits,
+            failsafes,
             store: store.clone(),
             journal: evidence.clone(),
             clock,
             setpoints,
+            devices,
             relays,
             alive: watchdog(),
         });
@@ -205,6 +204,7 @@ impl App {
                 ("relay", Ok(()))
             });
         }
+        devices_follow(tasks, &config, devices_out, &events, stop);
         let stations = stations(&config, setpoints_out, self.ways);
         let gateway = ocpp::run(
             ocpp::Parts {
@@ -306,6 +306,33 @@ fn keep_up(tasks: &mut Tasks, uplink: &Uplink, evidence: &Journal, clock: Clock,
         running.await;
         ("uplink", Ok(()))
     });
+}
+
+/// The interface on the network, if there is one.
+async fn bound(lan: Option<Lan>, config: &Config) -> anyhow::Result<Option<(TcpListener, Lan)>> {
+    let (Some(lan), Some(at)) = (lan, &config.api.lan) else { return Ok(None) };
+    let listener = lan.bind().await;
+    let listener =
+        listener.with_context(|| format!("cannot open the interface on the network at {}", at.listen))?;
+    Ok(Some((listener, lan)))
+}
+
+/// Devices that are told a power.
+fn devices_follow(
+    tasks: &mut Tasks,
+    config: &Config,
+    wanted: Vec<watch::Receiver<Watts>>,
+    events: &control::Events,
+    stop: &CancellationToken,
+) {
+    for (device, wanted) in config.devices.iter().zip(wanted) {
+        let Some(register) = device.setpoint.clone() else { continue };
+        let task = output::run(device.id.clone(), register, wanted, events.clone(), stop.clone());
+        tasks.spawn(async move {
+            task.await;
+            ("device", Ok(()))
+        });
+    }
 }
 
 /// The device's own software, where the configuration has it updated from here.

@@ -180,6 +180,36 @@ impl GridService for Services {
         Ok(Response::new(v1::ListLimitsResponse::default()))
     }
 
+    async fn heartbeat(
+        &self,
+        _: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        Err(Status::failed_precondition(
+            "uid:0 has no entry in [[grid.source]], so no heartbeat is expected of it",
+        ))
+    }
+
+    async fn set_failsafe(
+        &self,
+        _: Request<v1::SetFailsafeRequest>,
+    ) -> Result<Response<v1::SetFailsafeResponse>, Status> {
+        Ok(Response::new(v1::SetFailsafeResponse { change: v1::Change::Replaced.into() }))
+    }
+
+    async fn list_sources(
+        &self,
+        _: Request<v1::ListSourcesRequest>,
+    ) -> Result<Response<v1::ListSourcesResponse>, Status> {
+        Ok(Response::new(v1::ListSourcesResponse::default()))
+    }
+
+    async fn get_minimum_power(
+        &self,
+        _: Request<v1::GetMinimumPowerRequest>,
+    ) -> Result<Response<v1::GetMinimumPowerResponse>, Status> {
+        Ok(Response::new(v1::GetMinimumPowerResponse { watts: 4_200, ..Default::default() }))
+    }
+
     type WatchLimitsStream = Answers<v1::WatchLimitsResponse>;
 
     async fn watch_limits(

@@ -50,6 +50,9 @@ async fn what_works_ends_with_0_and_is_silent_otherwise() {
     for args in [
         &["status"][..],
         &["limit", "set", "10 kW", "--id", "l1", "--for", "30min", "--reason", "test"],
+        &["limit", "pmin"],
+        &["limit", "sources"],
+        &["limit", "failsafe", "4.2 kW", "--for", "2h"],
         &["limit", "clear", "l1"],
         &["limit", "clear", "unknown"],
         &["limit", "list", "--all"],

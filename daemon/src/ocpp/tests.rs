@@ -180,6 +180,9 @@ fn evse(name: &str) -> config::Evse {
         min: Milliamps::amps(6),
         step: Milliamps::amps(1),
         failsafe: Milliamps::amps(6),
+        class: 100,
+        weight: 1,
+        public: false,
         ocpp: config::EvseOcpp::default(),
     }
 }

@@ -1,7 +1,7 @@
 //! What the upper half tells the site.
 
 use crate::{
-    ids::{ContactId, EvseId, MeterId, RelayId},
+    ids::{ContactId, DeviceId, EvseId, MeterId, RelayId},
     time::{Mono, Now, Wall},
     units::{Milliamps, Millivolts, PerPhase, WattHours, Watts},
 };
@@ -19,6 +19,8 @@ pub enum Event {
     Contact(ContactId, Level),
     /// A relay was switched or refused.
     Relay(RelayId, Result<bool, String>),
+    /// A device was told a power, or does not take it.
+    Device(DeviceId, Result<Watts, String>),
 }
 
 /// One answer of a meter: all values from one instant. Phases are those of the grid connection.

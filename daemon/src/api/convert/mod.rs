@@ -17,7 +17,7 @@ mod uplink;
 pub(super) use self::{
     error::{command, invalid, storage},
     evse::evse,
-    grid::{change, command_only, limit, limit_id, set_limit},
+    grid::{change, command_only, limit, limit_id, minimum, set_limit, source},
     identity::{algorithm, identity, identity_error},
     journal::{entry, hex, kind},
     meter::meter,
