@@ -24,6 +24,7 @@ mod session;
 mod source;
 mod status;
 mod table;
+mod transaction;
 mod update;
 mod uplink;
 mod version;

@@ -23,15 +23,17 @@ use crate::{
     control::{self, Control},
     device::{Catalog, Definition, output},
     grid, identity,
+    ids::EvseId,
     journal::{self, Entry, Journal},
-    meter, ocpp,
+    meter,
+    ocpp::{self, local::Stands},
     plan::Setpoint,
-    relay,
+    policy, relay,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
     tls,
-    units::Watts,
+    units::{Watts, Wiring},
     update,
 };
 
@@ -205,7 +207,7 @@ impl App {
             });
         }
         devices_follow(tasks, &config, devices_out, &events, stop);
-        let stations = stations(&config, setpoints_out, self.ways);
+        let (orders, stations) = stations(&config, setpoints_out, self.ways);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),
@@ -214,6 +216,7 @@ impl App {
                     .clone()
                     .zip(self.backend.clone().map(|dialer| Arc::new(dialer) as Arc<dyn Dial>)),
                 stations,
+                locals: locals(&config, &site),
                 events,
                 store: store.clone(),
                 clock,
@@ -234,6 +237,8 @@ impl App {
             way: self.uplink.map(|uplink| api::Way { uplink, backend: self.backend }),
             identities: Some(self.identities),
             updates: installing(tasks, &config, evidence, clock, stop),
+            orders,
+            ledger: ocpp::ledger::Ledger::new(store.clone()),
             journal: evidence.clone(),
             clock,
         };
@@ -241,21 +246,52 @@ impl App {
     }
 }
 
-/// The charging points, each with its setpoint and the way to its own backend.
+/// The EVSEs of the OCPP gateway, each with its setpoint and the way to its own backend; and the way to all of them.
 fn stations(
     config: &Config,
     setpoints: Vec<watch::Receiver<Option<Setpoint>>>,
     ways: Vec<Option<Arc<dyn Dial>>>,
-) -> Vec<ocpp::Station> {
-    let each = config.evses.iter().zip(setpoints).zip(ways);
-    each.map(|((e, setpoint), way)| ocpp::Station {
+) -> (ocpp::Orders, Vec<ocpp::Station>) {
+    let (orders, inboxes) = ocpp::Orders::new(config.evses.iter().map(|e| &e.id));
+    let each = config.evses.iter().zip(setpoints).zip(ways).zip(inboxes);
+    let stations = each.map(|(((e, setpoint), way), inbox)| ocpp::Station {
         evse: e.id.clone(),
         identity: e.identity.clone(),
         settings: e.clone(),
         way,
         setpoint,
-    })
-    .collect()
+        inbox,
+    });
+    (orders, stations.collect())
+}
+
+/// Charge points that are played here.
+fn locals(config: &Config, site: &control::Handle) -> Vec<ocpp::Local> {
+    let whole = config.ocpp.site.iter().zip(&config.nodes).filter_map(|(identity, root)| {
+        let fuse = root.fuse.0.into_iter().min()?;
+        // Nobody orders the site about over the interface.
+        let (_, inboxes) = ocpp::Orders::new([&EvseId::new(identity.as_str())]);
+        Some(ocpp::Local {
+            settings: config::Evse {
+                id: EvseId::new(identity.as_str()),
+                identity: identity.clone(),
+                node: 0,
+                wiring: Wiring::L123,
+                max: fuse,
+                min: fuse,
+                step: fuse,
+                failsafe: fuse,
+                ocpp: config::EvseOcpp { versions: vec![ocpp::Version::V16], ..config::EvseOcpp::default() },
+                class: policy::USUAL,
+                weight: 1,
+                public: false,
+            },
+            stands: Stands::Site { site: site.clone(), most: fuse },
+            view: site.view(),
+            inbox: inboxes.into_iter().next()?,
+        })
+    });
+    whole.collect()
 }
 
 /// The way to the backend of each EVSE that has one of its own.

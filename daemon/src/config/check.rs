@@ -64,6 +64,15 @@ impl Check<'_> {
         if let Some(backend) = &backend {
             self.way_to("backend", backend, uplink.as_ref())?;
         }
+        if let Some(site) = &ocpp.ocpp.site {
+            if backend.is_none() {
+                return self.fail("ocpp.site", "has no meaning without [backend]; remove it");
+            }
+            if evses.iter().any(|e| e.identity == *site) {
+                return self
+                    .fail("ocpp.site", format!("\"{site}\" is the identity of an EVSE; choose another"));
+            }
+        }
         let api = self.api(doc.api)?;
         let operators = self.operators(doc.operator, &api.certificates, uplink.is_some())?;
         if doc.site.name.trim().is_empty() {

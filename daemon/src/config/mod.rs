@@ -9,7 +9,7 @@ mod error;
 mod raw;
 mod tree;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
@@ -345,6 +345,10 @@ pub struct Ocpp {
     pub call_timeout: Duration,
     /// What happens to a card that nothing is known about while the backend cannot be asked.
     pub accept_unknown_offline: bool,
+    /// Identity of the site as one charge point; it is none without.
+    pub site: Option<Identity>,
+    /// Cards of the site's own users, in lower case: welcome while the backend cannot be asked.
+    pub users: Arc<HashSet<String>>,
     /// Largest frame in bytes.
     pub max_frame: usize,
     /// TLS on the same port; without it there is none.

@@ -3,6 +3,7 @@
 //! In: the site and the time. Out: what each node and each EVSE may draw at most, and who wants to draw. Invariant: a
 //! rule only ever takes away; the smallest cap wins, whatever order the rules run in.
 
+mod backend;
 mod contract;
 mod demand;
 mod failsafe;
@@ -113,6 +114,7 @@ pub fn budget(site: &Site, now: Now) -> Budget {
     let mut budget =
         Budget { caps: Vec::new(), shares: demand::shares(site), devices: demand::devices(site) };
     wish::cap(site, &mut budget);
+    backend::cap(site, &mut budget);
     fuse::cap(site, now, &mut budget);
     contract::cap(site, now, &mut budget);
     unbalance::cap(site, &mut budget);

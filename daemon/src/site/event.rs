@@ -94,6 +94,8 @@ pub enum EvseEvent {
         /// The refusal in words.
         why: String,
     },
+    /// What the backend's charging profiles allow an EVSE that we play towards it; `None`: they say nothing.
+    BackendLimit(Option<Milliamps>),
     /// Its own connection to the backend came or went.
     Backend(bool),
     /// How many of its messages wait for the backend, and how many the backend refused for good.

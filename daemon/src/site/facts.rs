@@ -37,6 +37,8 @@ pub struct EvseFacts {
     pub status: ConnectorStatus,
     /// Error code.
     pub error: String,
+    /// What the backend's charging profiles allow, where we play the charge point.
+    pub backend_limit: Option<Milliamps>,
     /// Running transaction.
     pub transaction: Option<Transaction>,
     /// Last measurement of its own.

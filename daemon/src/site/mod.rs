@@ -252,6 +252,13 @@ impl Site {
                 evse.refusal = why;
             }
             EvseEvent::Backend(up) => evse.backend = up,
+            EvseEvent::BackendLimit(limit) => {
+                if limit != evse.backend_limit {
+                    let body = json!({ "milliamps": limit.map(|l| l.0) });
+                    notes.push(Note::new("evse.backend-limit", &config.id, body));
+                }
+                evse.backend_limit = limit;
+            }
             EvseEvent::Queue { waiting, dead } => {
                 if dead > evse.dead {
                     notes.push(Note::new("backend.refused", &config.id, json!({ "dead_messages": dead })));

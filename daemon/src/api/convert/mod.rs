@@ -11,6 +11,7 @@ mod journal;
 mod meter;
 mod site;
 mod time;
+mod transaction;
 mod update;
 mod uplink;
 
@@ -23,6 +24,7 @@ pub(super) use self::{
     meter::meter,
     site::site,
     time::timestamp,
+    transaction::{count, dead_letter, failed, id_tag, transaction, wall},
     update::{installation, slot, update_error},
     uplink::{report, uplink},
 };
