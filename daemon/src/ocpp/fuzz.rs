@@ -57,6 +57,8 @@ pub fn route(bytes: &[u8]) {
         }),
         own_timeout: Duration::from_secs(10),
         accept_unknown: true,
+        local: false,
+        users: std::sync::Arc::default(),
         rated: Milliamps::amps(32),
         phases: 3,
         merged: false,
