@@ -21,6 +21,7 @@ use ladewartd::{
         definition::{Definition, Function},
     },
     meter::push::{iec::Iec, sml::Sml, telegram::Teller},
+    ocpp,
     smgw::{self, Connect, ConnectStep, SocksError},
 };
 
@@ -35,6 +36,8 @@ pub const TARGETS: &[Target] = &[
     ("mdns", mdns),
     ("modbus_ascii", modbus_ascii),
     ("modbus_rtu", modbus_rtu),
+    ("ocpp-frame", ocpp::fuzz::frame),
+    ("ocpp-route", ocpp::fuzz::route),
     ("sml", sml),
     ("socks", socks),
 ];
