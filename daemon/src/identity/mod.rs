@@ -3,9 +3,11 @@
 //! In: two PEM files, or the device's own [`Store`]. Out: an [`Identity`] for TLS, and what may be shown of a
 //! certificate. Invariant: the key belongs to the certificate, and no message ever holds a byte of a key.
 
+pub(crate) mod der;
 mod file;
 mod pem;
 mod pins;
+pub(crate) mod request;
 mod store;
 
 use std::{fmt, path::Path, sync::Arc};
@@ -77,15 +79,19 @@ impl Identity {
         };
         let status = describe(leaf).ok_or_else(|| bad_certificate(UNREADABLE))?;
         let wanted = match profile {
-            Profile::Han => "the gateway's profile takes an ECDSA key on P-256 or P-384",
-            Profile::Inner => "use an ECDSA key on P-256 or P-384, or an RSA key of at least 2048 bits",
+            Profile::Han(_) => {
+                "the gateway's profile takes an ECDSA key on P-256, P-384 or a brainpool r1 curve"
+            }
+            Profile::Inner => {
+                "use an ECDSA key on P-256, P-384 or a brainpool r1 curve, or an RSA key of at least 2048 bits"
+            }
         };
         // The library's own message is not passed on: it may describe the key.
         let signing = provider(profile)
             .key_provider
             .load_private_key(secret)
             .map_err(|_| bad_key(&format!("the private key cannot be used; {wanted}")))?;
-        if profile == Profile::Han && signing.algorithm() != SignatureAlgorithm::ECDSA {
+        if matches!(profile, Profile::Han(_)) && signing.algorithm() != SignatureAlgorithm::ECDSA {
             return Err(bad_key(&format!("the private key is not for ECDSA; {wanted}")));
         }
         let certified = CertifiedKey::new(chain, signing);

@@ -51,7 +51,7 @@ impl Own {
         match (config, store) {
             (config::Own::Files { certificate, key }, _) => {
                 let identity =
-                    Identity::load(certificate, key, Profile::Han).map_err(|error| match error {
+                    Identity::load(certificate, key, Profile::HAN).map_err(|error| match error {
                         IdentityError::Certificate(problem) => wrong("uplink.certificate", problem),
                         IdentityError::Key(problem) => wrong("uplink.key", problem),
                     })?;
@@ -94,7 +94,7 @@ pub(super) fn judge(trust: &config::Trust, pins: PinBook, clock: Clock) -> Resul
     if let Some(name) = trust.ca.as_ref().and_then(|ca| ca.name.as_ref()) {
         tls::server_name(name).map_err(|problem| wrong("uplink.trust.name", problem))?;
     }
-    let provider = Arc::new(tls::provider(Profile::Han));
+    let provider = Arc::new(tls::provider(Profile::HAN));
     Judge::new(trust, pins, &provider, clock).map_err(|problem| wrong("uplink.trust.ca", problem))
 }
 
@@ -127,7 +127,7 @@ impl Gateway {
         // Only a DNS name goes into the handshake (SNI); an address is never sent.
         let name =
             tls::server_name(tcp::without_zone(host)).map_err(|problem| wrong("uplink.gateway", problem))?;
-        let tls = HanClient::new(&own.shown(), judge, clock)
+        let tls = HanClient::new(&own.shown(), judge, config.tls, clock)
             .map_err(|problem| wrong("uplink.certificate", problem))?;
         let (host, interface) = (host.to_owned(), config.interface.clone());
         Ok(Self { host, port, interface, name, tls, time })

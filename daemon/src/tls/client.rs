@@ -10,12 +10,12 @@ use rustls::{
     time_provider::TimeProvider,
 };
 
-use super::{Judge, Profile, Shown, provider};
-use crate::{clock::Clock, identity::Identity};
+use super::{Judge, Profile, Shown, group_name, provider};
+use crate::{clock::Clock, config::GatewayTls, identity::Identity};
 
 /// Lets rustls judge dates by our clock.
 #[derive(Debug)]
-pub(super) struct OurTime(pub(super) Clock);
+pub(crate) struct OurTime(pub(crate) Clock);
 
 impl TimeProvider for OurTime {
     fn current_time(&self) -> Option<UnixTime> {
@@ -33,10 +33,11 @@ pub struct HanClient {
 
 impl HanClient {
     /// Mutual TLS of the HAN profile. Each session shows what `own` holds when it begins.
-    pub fn new(own: &Shown, judge: Arc<Judge>, clock: Clock) -> Result<Self, String> {
-        let provider = Arc::new(provider(Profile::Han));
+    pub fn new(own: &Shown, judge: Arc<Judge>, tls: GatewayTls, clock: Clock) -> Result<Self, String> {
+        let profile = Profile::Han(tls.into());
+        let provider = Arc::new(provider(profile));
         let mut config = ClientConfig::builder_with_details(provider, Arc::new(OurTime(clock)))
-            .with_protocol_versions(Profile::Han.versions())
+            .with_protocol_versions(profile.versions())
             .map_err(|e| e.to_string())?
             .dangerous()
             .with_custom_certificate_verifier(judge.clone())
@@ -99,7 +100,7 @@ pub fn session(connection: &rustls::CommonState) -> String {
     let suite = connection.negotiated_cipher_suite().map(|s| s.suite());
     let suite = suite.as_ref().and_then(rustls::CipherSuite::as_str).unwrap_or("unknown suite");
     match connection.negotiated_key_exchange_group() {
-        Some(group) => format!("{version} {suite} {:?}", group.name()),
+        Some(group) => format!("{version} {suite} {}", group_name(group.name())),
         None => format!("{version} {suite}"),
     }
 }
