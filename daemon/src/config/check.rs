@@ -23,9 +23,14 @@ pub fn load(file: &Path) -> Result<(Config, Source), ConfigError> {
         }
     };
     let source = Source::new(file.to_owned(), text);
-    let document: raw::Document = toml::from_str(source.text()).map_err(|e| source.parse_error(&e))?;
-    let config = Check { source: &source }.document(document)?;
+    let config = parse(&source)?;
     Ok((config, source))
+}
+
+/// Checks a configuration that was read; relative paths in it start from the source's directory.
+pub fn parse(source: &Source) -> Result<Config, ConfigError> {
+    let document: raw::Document = toml::from_str(source.text()).map_err(|e| source.parse_error(&e))?;
+    Check { source }.document(document)
 }
 
 struct Check<'a> {

@@ -11,7 +11,7 @@ mod raw;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use self::{
-    check::load,
+    check::{load, parse},
     error::{ConfigError, Source},
 };
 use crate::{

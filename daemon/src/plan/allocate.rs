@@ -12,8 +12,8 @@ pub struct Demand {
     pub most: i64,
     /// Its setpoints are multiples of this.
     pub step: i64,
-    /// Served in rising order when the floors of all do not fit.
-    pub rank: u64,
+    /// Class and rank in it: served in rising order when the floors of all do not fit.
+    pub rank: (u8, u64),
 }
 
 /// `Σ weight[i] × current[i] ≤ room`. Weights are not negative; 0 means not concerned.
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     fn demand(most: i64) -> Demand {
-        Demand { least: 6000, most, step: 1000, rank: 0 }
+        Demand { least: 6000, most, step: 1000, rank: (0, 0) }
     }
 
     fn currents(out: &[Allocation]) -> Vec<i64> {
@@ -192,7 +192,7 @@ mod tests {
     fn floors_that_do_not_fit_are_served_by_rank() {
         let all = Constraint { weights: vec![1; 3], room: 13_000 };
         let mut demands = [demand(16_000); 3];
-        demands[0].rank = 9;
+        demands[0].rank = (0, 9);
         let out = allocate(&demands, &[all]);
         assert_eq!(currents(&out), [0, 7_000, 6_000]);
         assert_eq!(out[0].binding, Binding::Constraint(0));
@@ -215,7 +215,7 @@ mod tests {
     fn cases() -> impl Strategy<Value = (Vec<Demand>, Vec<Constraint>)> {
         let demand =
             (6_000_i64..10_000, 0_i64..64_000, prop::sample::select(vec![100_i64, 500, 1000]), 0_u64..4)
-                .prop_map(|(least, most, step, rank)| Demand { least, most, step, rank });
+                .prop_map(|(least, most, step, rank)| Demand { least, most, step, rank: (0, rank) });
         prop::collection::vec(demand, 1..12).prop_flat_map(|demands| {
             let n = demands.len();
             let constraint = (prop::collection::vec(0_i64..3, n), -10_000_i128..200_000)

@@ -160,7 +160,7 @@ fn demand(site: &Site, budget: &Budget, e: usize, held: bool, now: Mono) -> Dema
         least: config.min.0,
         most: most.0,
         step: config.step.0,
-        rank: rank(facts, share.want, site, now),
+        rank: (share.class, rank(facts, share.want, site, now)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who wants to charge, and the EVSE's own rating.
 
-use super::{Share, Want};
+use super::{Share, Want, wish::USUAL};
 use crate::site::{Site, event::ConnectorStatus};
 
 pub(super) fn shares(site: &Site) -> Vec<Share> {
@@ -24,7 +24,7 @@ pub(super) fn shares(site: &Site) -> Vec<Share> {
                     _ => (Want::Nothing, "no vehicle".to_owned()),
                 }
             };
-            Share { want, most: config.max, reason }
+            Share { want, most: config.max, reason, class: USUAL, deadline: None }
         })
         .collect()
 }

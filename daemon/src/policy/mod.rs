@@ -7,7 +7,9 @@ mod demand;
 mod failsafe;
 mod fuse;
 mod grid_limit;
+mod wish;
 
+pub use self::wish::{Deadline, USUAL, Wish};
 use crate::{
     site::Site,
     time::Now,
@@ -54,6 +56,10 @@ pub struct Share {
     pub most: Milliamps,
     /// Why not more, in words.
     pub reason: String,
+    /// Order of service when not all fit: lower classes first.
+    pub class: u8,
+    /// What it shall have got by when.
+    pub deadline: Option<Deadline>,
 }
 
 /// Everything that binds the plan.
@@ -69,6 +75,7 @@ pub struct Budget {
 #[must_use]
 pub fn budget(site: &Site, now: Now) -> Budget {
     let mut budget = Budget { caps: Vec::new(), shares: demand::shares(site) };
+    wish::cap(site, &mut budget);
     fuse::cap(site, now, &mut budget);
     grid_limit::cap(site, now, &mut budget);
     failsafe::cap(site, now, &mut budget);

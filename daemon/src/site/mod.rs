@@ -28,6 +28,7 @@ use crate::{
     grid::Book,
     ids::NodeId,
     plan::Plan,
+    policy,
     time::{Mono, Now, Wall},
     units::{Milliamps, Millivolts, PerPhase, Phase, Watts},
 };
@@ -69,6 +70,8 @@ pub struct Site {
     pub loads: Vec<Option<load::Split>>,
     /// Grid limits.
     pub limits: Book,
+    /// What charging rules wish, one per EVSE.
+    pub wishes: Vec<policy::Wish>,
     /// Since when each node's fuse has been exceeded, by its meter.
     over_since: Vec<PerPhase<Option<Mono>>>,
     /// The quality of each meter when last looked at.
@@ -81,6 +84,7 @@ impl Site {
     pub fn new(config: Arc<Config>, limits: Book, now: Now) -> Self {
         Self {
             evses: vec![EvseFacts::default(); config.evses.len()],
+            wishes: vec![policy::Wish::default(); config.evses.len()],
             meters: vec![MeterFacts::default(); config.meters.len()],
             contacts: vec![
                 ContactFacts {
