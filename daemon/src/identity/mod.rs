@@ -153,12 +153,24 @@ pub fn parse_fingerprint(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
+/// Whether its key may sign a handshake: key usage has digitalSignature or is absent (RFC 5280 §4.2.1.3, RFC 8422
+/// §5.1). webpki does not look at it.
+#[must_use]
+pub fn may_sign(leaf: &CertificateDer<'_>) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(leaf.as_ref()) else {
+        return false;
+    };
+    match parsed.key_usage() {
+        Ok(Some(usage)) => usage.value.digital_signature(),
+        Ok(None) => true,
+        Err(_) => false,
+    }
+}
+
 /// Whether a leaf of ours can open sessions with a gateway (RFC 5280 §4.2.1.3, §4.2.1.12). The error says why not.
 fn usable(leaf: &CertificateDer<'_>, has_issuers: bool) -> Result<(), String> {
     let (_, parsed) = X509Certificate::from_der(leaf.as_ref()).map_err(|_| UNREADABLE.to_owned())?;
-    if let Ok(Some(usage)) = parsed.key_usage()
-        && !usage.value.digital_signature()
-    {
+    if !may_sign(leaf) {
         return Err("its key usage lacks digitalSignature; ask the CA for a certificate for TLS".to_owned());
     }
     if let Ok(Some(usage)) = parsed.extended_key_usage()

@@ -9,7 +9,10 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::brainpool::{Ecdsa, Group, Keys, P256, P256_SHA512, P384, P384_SHA512, P512};
+use super::{
+    brainpool::{Ecdsa, Group, Keys, P256, P256_SHA512, P384, P384_SHA512, P512},
+    cbc,
+};
 use crate::config::GatewayTls;
 
 /// A side of the daemon, by what its peers demand of TLS.
@@ -173,9 +176,12 @@ static INNER_SIGNATURES: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| 
 pub fn provider(profile: Profile) -> CryptoProvider {
     let base = ring::default_provider();
     match profile {
-        Profile::Han(Offer { tls13, cbc: _ }) => {
+        Profile::Han(Offer { tls13, cbc }) => {
             let mut suites = if tls13 { TLS13_SUITES.to_vec() } else { Vec::new() };
             suites.extend(TLS12_SUITES);
+            if cbc {
+                suites.push(cbc::SUITE);
+            }
             let mut groups = [NIST_GROUPS, BRAINPOOL_TLS12].concat();
             if tls13 {
                 groups.extend(BRAINPOOL_TLS13);
@@ -238,6 +244,10 @@ mod tests {
         let tls13 = [CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_AES_256_GCM_SHA384];
         assert_eq!(suites, [&tls13[..], &gcm].concat());
         assert_eq!(groups, [23, 24, 26, 27, 28, 31, 32, 33]);
+
+        let (suites, _) = numbers(Offer { tls13: false, cbc: true });
+        let last = CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256;
+        assert_eq!(suites, [&gcm[..], &[last]].concat());
     }
 
     #[test]

@@ -219,6 +219,9 @@ impl Judge {
         let (roots, name) = self.roots.as_ref()?;
         let judge = || {
             let parsed = ParsedCertificate::try_from(leaf)?;
+            if !identity::may_sign(leaf) {
+                return Err(CertificateError::InvalidPurpose.into());
+            }
             match (end, &self.clients) {
                 (End::Client, Some(clients)) => {
                     clients.verify_client_cert(leaf, intermediates, now)?;
