@@ -183,7 +183,12 @@ impl App {
             .evses
             .iter()
             .zip(setpoints_out)
-            .map(|(e, setpoint)| ocpp::Station { evse: e.id.clone(), identity: e.identity.clone(), setpoint })
+            .map(|(e, setpoint)| ocpp::Station {
+                evse: e.id.clone(),
+                identity: e.identity.clone(),
+                versions: e.versions.clone(),
+                setpoint,
+            })
             .collect();
         let gateway = ocpp::run(
             ocpp::Parts {

@@ -169,8 +169,13 @@ impl World {
         }
         self.boxes[e].plugged = plugged;
         if plugged {
-            let transaction =
-                Transaction { id: 1, backend_id: None, started: self.now.wall, meter_start: WattHours(0) };
+            let transaction = Transaction {
+                id: 1,
+                name: "1".into(),
+                backend_id: None,
+                started: self.now.wall,
+                meter_start: WattHours(0),
+            };
             self.tell(e, EvseEvent::Transaction(transaction));
             self.tell(e, EvseEvent::Status { status: ConnectorStatus::Charging, error: String::new() });
         } else {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     ids::{Identity, NodeId},
+    ocpp::Version,
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -293,6 +294,10 @@ impl Check<'_> {
                     format!("{failsafe} is neither 0 A nor within {min} to {}", e.max),
                 );
             }
+            let versions = e.versions.unwrap_or_else(|| Version::ALL.to_vec());
+            if versions.is_empty() {
+                return self.fail(&at("versions"), "is empty; name \"1.6\", \"2.0.1\" or \"2.1\"");
+            }
             evses.push(Evse {
                 id: e.id,
                 identity,
@@ -302,6 +307,7 @@ impl Check<'_> {
                 min,
                 step,
                 failsafe,
+                versions,
             });
         }
         self.failsafe_fits(&evses, nodes)?;

@@ -16,6 +16,7 @@ pub use self::{
 };
 use crate::{
     ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
+    ocpp::Version,
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -413,6 +414,8 @@ pub struct Evse {
     pub step: Milliamps,
     /// What it falls to when its lease ends.
     pub failsafe: Milliamps,
+    /// The versions of OCPP that it may speak; at least one.
+    pub versions: Vec<Version>,
 }
 
 /// A digital line.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::Role;
 use crate::{
     ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
+    ocpp::Version,
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -423,6 +424,9 @@ pub(super) struct Evse {
     pub(super) step: Option<Milliamps>,
     /// What it may draw when its lease ends; 0 A or within min and max; default 6 A.
     pub(super) failsafe: Option<Milliamps>,
+    /// The versions of OCPP that it may speak, `"1.6"`, `"2.0.1"`, `"2.1"`; default all. One that names no
+    /// subprotocol is taken to speak the oldest of them.
+    pub(super) versions: Option<Vec<Version>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,4 +1,4 @@
-//! Frames of OCPP-J 1.6 (§4.2): looked into, never re-written.
+//! Frames of OCPP-J (1.6 §4.2, 2.1 Part 4 §4.2): looked into, never re-written.
 //!
 //! In: the text of one WebSocket message. Out: type, id, action and the payload as a slice of that text, or what is
 //! wrong with it and the id to complain under. Invariant: nothing here changes a byte of a frame that passes; the
@@ -42,7 +42,11 @@ pub(crate) enum Frame<'a> {
     Answer { id: Id, payload: &'a str },
     /// CALLERROR.
     Error { id: Id, code: String },
-    /// A type that 1.6 does not know; to be ignored (§4.1.3).
+    /// SEND: a CALL that wants no answer (2.1).
+    Send { id: Id, action: Cow<'a, str>, payload: &'a str },
+    /// CALLRESULTERROR: our answer could not be read (2.1).
+    AnswerError { id: Id, code: String },
+    /// A type that no version knows; to be ignored (1.6 §4.1.3).
     Unknown,
 }
 
@@ -75,20 +79,29 @@ pub(crate) fn peek(text: &str) -> Result<Frame<'_>, Malformed> {
         return Err(Malformed { why: "has no usable message id", id: None });
     };
     match unquoted(kind) {
-        "2" => {
+        "2" | "6" => {
             let action = part(2).and_then(|a| serde_json::from_str::<String>(a).ok());
             let Some(action) = action.filter(|a| !a.is_empty() && a.len() <= MAX_ID) else {
-                return Err(Malformed { why: "is a CALL without an action", id: Some(id) });
+                return Err(Malformed { why: "is a CALL without an action", id: is_call.then_some(id) });
             };
             // §4.2.1: an empty payload should be `{}`; `null` and nothing at all are seen, too.
             let payload = part(3).unwrap_or("{}");
             if !(payload.starts_with('{') || payload == "null") {
-                return Err(Malformed { why: "is a CALL whose payload is not an object", id: Some(id) });
+                return Err(Malformed {
+                    why: "is a CALL whose payload is not an object",
+                    id: is_call.then_some(id),
+                });
             }
-            Ok(Frame::Call { id, action: Cow::Owned(action), payload })
+            let action = Cow::Owned(action);
+            Ok(if is_call {
+                Frame::Call { id, action, payload }
+            } else {
+                Frame::Send { id, action, payload }
+            })
         }
         "3" => Ok(Frame::Answer { id, payload: part(2).unwrap_or("{}") }),
         "4" => Ok(Frame::Error { id, code: part(2).map(unquoted).unwrap_or_default().to_owned() }),
+        "5" => Ok(Frame::AnswerError { id, code: part(2).map(unquoted).unwrap_or_default().to_owned() }),
         number if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => Ok(Frame::Unknown),
         _ => Err(Malformed { why: "has no message type", id: is_call.then_some(id) }),
     }
@@ -111,7 +124,7 @@ pub(crate) fn result(id: &Id, payload: &str) -> String {
     format!("[3,{},{payload}]", id.token())
 }
 
-/// A CALLERROR; `code` in the spelling of OCPP-J 1.6 §4.2.3. `description` must not need escapes.
+/// A CALLERROR; `code` in the spelling of the connection's version (1.6-J §4.2.3, 2.0.1 Part 4 §4.3). `description` must not need escapes.
 pub(crate) fn error(id: &Id, code: &str, description: &str) -> String {
     format!("[4,{},\"{code}\",\"{description}\",{{}}]", id.token())
 }
@@ -142,6 +155,21 @@ impl Number {
     pub(crate) fn put(&self, text: &str, value: i64) -> String {
         format!("{}{value}{}", &text[..self.at.start], &text[self.at.end..])
     }
+}
+
+/// The text with a top-level member of its payload set to a JSON value, and every other byte as it was; `None` if its
+/// payload is no object.
+pub(crate) fn with_member(text: &str, name: &str, value: &str) -> Option<String> {
+    let Ok(Frame::Call { payload, .. } | Frame::Answer { payload, .. }) = peek(text) else { return None };
+    let members: HashMap<String, &RawValue> = serde_json::from_str(payload).ok()?;
+    let offset = |part: &str| (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
+    if let Some(old) = members.get(name) {
+        let start = offset(old.get())?;
+        return Some(format!("{}{value}{}", text.get(..start)?, text.get(start + old.get().len()..)?));
+    }
+    let inside = offset(payload)? + 1;
+    let comma = if members.is_empty() { "" } else { "," };
+    Some(format!("{}\"{name}\":{value}{comma}{}", text.get(..inside)?, text.get(inside..)?))
 }
 
 #[cfg(test)]
@@ -187,7 +215,9 @@ mod tests {
         ] {
             assert_eq!(call(text), expected, "{text}");
         }
-        assert_eq!(peek("[6,\"a\",\"NotifyPeriodicEventStream\",{}]"), Ok(Frame::Unknown));
+        assert_eq!(peek("[7,\"a\",\"NotifyPeriodicEventStream\",{}]"), Ok(Frame::Unknown));
+        assert!(matches!(peek("[6,\"a\",\"NotifyPeriodicEventStream\",{}]"), Ok(Frame::Send { .. })));
+        assert!(matches!(peek("[5,\"a\",\"InternalError\",\"\",{}]"), Ok(Frame::AnswerError { .. })));
         assert_eq!(peek("[3,5]"), Ok(Frame::Answer { id: id("5"), payload: "{}" }));
         assert_eq!(id("5").key(), id("\"5\"").key());
     }
@@ -230,6 +260,18 @@ mod tests {
             let Ok(Frame::Call { payload, .. }) = peek(text) else { panic!() };
             assert_eq!(Number::find(text, payload, &["transactionId"]), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_member_is_set_and_nothing_else() {
+        let set = |text: &str| with_member(text, "offline", "true").unwrap();
+        assert_eq!(
+            set(r#"[2,"a","T", {"seqNo":1.0, "offline" : false ,"x":{"offline":false}}]"#),
+            r#"[2,"a","T", {"seqNo":1.0, "offline" : true ,"x":{"offline":false}}]"#
+        );
+        assert_eq!(set(r#"[2,"a","T",{"seqNo":1}]"#), r#"[2,"a","T",{"offline":true,"seqNo":1}]"#);
+        assert_eq!(set(r#"[2,"a","T",{ }]"#), r#"[2,"a","T",{"offline":true }]"#);
+        assert_eq!(with_member("[4,\"a\",\"x\"]", "offline", "true"), None);
     }
 
     proptest::proptest! {

@@ -15,6 +15,7 @@ use tokio_tungstenite::{
     },
 };
 
+use super::Version;
 use crate::smgw::BoxedIo;
 
 /// Longest request or response head.
@@ -128,10 +129,19 @@ impl Request {
         decode(path.split('/').rfind(|segment| !segment.is_empty())?)
     }
 
-    /// Opens the WebSocket.
-    pub(super) async fn accept(mut self, protocol: Option<&str>, max_frame: usize) -> io::Result<Socket> {
+    /// The versions on offer, in the EVSE's order, of those that are `allowed`; without the header the `assumed` one.
+    pub(super) fn versions(&self, allowed: &[Version], assumed: Version) -> Vec<Version> {
+        let Some(offered) = &self.protocols else {
+            return vec![assumed];
+        };
+        offered.iter().filter_map(|p| Version::of(p)).filter(|v| allowed.contains(v)).collect()
+    }
+
+    /// Opens the WebSocket. The version is told if the EVSE asked.
+    pub(super) async fn accept(mut self, version: Version, max_frame: usize) -> io::Result<Socket> {
         let accept = derive_accept_key(self.key.as_bytes());
-        let protocol = protocol.map(|p| format!("Sec-WebSocket-Protocol: {p}\r\n")).unwrap_or_default();
+        let chosen = self.protocols.as_ref().map(|_| version.subprotocol());
+        let protocol = chosen.map(|p| format!("Sec-WebSocket-Protocol: {p}\r\n")).unwrap_or_default();
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
@@ -158,13 +168,14 @@ pub(super) async fn connect(
     mut io: BoxedIo,
     host: &str,
     path: &str,
-    protocol: &str,
+    versions: &[Version],
     max_frame: usize,
-) -> Result<Socket, Refusal> {
+) -> Result<(Socket, Version), Refusal> {
     let key = generate_key();
+    let offer = versions.iter().map(|v| v.subprotocol()).collect::<Vec<_>>().join(", ");
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {offer}\r\n\r\n"
     );
     io.write_all(request.as_bytes()).await?;
     io.flush().await?;
@@ -181,14 +192,19 @@ pub(super) async fn connect(
     if header(response.headers, "sec-websocket-accept") != Some(derive_accept_key(key.as_bytes()).as_str()) {
         return Err(Refusal::Broken("its Sec-WebSocket-Accept does not fit".into()));
     }
-    if let Some(chosen) = header(response.headers, "sec-websocket-protocol")
-        && !chosen.eq_ignore_ascii_case(protocol)
-    {
-        return Err(Refusal::Broken(format!(
-            "it chose the subprotocol {chosen:?}; only {protocol} was offered"
-        )));
-    }
-    Ok(WebSocketStream::from_partially_read(io, rest, Role::Client, Some(config(max_frame))).await)
+    let version = chosen(header(response.headers, "sec-websocket-protocol"), versions, &offer)?;
+    let config = config(max_frame);
+    Ok((WebSocketStream::from_partially_read(io, rest, Role::Client, Some(config)).await, version))
+}
+
+/// What the backend chose. One that chooses nothing is from the time when there was 1.6 alone.
+fn chosen(answer: Option<&str>, versions: &[Version], offer: &str) -> Result<Version, Refusal> {
+    let Some(answer) = answer else {
+        let oldest = versions.iter().min().copied();
+        return oldest.ok_or_else(|| Refusal::Broken("no version is left to offer".into()));
+    };
+    let chosen = Version::of(answer).filter(|v| versions.contains(v));
+    chosen.ok_or_else(|| Refusal::Broken(format!("it chose the subprotocol {answer:?}; {offer} was offered")))
 }
 
 fn decode(segment: &str) -> Option<String> {

@@ -11,13 +11,14 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::v16::{message::IdTagInfo, table::Kind};
+use super::{Version, table::Kind, v16::message::IdTagInfo};
 use crate::{ids::Identity, store::Migration, time::Wall};
 
 /// The tables of this room.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    name: "ocpp-1",
-    sql: "
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "ocpp-1",
+        sql: "
 CREATE TABLE ocpp_station (
     identity TEXT PRIMARY KEY,
     accepted INTEGER NOT NULL DEFAULT 0,
@@ -61,7 +62,15 @@ CREATE TABLE ocpp_card (
     PRIMARY KEY (identity, id_tag)
 ) STRICT, WITHOUT ROWID;
 ",
-}];
+    },
+    Migration {
+        name: "ocpp-versions",
+        sql: "
+ALTER TABLE ocpp_station ADD COLUMN version TEXT NOT NULL DEFAULT '1.6';
+ALTER TABLE ocpp_message ADD COLUMN version TEXT NOT NULL DEFAULT '1.6';
+",
+    },
+];
 
 /// How many fingerprints of delivered messages are kept per station.
 pub(crate) const RECENT: usize = 64;
@@ -75,7 +84,9 @@ pub(crate) struct Message {
     pub(crate) seq: i64,
     /// What it is.
     pub(crate) kind: Kind,
-    /// As the EVSE sent it.
+    /// Of the connection it came over.
+    pub(crate) version: Version,
+    /// As the EVSE sent it; an event of 2.x that came while the backend was away says so.
     pub(crate) frame: String,
     /// The transaction it belongs to, by [`Transaction::id`].
     pub(crate) tx: Option<i64>,
@@ -83,7 +94,7 @@ pub(crate) struct Message {
     pub(crate) sent: bool,
     /// How often the backend has refused it.
     pub(crate) attempts: u32,
-    /// Of `frame`.
+    /// Of the frame as the EVSE sent it.
     pub(crate) digest: i64,
 }
 
@@ -108,7 +119,7 @@ pub(crate) struct Transaction {
     pub(crate) started: Wall,
     /// Meter register in Wh.
     pub(crate) meter_start: i64,
-    /// [`super::v16::message::StartTransaction::sameness`].
+    /// [`super::v16::message::StartTransaction::sameness`]; of a transaction of 2.x its transactionId.
     pub(crate) sameness: String,
     /// Id of its StartTransaction.
     pub(crate) message_id: String,
@@ -118,6 +129,11 @@ impl Transaction {
     /// The id that the EVSE uses.
     pub(crate) fn known_as(&self) -> i64 {
         if self.told { self.id } else { self.backend_id.unwrap_or(self.id) }
+    }
+
+    /// Whether it is one of 2.x: it has a name of its own, and no StartTransaction.
+    pub(crate) fn is_2(&self) -> bool {
+        self.message_id.is_empty() && !self.sameness.is_empty()
     }
 
     /// Whether the EVSE or the backend may mean this one.
@@ -150,6 +166,7 @@ pub(crate) enum Op {
     Card(Card),
     Accepted(bool),
     Boot(Option<String>),
+    Version(Version),
 }
 
 /// The state of one station.
@@ -164,6 +181,8 @@ pub(crate) struct Saved {
     pub(crate) cards: Vec<Card>,
     pub(crate) accepted: bool,
     pub(crate) boot: Option<String>,
+    /// Last spoken with the EVSE.
+    pub(crate) version: Version,
 }
 
 /// Fingerprint of a frame, the same in every version of this program.
@@ -179,6 +198,7 @@ const fn kind_name(kind: Kind) -> &'static str {
         Kind::Start => "start",
         Kind::Stop => "stop",
         Kind::Meter => "meter",
+        Kind::Event => "event",
         Kind::Other => "other",
     }
 }
@@ -188,8 +208,13 @@ fn kind(name: &str) -> Kind {
         "start" => Kind::Start,
         "stop" => Kind::Stop,
         "meter" => Kind::Meter,
+        "event" => Kind::Event,
         _ => Kind::Other,
     }
+}
+
+fn version(name: &str) -> Version {
+    Version::named(name).unwrap_or_default()
 }
 
 /// Carries out one change.
@@ -198,8 +223,8 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
     let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| db.prepare_cached(sql)?.execute(values);
     match op {
         Op::Append(m) => run(
-            "INSERT INTO ocpp_message (identity, seq, state, kind, frame, tx, attempts, digest)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO ocpp_message (identity, seq, state, kind, frame, tx, attempts, digest, version)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 me,
                 m.seq,
@@ -208,7 +233,8 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
                 m.frame,
                 m.tx,
                 m.attempts,
-                m.digest
+                m.digest,
+                m.version.name()
             ],
         )?,
         Op::Sent(seq) => {
@@ -274,6 +300,11 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
              ON CONFLICT (identity) DO UPDATE SET boot = ?2",
             params![me, frame],
         )?,
+        Op::Version(version) => run(
+            "INSERT INTO ocpp_station (identity, version) VALUES (?1, ?2)
+             ON CONFLICT (identity) DO UPDATE SET version = ?2",
+            params![me, version.name()],
+        )?,
     };
     Ok(())
 }
@@ -282,14 +313,14 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
 pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Saved> {
     let me = [identity.as_str()];
     let station = db
-        .query_row("SELECT accepted, boot FROM ocpp_station WHERE identity = ?1", me, |r| {
-            Ok((r.get(0)?, r.get(1)?))
+        .query_row("SELECT accepted, boot, version FROM ocpp_station WHERE identity = ?1", me, |r| {
+            Ok((r.get(0)?, r.get(1)?, version(&r.get::<_, String>(2)?)))
         })
         .optional()?;
-    let (accepted, boot) = station.unwrap_or((false, None));
+    let (accepted, boot, spoken) = station.unwrap_or_default();
     let messages = db
         .prepare(
-            "SELECT seq, kind, frame, tx, state = 'sent', attempts, digest FROM ocpp_message
+            "SELECT seq, kind, frame, tx, state = 'sent', attempts, digest, version FROM ocpp_message
              WHERE identity = ?1 AND state IN ('waiting', 'sent') ORDER BY seq",
         )?
         .query_map(me, |r| {
@@ -301,6 +332,7 @@ pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Sav
                 sent: r.get(4)?,
                 attempts: r.get(5)?,
                 digest: r.get(6)?,
+                version: version(&r.get::<_, String>(7)?),
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
@@ -354,6 +386,7 @@ pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Sav
         cards,
         accepted,
         boot,
+        version: spoken,
     })
 }
 
@@ -365,6 +398,7 @@ mod tests {
         Message {
             seq,
             kind: Kind::Meter,
+            version: Version::V201,
             frame: frame.into(),
             tx: Some(7),
             sent: false,
@@ -376,7 +410,9 @@ mod tests {
     #[test]
     fn a_message_lives_as_drawn() {
         let db = Connection::open_in_memory().unwrap();
-        db.execute_batch(MIGRATIONS[0].sql).unwrap();
+        for step in MIGRATIONS {
+            db.execute_batch(step.sql).unwrap();
+        }
         let (me, other) = (Identity::new("A"), Identity::new("B"));
         let run = |op: Op| apply(&db, &me, &op).unwrap();
         for seq in 1..=4 {
@@ -390,19 +426,23 @@ mod tests {
         run(Op::Sent(3));
         run(Op::Boot(Some("b".into())));
         run(Op::Accepted(true));
+        run(Op::Version(Version::V21));
         let saved = load(&db, &me).unwrap();
         assert_eq!(saved.messages.len(), 2);
         assert_eq!(saved.messages[0], Message { sent: true, ..message(3, "m3") });
         assert_eq!(saved.messages[1], message(4, "m4"));
         assert_eq!((saved.recent, saved.dead, saved.next_seq), (vec![digest("m1")], 1, 5));
         assert_eq!((saved.accepted, saved.boot.as_deref()), (true, Some("b")));
+        assert_eq!(saved.version, Version::V21);
         assert_eq!(load(&db, &other).unwrap(), Saved { next_seq: 1, ..Saved::default() });
     }
 
     #[test]
     fn fingerprints_and_cards_are_bounded() {
         let db = Connection::open_in_memory().unwrap();
-        db.execute_batch(MIGRATIONS[0].sql).unwrap();
+        for step in MIGRATIONS {
+            db.execute_batch(step.sql).unwrap();
+        }
         let me = Identity::new("A");
         for seq in 1..=200 {
             apply(&db, &me, &Op::Append(message(seq, "m"))).unwrap();

@@ -22,13 +22,12 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error,
+    Error, Version,
     handshake::{Refusal, Request, Socket},
     queue,
     route::{BackendRules, Out, Route, Rules},
     socket::{self, End, Heard, Link},
     uplink::{self, Backoff, Failure},
-    v16::SUBPROTOCOL,
 };
 use crate::{
     clock::Clock,
@@ -48,20 +47,31 @@ const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
 /// For connections to end after we said goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-type Dialing = Pin<Box<dyn Future<Output = Result<Socket, Failure>> + Send>>;
+/// How often the backend may refuse a version in which messages wait before they are laid aside.
+const REFUSED_VERSION: u32 = 3;
+
+type Dialed = Result<(Socket, Version), Failure>;
+type Dialing = Pin<Box<dyn Future<Output = Dialed> + Send>>;
 type Ack = Pin<Box<dyn Future<Output = (u64, Result<(), StoreError>)> + Send>>;
 
 enum North {
     Off,
     Resting(Mono),
-    Dialing(Dialing),
-    Up { link: Link, since: Mono },
+    /// With the versions that are offered.
+    Dialing(Vec<Version>, Dialing),
+    Up {
+        link: Link,
+        since: Mono,
+        version: Version,
+    },
 }
 
 /// A station's task.
 pub(super) struct Station {
     pub(super) evse: EvseId,
     pub(super) identity: Identity,
+    /// What the EVSE may speak.
+    pub(super) versions: Vec<Version>,
     pub(super) setpoint: watch::Receiver<Option<Setpoint>>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) config: config::Ocpp,
@@ -79,7 +89,11 @@ struct Running {
     heard: mpsc::Sender<(u64, Heard)>,
     connections: u64,
     south: Option<Link>,
+    /// What the EVSE offered last.
+    offers: Vec<Version>,
     north: North,
+    /// Refusals of a version in which messages wait.
+    unspoken: u32,
     backoff: Backoff,
     waiting: Option<(Request, Mono)>,
     refused: Option<(u16, Mono)>,
@@ -111,6 +125,8 @@ impl Station {
             heard,
             connections: 0,
             south: None,
+            offers: Vec::new(),
+            unspoken: 0,
             north: North::Off,
             backoff: Backoff::default(),
             waiting: None,
@@ -178,41 +194,70 @@ impl Running {
         }
     }
 
+    /// Whether what waits for the backend is of another version than the EVSE now speaks.
+    fn is_draining(&self) -> bool {
+        self.route.wants_version() != self.route.version()
+    }
+
+    /// What to offer the backend: what is spoken with the EVSE, then what it would speak besides. While messages of
+    /// another version wait, that one alone.
+    fn offer(&self) -> Vec<Version> {
+        let first = self.route.wants_version();
+        let mut offer = vec![first];
+        if !self.is_draining() {
+            offer.extend(self.offers.iter().filter(|v| **v != first));
+        }
+        offer
+    }
+
     /// Begins or ends the connection to the backend as it is needed.
     fn reach_north(&mut self) {
         let now = self.station.clock.now().mono;
         let wanted = self.waiting.is_some() || self.route.wants_north(now);
         match &self.north {
-            North::Off if wanted => self.dial(),
-            North::Resting(until) if wanted && *until <= now => self.dial(),
+            North::Off if wanted => self.dial(self.offer()),
+            North::Resting(until) if wanted && *until <= now => self.dial(self.offer()),
             // A rest that is over and leads nowhere must not wake the task again and again.
             North::Resting(until) if *until <= now => self.north = North::Off,
-            North::Dialing(_) if !wanted => self.north = North::Off,
-            North::Up { .. } if !wanted => {
-                if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
-                    link.close(CloseCode::Away, "the charge point is away");
-                    self.route.north_down(self.station.clock.now());
-                }
+            North::Dialing(..) if !wanted => self.north = North::Off,
+            North::Up { .. } if !wanted => self.close_north("the charge point is away"),
+            // What waits is of another version, or does not any longer. (The other case is `renegotiate`'s.)
+            North::Up { version, .. }
+                if *version != self.route.wants_version()
+                    && self.waiting.is_none()
+                    && (self.is_draining() || self.south.is_some()) =>
+            {
+                self.close_north("another version is spoken from here on");
+                self.dial(self.offer());
             }
-            North::Off | North::Resting(_) | North::Dialing(_) | North::Up { .. } => {}
+            North::Off | North::Resting(_) | North::Dialing(..) | North::Up { .. } => {}
         }
     }
 
-    fn dial(&mut self) {
+    fn close_north(&mut self, why: &'static str) {
+        if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
+            link.close(CloseCode::Away, why);
+            self.route.north_down(self.station.clock.now());
+        }
+    }
+
+    fn dial(&mut self, versions: Vec<Version>) {
         let Some((backend, dial)) = &self.station.backend else {
             return;
         };
         let (dial, backend, identity) = (Arc::clone(dial), backend.clone(), self.station.identity.clone());
-        let attempt = uplink::open(dial, backend, identity, SUBPROTOCOL, self.station.config.max_frame);
-        self.north = North::Dialing(Box::pin(attempt));
+        let max_frame = self.station.config.max_frame;
+        let attempt = uplink::open(dial, backend, identity, versions.clone(), max_frame);
+        self.north = North::Dialing(versions, Box::pin(attempt));
     }
 
     /// The EVSE wants to connect.
     async fn request(&mut self, request: Request) {
-        if let Some(offered) = &request.protocols
-            && !offered.iter().any(|p| p.eq_ignore_ascii_case(SUBPROTOCOL))
-        {
-            tracing::warn!(?offered, "the EVSE offers no subprotocol that is spoken here; {SUBPROTOCOL} is");
+        let assumed = self.station.versions.iter().min().copied().unwrap_or_default();
+        let offers = request.versions(&self.station.versions, assumed);
+        if offers.is_empty() {
+            let spoken: Vec<_> = self.station.versions.iter().map(|v| v.subprotocol()).collect();
+            tracing::warn!(offered = ?request.protocols, ?spoken, "the EVSE offers no subprotocol that it may speak here");
             return request.refuse(400).await;
         }
         let now = self.station.clock.now().mono;
@@ -224,11 +269,31 @@ impl Running {
         }
         let ready = self.station.backend.as_ref().is_some_and(|(_, dial)| dial.ready());
         self.waiting = Some((request, now + ASK_FIRST));
-        match self.north {
-            North::Dialing(_) if ready => {}
-            North::Off | North::Resting(_) if ready => self.dial(),
+        let drains = !offers.contains(&self.route.wants_version()) && self.is_draining();
+        self.offers = offers;
+        match &self.north {
+            // What waits goes first, in its own version; the EVSE is answered here meanwhile.
+            _ if drains => self.accept().await,
+            North::Up { version, .. } if self.offers.contains(version) => self.accept().await,
+            North::Dialing(versions, _) if ready && *versions == self.offers => {}
+            North::Up { .. } if ready => {
+                self.close_north("another version is spoken from here on");
+                self.dial(self.offers.clone());
+            }
+            North::Off | North::Resting(_) | North::Dialing(..) if ready => self.dial(self.offers.clone()),
             _ => self.accept().await,
         }
+    }
+
+    /// The version for an EVSE that comes in: the backend's choice, else the last one, else its own first.
+    fn choose(&self) -> Version {
+        let backend = match &self.north {
+            North::Up { version, .. } => Some(*version),
+            _ => None,
+        };
+        let candidates =
+            backend.into_iter().chain([self.route.version()]).chain(self.offers.first().copied());
+        candidates.into_iter().find(|v| self.offers.contains(v)).unwrap_or_default()
     }
 
     /// Lets the waiting EVSE in; an older connection ends.
@@ -236,8 +301,8 @@ impl Running {
         let Some((request, _)) = self.waiting.take() else {
             return;
         };
-        let protocol = request.protocols.as_ref().map(|_| SUBPROTOCOL);
-        let accepted = request.accept(protocol, self.station.config.max_frame);
+        let version = self.choose();
+        let accepted = request.accept(version, self.station.config.max_frame);
         let socket = match tokio::time::timeout(GOODBYE, accepted).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(error)) => return tracing::debug!(%error, "the EVSE left during its handshake"),
@@ -252,8 +317,8 @@ impl Running {
         }
         let ping = self.station.config.ping_interval;
         self.south = Some(self.start(socket, ping));
-        tracing::info!("the EVSE is connected");
-        self.route.south_up(self.station.clock.now());
+        tracing::info!(%version, "the EVSE is connected");
+        self.route.south_up(self.station.clock.now(), version);
     }
 
     fn start(&mut self, socket: Socket, ping: Duration) -> Link {
@@ -264,17 +329,19 @@ impl Running {
     }
 
     /// An attempt to reach the backend has ended.
-    async fn dialed(&mut self, outcome: Result<Socket, Failure>) {
+    async fn dialed(&mut self, outcome: Dialed) {
         let now = self.station.clock.now();
         match outcome {
-            Ok(socket) => {
+            Ok((socket, version)) => {
                 let ping = self.station.backend.as_ref().map_or(ASK_FIRST, |(b, _)| b.ping_interval);
                 let link = self.start(socket, ping);
-                self.north = North::Up { link, since: now.mono };
+                self.north = North::Up { link, since: now.mono, version };
                 self.refused = None;
-                tracing::info!("the backend is connected");
-                self.route.north_up(now);
+                self.unspoken = 0;
+                tracing::info!(%version, "the backend is connected");
+                self.route.north_up(now, version);
                 self.accept().await;
+                self.renegotiate(version);
             }
             Err(failure) => {
                 self.north = North::Resting(now.mono + self.backoff.after(&failure));
@@ -285,6 +352,15 @@ impl Running {
                     tracing::warn!(%failure, "no connection to the backend");
                     self.route.north_trouble(&failure.to_string());
                 }
+                if matches!(failure, Failure::Refused(_)) && self.is_draining() {
+                    self.unspoken += 1;
+                    if self.unspoken >= REFUSED_VERSION {
+                        self.unspoken = 0;
+                        let version = self.route.wants_version();
+                        tracing::error!(%version, "the backend refuses the version in which messages wait");
+                        self.route.bury(now, version);
+                    }
+                }
                 if let Failure::Refused(Refusal::Status(status @ (401 | 403 | 404))) = failure {
                     self.refused = Some((status, now.mono));
                     if let Some((request, _)) = self.waiting.take() {
@@ -294,6 +370,18 @@ impl Running {
                 }
                 self.accept().await;
             }
+        }
+    }
+
+    /// An EVSE that came in while the backend was away may speak what the backend does not: it shall come again.
+    fn renegotiate(&mut self, version: Version) {
+        if version == self.route.version() || self.is_draining() || !self.offers.contains(&version) {
+            return;
+        }
+        if let Some(link) = self.south.take() {
+            tracing::warn!(%version, spoken = %self.route.version(), "the backend chose another version than the EVSE speaks");
+            link.close(CloseCode::Restart, "another version is spoken from here on");
+            self.route.south_down(self.station.clock.now());
         }
     }
 
@@ -391,9 +479,9 @@ fn stuck() -> End {
 }
 
 /// The outcome of the attempt that runs; never, if none does.
-async fn dialed(north: &mut North) -> Result<Socket, Failure> {
+async fn dialed(north: &mut North) -> Dialed {
     match north {
-        North::Dialing(attempt) => attempt.await,
+        North::Dialing(_, attempt) => attempt.await,
         _ => std::future::pending().await,
     }
 }

@@ -58,8 +58,8 @@ impl Dial for Way {
     }
 }
 
-/// One end of a WebSocket.
-struct Peer(WebSocketStream<TcpStream>);
+/// One end of a WebSocket, and its subprotocol.
+struct Peer(WebSocketStream<TcpStream>, String);
 
 impl Peer {
     async fn say(&mut self, value: Value) {
@@ -116,7 +116,8 @@ impl Peer {
     }
 }
 
-struct Csms(TcpListener);
+/// With the subprotocols that it speaks, the best first.
+struct Csms(TcpListener, Vec<&'static str>);
 
 impl Csms {
     async fn accept(&self) -> (String, Peer) {
@@ -129,10 +130,12 @@ impl Csms {
         soon("a connection to the backend", async {
             let (io, _) = self.0.accept().await.unwrap();
             let mut path = String::new();
-            let callback = |request: &Request, mut response: Response| {
+            let mut callback = |request: &Request, mut response: Response| {
                 path = request.uri().path().to_owned();
-                assert_eq!(request.headers()["sec-websocket-protocol"], "ocpp1.6");
-                response.headers_mut().insert("sec-websocket-protocol", "ocpp1.6".parse().unwrap());
+                let offered = request.headers()["sec-websocket-protocol"].to_str().unwrap();
+                let offered: Vec<_> = offered.split(", ").collect();
+                let chosen = self.1.iter().find(|v| offered.contains(*v)).expect("no version in common");
+                response.headers_mut().insert("sec-websocket-protocol", chosen.parse().unwrap());
                 match status {
                     None => Ok(response),
                     Some(status) => {
@@ -142,8 +145,14 @@ impl Csms {
                     }
                 }
             };
+            let mut version = String::new();
+            let callback = |request: &Request, response: Response| {
+                let response = callback(request, response)?;
+                version = response.headers()["sec-websocket-protocol"].to_str().unwrap().to_owned();
+                Ok(response)
+            };
             let socket = accept_hdr_async(io, callback).await?;
-            Ok((path, Peer(socket)))
+            Ok((path, Peer(socket, version)))
         })
         .await
     }
@@ -170,7 +179,12 @@ impl Site {
         for name in NAMES {
             let (wish, setpoint) = watch::channel(None);
             wishes.push(wish);
-            stations.push(Station { evse: EvseId::new(name), identity: Identity::new(name), setpoint });
+            stations.push(Station {
+                evse: EvseId::new(name),
+                identity: Identity::new(name),
+                versions: Version::ALL.to_vec(),
+                setpoint,
+            });
         }
         let backend = config::Backend {
             tls: None,
@@ -210,8 +224,9 @@ impl Site {
         if let Some(protocol) = protocol {
             request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
         }
-        let (socket, _) = soon("the upgrade", client_async(request, io)).await?;
-        Ok(Peer(socket))
+        let (socket, response) = soon("the upgrade", client_async(request, io)).await?;
+        let version = response.headers().get("sec-websocket-protocol");
+        Ok(Peer(socket, version.map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()))
     }
 
     async fn connect(&self, path: &str) -> Peer {
@@ -249,7 +264,7 @@ impl Site {
 async fn world(open: bool) -> (tempfile::TempDir, Csms, Arc<Way>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let way = Arc::new(Way { to: listener.local_addr().unwrap(), open: AtomicBool::new(open) });
-    (tempfile::tempdir().unwrap(), Csms(listener), way)
+    (tempfile::tempdir().unwrap(), Csms(listener, vec!["ocpp1.6"]), way)
 }
 
 /// Both ends of one station.
@@ -470,12 +485,55 @@ async fn bad_frames_harm_only_their_sender() {
 }
 
 #[tokio::test]
+async fn the_backend_chooses_among_the_versions_of_the_evse() {
+    let (dir, mut csms, way) = world(true).await;
+    csms.1 = vec!["ocpp2.0.1", "ocpp1.6"];
+    let mut site = Site::start(dir.path(), Some(&way)).await;
+    let (evse, (_, mut backend)) =
+        tokio::join!(site.try_connect("CP1", Some("ocpp2.1, ocpp2.0.1, ocpp1.6")), csms.accept());
+    let mut evse = evse.unwrap();
+    assert_eq!(evse.1, "ocpp2.0.1");
+    let event = r#"[2,"e", "TransactionEvent",{"eventType":"Started","timestamp":"2026-11-23T12:00:00Z",  "seqNo":0,
+        "triggerReason":"CablePluggedIn","transactionInfo":{"transactionId":"tx"}}]"#;
+    evse.say_text(event).await;
+    assert_eq!(backend.hear_text().await, event);
+    backend.say(json!([3, "e", {}])).await;
+    assert_eq!(evse.hear().await, json!([3, "e", {}]));
+    // It may come again in the version that stands, but in no other without asking the backend.
+    let mut evse = site.try_connect("CP1", Some("ocpp2.0.1")).await.unwrap();
+    evse.say(json!([2, "h", "Heartbeat", {}])).await;
+    assert_eq!(backend.hear_call("Heartbeat").await.0, "h");
+    let (evse, (_, mut backend)) = tokio::join!(site.connect("CP1"), csms.accept());
+    assert_eq!((evse.1.as_str(), backend.1.as_str()), ("ocpp1.6", "ocpp1.6"));
+    let mut evse = evse;
+    evse.say(json!([2, "h2", "Heartbeat", {}])).await;
+    assert_eq!(backend.hear_call("Heartbeat").await.0, "h2");
+    site.event("CP1", |e| matches!(e, EvseEvent::Backend(false))).await;
+}
+
+#[tokio::test]
+async fn an_evse_that_came_while_the_backend_was_away_comes_again_in_its_version() {
+    let (dir, mut csms, way) = world(false).await;
+    csms.1 = vec!["ocpp2.0.1"];
+    let site = Site::start(dir.path(), Some(&way)).await;
+    let mut evse = site.try_connect("CP1", Some("ocpp2.1, ocpp2.0.1")).await.unwrap();
+    assert_eq!(evse.1, "ocpp2.1", "its own first choice");
+    way.open.store(true, Ordering::SeqCst);
+    let (_, mut backend) = csms.accept().await;
+    assert_eq!(evse.end().await, 1012);
+    let mut evse = site.try_connect("CP1", Some("ocpp2.1, ocpp2.0.1")).await.unwrap();
+    assert_eq!(evse.1, "ocpp2.0.1");
+    evse.say(json!([2, "h", "Heartbeat", {}])).await;
+    assert_eq!(backend.hear_call("Heartbeat").await.0, "h");
+}
+
+#[tokio::test]
 async fn who_may_not_in_is_told_why() {
     let (dir, csms, way) = world(true).await;
     let mut site = Site::start(dir.path(), Some(&way)).await;
     assert_eq!(site.refused("ocpp/CP9", Some("ocpp1.6")).await, 404);
     assert_eq!(site.refused("", Some("ocpp1.6")).await, 404);
-    assert_eq!(site.refused("CP1", Some("ocpp2.0.1")).await, 400);
+    assert_eq!(site.refused("CP1", Some("ocpp1.5")).await, 400);
     let (status, refusal) = tokio::join!(site.refused("CP1", Some("ocpp1.6")), csms.answer(Some(401)));
     assert_eq!(status, 401);
     assert!(refusal.is_err());

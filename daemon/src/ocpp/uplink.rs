@@ -7,7 +7,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::handshake::{self, Refusal, Socket, encode};
+use super::{
+    Version,
+    handshake::{self, Refusal, Socket, encode},
+};
 use crate::{
     config,
     ids::Identity,
@@ -44,16 +47,16 @@ pub(super) async fn open(
     dial: Arc<dyn Dial>,
     backend: config::Backend,
     identity: Identity,
-    protocol: &'static str,
+    versions: Vec<Version>,
     max_frame: usize,
-) -> Result<Socket, Failure> {
+) -> Result<(Socket, Version), Failure> {
     let io = dial.dial().await.map_err(Failure::Way)?;
     let host = match (backend.port, &backend.tls) {
         (80, None) | (443, Some(_)) => backend.host.clone(),
         (port, _) => format!("{}:{port}", backend.host),
     };
     let path = format!("{}{}", backend.path, encode(identity.as_str()));
-    let upgrade = handshake::connect(io, &host, &path, protocol, max_frame);
+    let upgrade = handshake::connect(io, &host, &path, &versions, max_frame);
     match tokio::time::timeout(HANDSHAKE, upgrade).await {
         Ok(outcome) => outcome.map_err(Failure::Refused),
         Err(_) => Err(Failure::Refused(Refusal::Broken("it does not answer the handshake".into()))),

@@ -134,8 +134,10 @@ pub enum ConnectorStatus {
 /// A running transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// The id that the EVSE knows.
+    /// The id that the EVSE knows; of 2.x a number that stands for its name.
     pub id: i64,
+    /// The id as OCPP writes it: of 1.6 the number, of 2.x the EVSE's own text.
+    pub name: String,
     /// The id that the backend gave.
     pub backend_id: Option<i64>,
     /// When it began, by the EVSE's clock.

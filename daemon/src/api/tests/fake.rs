@@ -35,6 +35,7 @@ fn evse(n: usize, now: Now) -> EvseView {
         model: "W1".into(),
         transaction: busy.then_some(Transaction {
             id: -7,
+            name: "-7".into(),
             backend_id: Some(41),
             started: now.wall,
             meter_start: WattHours(1200),

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::{
     super::{
+        Version,
         frame::{self, Frame, Number},
         queue::{self, Message, Op, Transaction, digest},
-        v16::{
-            message::{self, StopTransaction, Verdict},
-            table::Kind,
-        },
+        table::{Kind, SIGNED},
+        v2::message::TransactionEvent,
+        v16::message::{self, StopTransaction, Verdict},
     },
     After, Asked, Route,
 };
@@ -65,6 +65,25 @@ impl Entry {
     }
 }
 
+/// An event that happened without the backend says so (E04.FR.03), unless it is signed: then every byte counts.
+fn as_offline(text: String) -> String {
+    match frame::peek(&text) {
+        Ok(Frame::Call { action, .. }) if action.ends_with(SIGNED) => text,
+        _ => frame::with_member(&text, "offline", "true").unwrap_or(text),
+    }
+}
+
+/// The card in an event; empty if none was shown.
+fn event_card(text: &str) -> String {
+    match frame::peek(text) {
+        Ok(Frame::Call { payload, .. }) => {
+            let event: TransactionEvent = message::read(payload);
+            event.id_token.as_ref().map(|t| t.card().to_owned()).unwrap_or_default()
+        }
+        _ => String::new(),
+    }
+}
+
 impl Route {
     fn entry(&mut self, seq: i64) -> Option<&mut Entry> {
         let at = self.queue.binary_search_by_key(&seq, |e| e.message.seq).ok()?;
@@ -92,7 +111,7 @@ impl Route {
             if let Some(entry) = self.queue.iter_mut().rev().find(|e| e.message.digest == digest) {
                 let (seq, done) = (entry.message.seq, entry.stored && entry.answered);
                 entry.asked = Some((asked, until));
-                if done || self.north.is_none() {
+                if done || !self.is_served() {
                     self.answer_kept(now, seq);
                 }
                 return;
@@ -102,7 +121,9 @@ impl Route {
             }
         }
         let sent = self.queue.is_empty() && self.north_is_free();
-        let message = Message { seq: self.next_seq, kind, frame: text, tx, sent, attempts: 0, digest };
+        let frame = if kind == Kind::Event && !self.is_served() { as_offline(text) } else { text };
+        let version = self.version;
+        let message = Message { seq: self.next_seq, kind, version, frame, tx, sent, attempts: 0, digest };
         self.next_seq += 1;
         let all = std::iter::once(Op::Append(message.clone())).chain(ops).collect();
         self.store(all, After::Kept(message.seq));
@@ -128,7 +149,7 @@ impl Route {
         if !stored {
             return self.not_kept(at);
         }
-        let north = self.north.is_some();
+        let north = self.is_served();
         if let Some(entry) = self.queue.get_mut(at) {
             entry.stored = true;
             if entry.mark == Mark::Asked {
@@ -194,6 +215,7 @@ impl Route {
                 }
                 _ => "{}".to_owned(),
             },
+            Kind::Event => self.event_answer(&event_card(&text), now.wall),
             Kind::Meter | Kind::Other => "{}".to_owned(),
         };
         self.reply(&asked, frame::result(&asked.id, &payload));
@@ -227,8 +249,10 @@ impl Route {
 
     /// The head of the queue as it shall be sent, if it may be. If it is not on record as sent, that comes first.
     pub(super) fn next_queued(&mut self, now: Now) -> Option<(i64, String)> {
+        let version = self.north.as_ref()?.version;
         let head = self.queue.front_mut()?;
-        if !head.stored || head.not_before.is_some_and(|at| at > now.mono) {
+        if !head.stored || head.message.version != version || head.not_before.is_some_and(|at| at > now.mono)
+        {
             return None;
         }
         let seq = head.message.seq;
@@ -306,6 +330,14 @@ impl Route {
                 self.store(ops, answer.map_or(After::Nothing, |(asked, text)| After::Answer(asked, text)));
                 self.tell_transaction();
             }
+            Kind::Event => {
+                let card = event_card(&message.frame);
+                ops.extend(self.learn(&card, message.version.verdict(payload), now.wall));
+                self.store(ops, After::Nothing);
+                if let Some((asked, text)) = asked.zip(relayed) {
+                    self.reply(&asked, text);
+                }
+            }
             Kind::Stop | Kind::Meter | Kind::Other => {
                 if message.kind == Kind::Stop
                     && let Ok(Frame::Call { payload, .. }) = frame::peek(&message.frame)
@@ -353,6 +385,16 @@ impl Route {
             ops.push(Op::Transaction(Box::new(t.clone())));
         }
         self.store(ops, After::Nothing);
+    }
+
+    /// The backend does not speak this version any more: what waits in it is laid aside for a person.
+    pub(crate) fn bury(&mut self, now: Now, version: Version) {
+        let why = format!("the backend does not speak OCPP {version}");
+        while let Some(head) = self.queue.pop_front_if(|e| e.message.version == version) {
+            self.dead += 1;
+            self.store(vec![Op::Dead(head.message.seq, why.clone())], After::Nothing);
+        }
+        self.go_on(now);
     }
 
     /// The backend has not answered the head. That counts as a refusal only if it answered something else since:

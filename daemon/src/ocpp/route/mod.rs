@@ -24,6 +24,7 @@
 //! ```
 
 mod durable;
+mod events;
 mod north;
 mod offline;
 mod south;
@@ -33,6 +34,8 @@ mod transactions;
 mod model;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_v2;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -45,6 +48,7 @@ use self::{
     south::{South, Wish},
 };
 use super::{
+    Version,
     frame::Id,
     queue::{Card, Op, Saved, Transaction},
 };
@@ -146,6 +150,8 @@ pub(crate) struct Route {
     acks: VecDeque<(u64, After)>,
     connections: u64,
 
+    /// Spoken with the EVSE, now or last.
+    version: Version,
     south: Option<South>,
     away_since: Option<Mono>,
     wish: Wish,
@@ -164,6 +170,8 @@ pub(crate) struct Route {
     dead: u64,
     transactions: Vec<Transaction>,
     cards: HashMap<String, Card>,
+    /// 2.x does not tell it: the transaction is over, the car still plugged.
+    finishing: bool,
 
     troubles: Vec<(Trouble, String, Option<Mono>)>,
     told_queue: (usize, u64),
@@ -181,6 +189,7 @@ impl Route {
             tickets: 0,
             acks: VecDeque::new(),
             connections: 0,
+            version: saved.version,
             south: None,
             // With something to deliver the backend is connected at once; the EVSE is on its way, too.
             away_since: (!saved.messages.is_empty()).then_some(now),
@@ -196,6 +205,7 @@ impl Route {
             dead: saved.dead,
             transactions: saved.transactions,
             cards: saved.cards.into_iter().map(|c| (c.id_tag.clone(), c)).collect(),
+            finishing: false,
             troubles: Vec::new(),
             told_queue: (0, 0),
             noted: HashSet::new(),
@@ -215,6 +225,21 @@ impl Route {
         let away = self.away_since.is_some_and(|since| now.since(since) < AWAY);
         let waits = !self.queue.is_empty() || self.boot.is_some();
         self.rules.backend.is_some() && (self.south.is_some() || away || waits)
+    }
+
+    /// The version to speak with the backend: what waits first, waits in its own.
+    pub(crate) fn wants_version(&self) -> Version {
+        self.queue.front().map_or(self.version, |head| head.message.version)
+    }
+
+    /// The version spoken with the EVSE, now or last.
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether the backend is there and can hear the EVSE: both speak the same version.
+    fn is_served(&self) -> bool {
+        self.north.as_ref().is_some_and(|n| n.version == self.version)
     }
 
     /// The site wishes another limit, or the same for longer.

@@ -151,7 +151,9 @@ fn is_kept(frame: &Value) -> bool {
 impl World {
     fn new() -> Self {
         let db = Connection::open_in_memory().unwrap();
-        db.execute_batch(MIGRATIONS[0].sql).unwrap();
+        for step in MIGRATIONS {
+            db.execute_batch(step.sql).unwrap();
+        }
         let now = Now { mono: Mono::default(), wall: Wall(1_800_000_000_000) };
         Self {
             route: Route::new(now.mono, rules(), queue::load(&db, &me()).unwrap(), 1),
@@ -342,7 +344,7 @@ impl World {
             self.backend.outstanding = None;
             self.backend.calls.clear();
             if up {
-                self.route.north_up(self.now);
+                self.route.north_up(self.now, Version::V16);
             } else {
                 self.route.north_down(self.now);
             }
@@ -355,7 +357,7 @@ impl World {
             self.evse.asked = None;
             self.evse.call = None;
             if up {
-                self.route.south_up(self.now);
+                self.route.south_up(self.now, Version::V16);
             } else {
                 self.route.south_down(self.now);
             }

@@ -4,15 +4,15 @@
 
 use super::{
     super::{
+        Version,
         frame::{self, Frame, Id, Number},
+        profile::Purpose,
         queue::Op,
-        v16::{
-            message::{self, ClearChargingProfile, SITE_PURPOSE, SetChargingProfile, StatusAnswer, Verdict},
-            table::{self, Down, Offline, Up},
-        },
+        table::{self, Down, Offline, Up},
+        v16::message::{self, StatusAnswer},
     },
     After, Asked, Out, Route, Trouble,
-    south::BackendCall,
+    south::{BackendCall, Then},
 };
 use crate::{
     site::event::EvseEvent,
@@ -28,6 +28,7 @@ const MOST_SILENT: u32 = 2;
 pub(super) struct North {
     /// Which one; rises.
     connection: u64,
+    pub(super) version: Version,
     outstanding: Option<Outstanding>,
     silent: u32,
 }
@@ -65,10 +66,10 @@ impl Live {
 }
 
 impl Route {
-    /// The backend is connected.
-    pub(crate) fn north_up(&mut self, now: Now) {
+    /// The backend is connected and speaks this version.
+    pub(crate) fn north_up(&mut self, now: Now, version: Version) {
         self.connections += 1;
-        self.north = Some(North { connection: self.connections, outstanding: None, silent: 0 });
+        self.north = Some(North { connection: self.connections, version, outstanding: None, silent: 0 });
         self.trouble(Trouble::Backend, None);
         if let Some(boot) = &mut self.boot {
             boot.not_before = now.mono;
@@ -97,8 +98,9 @@ impl Route {
     /// The backend sent a text.
     pub(crate) fn north_frame(&mut self, now: Now, text: String) {
         let Some(north) = &self.north else { return };
-        let connection = north.connection;
+        let (connection, version) = (north.connection, north.version);
         match frame::peek(&text) {
+            Ok(Frame::Call { id, .. }) if !self.is_served() => self.gone(connection, &id),
             Ok(Frame::Call { id, action, payload }) => {
                 let call = self.arbitrate(connection, id, &action, payload, &text);
                 if let Some(call) = call {
@@ -110,11 +112,28 @@ impl Route {
                 self.north_answer(now, &id, Ok(&payload), text);
             }
             Ok(Frame::Error { id, code }) => self.north_answer(now, &id, Err(&code), text),
-            Ok(Frame::Unknown) => self.note("the backend sends message types that OCPP 1.6 does not know"),
+            Ok(Frame::Send { action, .. }) => {
+                if self.is_served()
+                    && self.version.has_send()
+                    && table::down(self.version, &action) == Down::Send
+                {
+                    self.pass_south(text);
+                } else {
+                    self.note("the backend sends a SEND that has no place here");
+                }
+            }
+            Ok(Frame::AnswerError { id, code }) => {
+                tracing::debug!(id = id.key(), code, "the backend could not read an answer");
+                if self.is_served() && self.version.has_send() {
+                    self.pass_south(text);
+                }
+            }
+            Ok(Frame::Unknown) => self.note("the backend sends message types that OCPP does not know"),
             Err(bad) => {
                 self.note("the backend sends malformed frames");
                 if let Some(id) = bad.id {
-                    self.answer_north(connection, frame::error(&id, "FormationViolation", bad.why));
+                    let code = version.format_violation();
+                    self.answer_north(connection, frame::error(&id, code, bad.why));
                 }
             }
         }
@@ -130,29 +149,41 @@ impl Route {
         payload: &str,
         text: &str,
     ) -> Option<BackendCall> {
-        let mut restore = false;
-        let path: &[&str] = match table::down(action) {
+        let mut then = Then::Relay;
+        let path: &[&str] = match table::down(self.version, action) {
             Down::Pass => &[],
             Down::Translate(path) => path,
-            Down::Arbitrate(path) => {
-                let profile =
-                    message::read::<SetChargingProfile>(payload).cs_charging_profiles.unwrap_or_default();
-                if profile.charging_profile_purpose == SITE_PURPOSE {
-                    self.note("the backend wants to set ChargePointMaxProfile, which belongs to the site");
+            Down::SetProfile(path) => {
+                let (purpose, profile_id) = self.version.profile_mark(payload);
+                if purpose == Purpose::Max {
+                    self.note("the backend wants to set the station's maximum, which belongs to the site");
                     self.answer_north(north, frame::result(&id, r#"{"status":"Rejected"}"#));
                     return None;
                 }
-                restore = profile.charging_profile_id.is_some_and(|id| self.wish.avoid(id));
+                if profile_id.is_some_and(|id| self.wish.avoid(id)) {
+                    then = Then::Restore;
+                }
                 path
             }
-            Down::Restore => {
-                let clear: ClearChargingProfile = message::read(payload);
-                let purpose = clear.charging_profile_purpose;
-                restore = match clear.id {
-                    Some(id) => self.wish.is_profile(id),
+            Down::ClearProfile => {
+                let clear = self.version.clear_criteria(payload);
+                let restore = match clear.ids.first() {
+                    Some(id) => self.wish.is_profile(*id),
                     // Connector and stack level are not looked at: boxes do not agree on what they match.
-                    None => purpose.is_empty() || purpose == SITE_PURPOSE,
+                    None => clear.purpose.is_none_or(|p| p == Purpose::Max),
                 };
+                if restore {
+                    then = Then::Restore;
+                }
+                &[]
+            }
+            Down::TransactionStatus => {
+                let named: message::TransactionName = message::read(payload);
+                then = Then::Waiting(Some(named.transaction_id).filter(|t| !t.is_empty()));
+                &[]
+            }
+            Down::Send => {
+                self.note("the backend sends as a CALL what is a SEND");
                 &[]
             }
         };
@@ -162,7 +193,7 @@ impl Route {
                 self.transactions.iter().rev().find(|t| t.backend_id == Some(number.value) && t.told)?;
             Some(number.put(text, transaction.id))
         });
-        Some(BackendCall { id, frame: known.unwrap_or_else(|| text.to_owned()), north, restore })
+        Some(BackendCall { id, frame: known.unwrap_or_else(|| text.to_owned()), north, then })
     }
 
     fn north_answer(&mut self, now: Now, id: &Id, outcome: Result<&str, &str>, text: String) {
@@ -181,7 +212,7 @@ impl Route {
                     return;
                 }
                 if let Ok(payload) = outcome {
-                    let info = message::read::<Verdict>(payload).id_tag_info;
+                    let info = self.version.verdict(payload);
                     if let Some(op) = self.learn(&live.id_tag, info, now.wall) {
                         self.store(vec![op], After::Nothing);
                     }
@@ -243,7 +274,7 @@ impl Route {
         {
             return self.note("the EVSE repeats a call that is not answered yet");
         }
-        if self.north.is_some() {
+        if self.is_served() {
             self.live.push_back(call);
         } else {
             self.answer_here(now, call);
@@ -266,16 +297,18 @@ impl Route {
             return;
         }
         let until = now.mono + rules.call_timeout;
+        let served = north.version == self.version;
         let live = match self.live.iter().position(Live::is_boot) {
             Some(boot) => self.live.remove(boot),
-            None if self.boot.as_ref().is_some_and(|b| b.not_before <= now.mono) => None,
+            None if served && self.boot.as_ref().is_some_and(|b| b.not_before <= now.mono) => None,
             None => self.live.pop_front(),
         };
         let (frame, what) = if let Some(live) = live {
             (live.frame.clone(), What::Live(live))
-        } else if let Some(boot) = self.boot.as_ref().filter(|b| b.not_before <= now.mono) {
+        } else if let Some(boot) = self.boot.as_ref().filter(|b| served && b.not_before <= now.mono) {
             (boot.frame.clone(), What::Boot)
-        } else if self.boot.is_some() || self.gate_closed {
+        } else if served && (self.boot.is_some() || self.gate_closed) {
+            // In another version the old messages are all there is to say.
             return;
         } else if let Some((seq, frame)) = self.next_queued(now) {
             (frame, What::Queued(seq))
@@ -294,7 +327,8 @@ impl Route {
 
     /// Whether the way north is free for a new message.
     pub(super) fn north_is_free(&self) -> bool {
-        self.north.as_ref().is_some_and(|n| n.outstanding.is_none() && n.silent < MOST_SILENT)
+        self.is_served()
+            && self.north.as_ref().is_some_and(|n| n.outstanding.is_none() && n.silent < MOST_SILENT)
             && self.live.is_empty()
             && self.boot.is_none()
             && !self.gate_closed
@@ -306,8 +340,10 @@ impl Route {
             north.and_then(|n| Some((n.outstanding.as_ref()?.until, "the backend owes an answer")));
         let live = self.live.front().map(|l| (l.until, "a call waits too long for the backend"));
         let free = north.is_some_and(|n| n.outstanding.is_none());
-        let boot = self.boot.as_ref().filter(|_| free).map(|b| (b.not_before, "the boot is sent again"));
-        let queue = self.queue_timeouts(free && self.boot.is_none() && !self.gate_closed);
+        let served = self.is_served();
+        let boot =
+            self.boot.as_ref().filter(|_| free && served).map(|b| (b.not_before, "the boot is sent again"));
+        let queue = self.queue_timeouts(free && (!served || self.boot.is_none() && !self.gate_closed));
         outstanding.into_iter().chain(live).chain(boot).chain(queue)
     }
 
@@ -340,7 +376,7 @@ impl Route {
     /// The backend is too slow for a live CALL: answered here if that can be done in its sense, else refused.
     fn late(&mut self, now: Now, live: Live) {
         match live.way {
-            Up::Live(Offline::Rejected | Offline::Unknown) => {
+            Up::Live(Offline::Fixed(_) | Offline::Unknown) => {
                 self.refuse(&live.asked, "GenericError", "the backend does not answer");
             }
             _ => self.answer_here(now, live),

@@ -4,10 +4,8 @@ use super::{
     super::{
         frame,
         queue::{Card, Op},
-        v16::{
-            message::{self, IdTagInfo},
-            table::{Kind, Offline, Up},
-        },
+        table::{Kind, Offline, Up},
+        v16::message::{self, IdTagInfo},
     },
     After, Boot, Live, Route,
 };
@@ -27,14 +25,14 @@ impl Route {
             Up::Ordered if self.rules.backend.is_some() => {
                 return self.keep(now, asked, Kind::Other, text, None, vec![]);
             }
-            Up::Ordered | Up::Meter | Up::Durable(_) => Offline::Empty,
+            Up::Ordered | Up::Event | Up::Send | Up::Meter | Up::Durable(_) => Offline::Empty,
         };
         let payload = match offline {
             Offline::Boot => return self.boot_here(now, &asked, text),
             Offline::Time => message::heartbeat_answer(now.wall),
-            Offline::Card => message::verdict_answer(&self.verdict(&id_tag, now.wall)),
+            Offline::Card => self.version.verdict_answer(&self.verdict(&id_tag, now.wall)),
             Offline::Empty => "{}".to_owned(),
-            Offline::Rejected => r#"{"status":"Rejected"}"#.to_owned(),
+            Offline::Fixed(payload) => payload.to_owned(),
             Offline::Unknown => return self.refuse(&asked, "NotImplemented", "the backend is not connected"),
         };
         self.reply(&asked, frame::result(&asked.id, &payload));

@@ -10,14 +10,18 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     super::{
+        Version,
+        dialect::ConnectorState,
         frame::{self, Frame, Id},
+        queue::Op,
+        table::{self, Kind, Offline, Up},
+        v2,
         v16::{
             draw::draw,
-            message::{self, MeterValues, StatusAnswer},
-            table::{self, Kind, Offline, Up},
+            message::{self, StatusAnswer},
         },
     },
-    Asked, MOST_UNANSWERED, Out, Route,
+    After, Asked, MOST_UNANSWERED, Out, Route,
 };
 use crate::{
     plan::Setpoint,
@@ -76,8 +80,19 @@ pub(super) struct BackendCall {
     pub(super) frame: String,
     /// The backend's connection.
     pub(super) north: u64,
-    /// Our limit can be gone once it is answered.
-    pub(super) restore: bool,
+    /// What follows the answer.
+    pub(super) then: Then,
+}
+
+/// What follows the EVSE's answer to a CALL of the backend.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// It goes to the backend.
+    Relay,
+    /// Our limit can be gone: it is set again before the answer goes to the backend.
+    Restore,
+    /// Whether messages wait, of one transaction or of any: those that wait here count, too (E14.FR.04, E14.FR.07).
+    Waiting(Option<String>),
 }
 
 /// The site's wish.
@@ -121,9 +136,15 @@ impl Wish {
 }
 
 impl Route {
-    /// The EVSE is connected; a connection before is gone.
-    pub(crate) fn south_up(&mut self, now: Now) {
+    /// The EVSE is connected and speaks this version; a connection before is gone.
+    pub(crate) fn south_up(&mut self, now: Now, version: Version) {
         self.south_down(now);
+        if version != self.version {
+            self.version = version;
+            // The boot of another version can be told to nobody any more.
+            self.boot = None;
+            self.store(vec![Op::Version(version), Op::Boot(None)], After::Nothing);
+        }
         self.connections += 1;
         self.noted.clear();
         self.away_since = None;
@@ -184,12 +205,26 @@ impl Route {
                 self.south_answer(now, &id, &status, text);
             }
             Ok(Frame::Error { id, code }) => self.south_answer(now, &id, &format!("CALLERROR {code}"), text),
-            Ok(Frame::Unknown) => self.note("the EVSE sends message types that OCPP 1.6 does not know"),
+            Ok(Frame::Send { action, .. }) => {
+                if self.version.has_send() && table::up(self.version, &action) == Up::Send {
+                    self.pass_north(text);
+                } else {
+                    self.note("the EVSE sends a SEND that has no place here");
+                }
+            }
+            Ok(Frame::AnswerError { id, code }) => {
+                tracing::debug!(id = id.key(), code, "the EVSE could not read an answer");
+                if self.version.has_send() {
+                    self.pass_north(text);
+                }
+            }
+            Ok(Frame::Unknown) => self.note("the EVSE sends message types that OCPP does not know"),
             Err(bad) => {
                 self.note("the EVSE sends malformed frames");
                 self.south_trouble(now, &format!("the EVSE sent a frame that {}", bad.why));
                 if let Some(id) = bad.id {
-                    self.refuse(&Asked { id, south: connection }, "FormationViolation", bad.why);
+                    let code = self.version.format_violation();
+                    self.refuse(&Asked { id, south: connection }, code, bad.why);
                 }
             }
         }
@@ -201,11 +236,14 @@ impl Route {
             self.note("the EVSE sends CALLs without waiting for answers");
             return self.refuse(&asked, "GenericError", "too many calls are unanswered");
         }
-        match table::up(action) {
+        match table::up(self.version, action) {
+            Up::Durable(Kind::Event) => {
+                self.event(now, asked, payload, action.ends_with(table::SIGNED), text);
+            }
             Up::Durable(Kind::Start) => self.start(now, asked, payload, text),
             Up::Durable(Kind::Stop) => self.stop(now, asked, payload, text),
             Up::Meter | Up::Durable(_) => {
-                let message: MeterValues = message::read(payload);
+                let message = self.version.meter_values(payload);
                 if let Some(draw) = draw(&message, now) {
                     self.tell(EvseEvent::Draw(draw));
                 }
@@ -216,22 +254,31 @@ impl Route {
                 }
             }
             Up::Ordered => {
-                if action == "StatusNotification" {
-                    self.status(payload);
+                if action == "StatusNotification"
+                    && let Some(state) = self.version.state(payload)
+                {
+                    self.status(state);
                 }
-                if self.north.is_some() && !self.queue.is_empty() {
-                    self.keep(now, asked, Kind::Other, text, None, vec![]);
+                self.ordered(now, asked, text);
+            }
+            Up::Event => {
+                for state in self.version.states(payload) {
+                    self.status(state);
+                }
+                if message::read::<v2::message::NotifyEvent>(payload).matters() {
+                    self.ordered(now, asked, text);
                 } else {
-                    self.live(now, asked, Up::Ordered, text, String::new());
+                    self.live(now, asked, Up::Live(Offline::Empty), text, String::new());
                 }
             }
+            Up::Send => {
+                self.note("the EVSE sends as a CALL what is a SEND");
+                self.live(now, asked, Up::Live(Offline::Unknown), text, String::new());
+            }
             Up::Live(Offline::Boot) => {
-                let message: message::BootNotification = message::read(payload);
+                let (vendor, model) = self.version.boot(payload);
                 let short = |text: &str| text.chars().take(64).collect();
-                self.tell(EvseEvent::Boot {
-                    vendor: short(&message.charge_point_vendor),
-                    model: short(&message.charge_point_model),
-                });
+                self.tell(EvseEvent::Boot { vendor: short(&vendor), model: short(&model) });
                 if let Some(south) = &mut self.south {
                     south.hold_until = Some(now.mono + BOOT_ANSWER);
                 }
@@ -239,7 +286,7 @@ impl Route {
             }
             Up::Live(offline) => {
                 let id_tag = match offline {
-                    Offline::Card => message::read::<message::Authorize>(payload).id_tag,
+                    Offline::Card => self.version.card(payload),
                     _ => String::new(),
                 };
                 self.live(now, asked, Up::Live(offline), text, id_tag);
@@ -247,17 +294,36 @@ impl Route {
         }
     }
 
-    fn status(&mut self, payload: &str) {
-        let message: message::StatusNotification = message::read(payload);
-        let status = message::connector_status(&message.status);
-        let error = if message.error_code == "NoError" { String::new() } else { message.error_code };
+    fn ordered(&mut self, now: Now, asked: Asked, text: String) {
+        if self.is_served() && !self.queue.is_empty() {
+            self.keep(now, asked, Kind::Other, text, None, vec![]);
+        } else {
+            self.live(now, asked, Up::Ordered, text, String::new());
+        }
+    }
+
+    fn status(&mut self, state: ConnectorState) {
+        let ConnectorState { place, mut status, word, error } = state;
         let error: String = error.chars().take(64).collect();
-        match message.connector_id {
-            // One connector per identity for now; 0 is the station as a whole (§7.7).
-            Some(1) => self.tell(EvseEvent::Status { status, error }),
-            Some(0) => {
+        match place {
+            // One connector per identity for now; 0 is the station as a whole (1.6 §7.7).
+            1 => {
+                if self.version.is_2() && status == ConnectorStatus::Preparing {
+                    // `Occupied`: the transaction's events tell more.
+                    if self.transactions.last().is_some_and(|t| !t.ended) {
+                        return;
+                    }
+                    if self.finishing {
+                        status = ConnectorStatus::Finishing;
+                    }
+                } else {
+                    self.finishing = false;
+                }
+                self.tell(EvseEvent::Status { status, error });
+            }
+            0 => {
                 let faulted = status == ConnectorStatus::Faulted || !error.is_empty();
-                let what = faulted.then(|| (format!("the station reports {} {error}", message.status), None));
+                let what = faulted.then(|| (format!("the station reports {word} {error}"), None));
                 self.trouble(super::Trouble::Station, what);
             }
             _ => {}
@@ -279,11 +345,17 @@ impl Route {
                     south.can_trigger = false;
                 }
             }
-            What::Backend(call) if call.restore && self.wish.setpoint.is_some() => {
-                south.held.push((call.north, text));
-                self.wish.again();
-            }
-            What::Backend(call) => self.answer_north(call.north, text),
+            What::Backend(call) => match call.then {
+                Then::Restore if self.wish.setpoint.is_some() => {
+                    south.held.push((call.north, text));
+                    self.wish.again();
+                }
+                Then::Waiting(transaction) if self.events_wait(transaction.as_deref()) => {
+                    let text = frame::with_member(&text, "messagesInQueue", "true").unwrap_or(text);
+                    self.answer_north(call.north, text);
+                }
+                _ => self.answer_north(call.north, text),
+            },
         }
     }
 
@@ -332,6 +404,20 @@ impl Route {
         }
     }
 
+    /// A frame that wants no answer, for the EVSE.
+    pub(super) fn pass_south(&mut self, text: String) {
+        if self.south.is_some() {
+            self.out.push_back(Out::South(text));
+        }
+    }
+
+    /// A frame that wants no answer, for the backend.
+    fn pass_north(&mut self, text: String) {
+        if self.is_served() {
+            self.out.push_back(Out::North(text));
+        }
+    }
+
     /// Sends the next CALL to the EVSE, if none is unanswered.
     pub(super) fn send_south(&mut self, now: Now) {
         let Some(south) = &mut self.south else { return };
@@ -344,7 +430,7 @@ impl Route {
             && let Some(setpoint) = self.wish.setpoint.clone()
         {
             self.wish.due = false;
-            let payload = message::set_limit(self.wish.profile_id, &setpoint, now.wall);
+            let payload = self.version.set_limit(self.wish.profile_id, &setpoint, now.wall);
             return self.send_own(now, "SetChargingProfile", &payload, What::Limit { setpoint });
         }
         if let Some(call) = south.calls.pop_front() {
@@ -354,7 +440,7 @@ impl Route {
                 Some(Outstanding { key: call.id.key().to_owned(), until, what: What::Backend(call) });
         } else if south.trigger_at.is_some_and(|at| at <= now.mono) {
             south.trigger_at = None;
-            self.send_own(now, "TriggerMessage", &message::trigger_meter_values(), What::Trigger);
+            self.send_own(now, "TriggerMessage", &self.version.trigger_meter_values(), What::Trigger);
         }
     }
 
@@ -388,7 +474,7 @@ impl Route {
             What::Limit { setpoint } => self.refused(&setpoint, "the EVSE does not answer".to_owned()),
             What::Trigger => south.can_trigger = false,
             What::Backend(call) => {
-                if call.restore {
+                if matches!(call.then, Then::Restore) {
                     self.wish.again();
                 }
                 self.note("the EVSE does not answer a call of the backend");

@@ -7,19 +7,19 @@ use super::*;
 use crate::{site::event::ConnectorStatus, time::Wall, units::Milliamps};
 
 /// A route with a disk that acknowledges when told, and what came out of it.
-struct Bench {
-    route: Route,
-    now: Now,
-    tickets: VecDeque<(u64, Vec<Op>)>,
-    slow_disk: bool,
-    south: VecDeque<Value>,
-    north: VecDeque<Value>,
-    told: Vec<EvseEvent>,
-    closed: bool,
+pub(super) struct Bench {
+    pub(super) route: Route,
+    pub(super) now: Now,
+    pub(super) tickets: VecDeque<(u64, Vec<Op>)>,
+    pub(super) slow_disk: bool,
+    pub(super) south: VecDeque<Value>,
+    pub(super) north: VecDeque<Value>,
+    pub(super) told: Vec<EvseEvent>,
+    pub(super) closed: bool,
 }
 
 impl Bench {
-    fn new(saved: Saved, accept_unknown: bool) -> Self {
+    pub(super) fn new(saved: Saved, accept_unknown: bool) -> Self {
         let backend = BackendRules {
             call_timeout: Duration::from_secs(30),
             attempts: 3,
@@ -40,26 +40,26 @@ impl Bench {
         bench
     }
 
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self::new(Saved::default(), true)
     }
 
     /// EVSE connected, past its boot.
-    fn south() -> Self {
+    pub(super) fn south() -> Self {
         let mut bench = Self::empty();
-        bench.route.south_up(bench.now);
+        bench.route.south_up(bench.now, Version::V16);
         bench.wait(2);
         bench
     }
 
-    fn both() -> Self {
+    pub(super) fn both() -> Self {
         let mut bench = Self::south();
-        bench.route.north_up(bench.now);
+        bench.route.north_up(bench.now, Version::V16);
         bench.drain();
         bench
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         while let Some(out) = self.route.output() {
             match out {
                 Out::South(text) => self.south.push_back(serde_json::from_str(&text).unwrap()),
@@ -72,13 +72,13 @@ impl Bench {
         }
     }
 
-    fn disk(&mut self, outcome: &Result<(), StoreError>) {
+    pub(super) fn disk(&mut self, outcome: &Result<(), StoreError>) {
         let (ticket, _) = self.tickets.pop_front().expect("nothing to store");
         self.route.stored(self.now, ticket, outcome);
         self.drain();
     }
 
-    fn wait(&mut self, seconds: u64) {
+    pub(super) fn wait(&mut self, seconds: u64) {
         let end = self.now.plus(Duration::from_secs(seconds));
         while let Some((at, _)) = self.route.poll_timeout().filter(|(at, _)| *at <= end.mono) {
             self.now = self.now.plus(at.since(self.now.mono));
@@ -88,17 +88,17 @@ impl Bench {
         self.now = end;
     }
 
-    fn evse(&mut self, frame: &Value) {
+    pub(super) fn evse(&mut self, frame: &Value) {
         self.route.south_frame(self.now, frame.to_string());
         self.drain();
     }
 
-    fn backend(&mut self, frame: &Value) {
+    pub(super) fn backend(&mut self, frame: &Value) {
         self.route.north_frame(self.now, frame.to_string());
         self.drain();
     }
 
-    fn wish(&mut self, sequence: u64, amps: i64) {
+    pub(super) fn wish(&mut self, sequence: u64, amps: i64) {
         let setpoint = Setpoint {
             sequence,
             limit: Milliamps::amps(amps),
@@ -110,31 +110,31 @@ impl Bench {
         self.drain();
     }
 
-    fn south_up(&mut self) {
-        self.route.south_up(self.now);
+    pub(super) fn south_up(&mut self) {
+        self.route.south_up(self.now, Version::V16);
         self.drain();
     }
 
-    fn north_up(&mut self) {
-        self.route.north_up(self.now);
+    pub(super) fn north_up(&mut self) {
+        self.route.north_up(self.now, Version::V16);
         self.drain();
     }
 
-    fn north_down(&mut self) {
+    pub(super) fn north_down(&mut self) {
         self.route.north_down(self.now);
         self.drain();
     }
 
-    fn evse_hears(&mut self) -> Value {
+    pub(super) fn evse_hears(&mut self) -> Value {
         self.south.pop_front().unwrap_or(Value::Null)
     }
 
-    fn backend_hears(&mut self) -> Value {
+    pub(super) fn backend_hears(&mut self) -> Value {
         self.north.pop_front().unwrap_or(Value::Null)
     }
 
     /// Takes our own CALL to the EVSE; gives its id.
-    fn own(&mut self, action: &str) -> Value {
+    pub(super) fn own(&mut self, action: &str) -> Value {
         let frame = self.evse_hears();
         assert_eq!(frame[2], action, "{frame}");
         frame[1].clone()

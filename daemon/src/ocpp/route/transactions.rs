@@ -10,10 +10,8 @@ use super::{
     super::{
         frame,
         queue::{Message, Op, Transaction},
-        v16::{
-            message::{self, StartTransaction, StopTransaction, Verdict},
-            table::Kind,
-        },
+        table::Kind,
+        v16::message::{self, StartTransaction, StopTransaction, Verdict},
     },
     After, Asked, Route,
 };
@@ -24,7 +22,7 @@ use crate::{
 };
 
 /// First of our own transaction ids; backends count from 1. The last is `i32::MAX`, which every box can hold.
-const FIRST_ID: i64 = 1 << 30;
+pub(super) const FIRST_ID: i64 = 1 << 30;
 /// How many ended transactions are remembered, for closing values and repeated stops.
 const ENDED: usize = 16;
 /// How many open ones: a box that never stops any shall not fill the memory.
@@ -82,7 +80,7 @@ impl Route {
     /// The EVSE did not get the answer to its StartTransaction and sends it again.
     fn start_again(&mut self, now: Now, asked: Asked, id: i64) {
         let until = now.mono + self.patience();
-        let north = self.north.is_some();
+        let north = self.is_served();
         let mut waiting = self.queue.iter_mut().rev();
         if let Some(entry) = waiting.find(|e| e.message.kind == Kind::Start && e.message.tx == Some(id)) {
             entry.asked = Some((asked, until));
@@ -131,7 +129,7 @@ impl Route {
 
     fn stop_again(&mut self, now: Now, asked: Asked, id: i64) {
         let until = now.mono + self.patience();
-        let north = self.north.is_some();
+        let north = self.is_served();
         let mut waiting = self.queue.iter_mut().rev();
         if let Some(entry) = waiting.find(|e| e.message.kind == Kind::Stop && e.message.tx == Some(id)) {
             entry.asked = Some((asked, until));
@@ -181,7 +179,7 @@ impl Route {
     }
 
     /// Drops what nobody will ask for any more: the oldest without a waiting message.
-    fn forget_old(&mut self) -> Vec<Op> {
+    pub(super) fn forget_old(&mut self) -> Vec<Op> {
         let waits = |id: i64| self.queue.iter().any(|e| e.message.tx == Some(id));
         let mut gone = Vec::new();
         for (ended, keep) in [(true, ENDED), (false, OPEN)] {
@@ -199,6 +197,7 @@ impl Route {
         let fact = running.map_or(EvseEvent::TransactionEnded, |t| {
             EvseEvent::Transaction(event::Transaction {
                 id: t.known_as(),
+                name: if t.is_2() { t.sameness.clone() } else { t.known_as().to_string() },
                 backend_id: t.backend_id,
                 started: t.started,
                 meter_start: WattHours(t.meter_start),

@@ -7,11 +7,7 @@
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::{
-    site::event::ConnectorStatus,
-    time::Wall,
-    units::{Milliamps, WattHours},
-};
+use crate::{site::event::ConnectorStatus, time::Wall, units::WattHours};
 
 /// Reads a payload, or gives the empty message.
 pub(crate) fn read<T: DeserializeOwned + Default>(payload: &str) -> T {
@@ -20,7 +16,7 @@ pub(crate) fn read<T: DeserializeOwned + Default>(payload: &str) -> T {
 }
 
 /// A whole number, in quotes or not.
-fn int<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+pub(crate) fn int<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::Number(n) => n.as_i64().or_else(|| {
             let float = n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15)?;
@@ -33,7 +29,7 @@ fn int<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Err
 }
 
 /// A text; numbers and truth values as their spelling.
-pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(s) => s,
         Value::Null | Value::Array(_) | Value::Object(_) => String::new(),
@@ -42,7 +38,7 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
 }
 
 /// A list, or its only element, or nothing.
-pub(super) fn many<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+pub(crate) fn many<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     let list = match Value::deserialize(deserializer)? {
@@ -53,7 +49,9 @@ pub(super) fn many<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     Ok(list.into_iter().filter_map(|v| serde_json::from_value(v).ok()).collect())
 }
 
-fn one<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub(crate) fn one<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
 }
 
@@ -226,67 +224,12 @@ pub(crate) struct SampledValue {
     pub(crate) unit: String,
 }
 
-/// §6.43 SetChargingProfile.req, as far as it concerns the arbitration.
+/// The transactionId as a text; empty without one.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(crate) struct SetChargingProfile {
-    #[serde(deserialize_with = "one")]
-    pub(crate) cs_charging_profiles: Option<ChargingProfile>,
-}
-
-/// §7.8 ChargingProfile, the part of it that is looked at.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(crate) struct ChargingProfile {
-    #[serde(deserialize_with = "int")]
-    pub(crate) charging_profile_id: Option<i64>,
+pub(crate) struct TransactionName {
     #[serde(deserialize_with = "text")]
-    pub(crate) charging_profile_purpose: String,
-}
-
-/// §6.7 ClearChargingProfile.req.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(crate) struct ClearChargingProfile {
-    #[serde(deserialize_with = "int")]
-    pub(crate) id: Option<i64>,
-    #[serde(deserialize_with = "text")]
-    pub(crate) charging_profile_purpose: String,
-}
-
-/// The purpose that the site owns at its EVSEs.
-pub(crate) const SITE_PURPOSE: &str = "ChargePointMaxProfile";
-
-/// How far before now our schedule starts: an EVSE whose clock is this much slow already obeys it.
-const CLOCK_TOLERANCE_S: u64 = 300;
-
-/// Amperes with one decimal, rounded down: a limit is never overstated (§7.14: at most one digit).
-fn amps(limit: Milliamps) -> Value {
-    let tenths = limit.0.max(0) / 100;
-    if tenths % 10 == 0 { json!(tenths / 10) } else { json!(tenths as f64 / 10.0) }
-}
-
-/// §6.43 SetChargingProfile.req with our limit: from `now` for `lease` the limit, afterwards the failsafe value.
-pub(crate) fn set_limit(profile_id: i64, setpoint: &crate::plan::Setpoint, now: Wall) -> String {
-    let start = now - std::time::Duration::from_secs(CLOCK_TOLERANCE_S);
-    json!({
-        "connectorId": 0,
-        "csChargingProfiles": {
-            "chargingProfileId": profile_id,
-            "stackLevel": 0,
-            "chargingProfilePurpose": SITE_PURPOSE,
-            "chargingProfileKind": "Absolute",
-            "chargingSchedule": {
-                "startSchedule": start,
-                "chargingRateUnit": "A",
-                "chargingSchedulePeriod": [
-                    { "startPeriod": 0, "limit": amps(setpoint.limit) },
-                    { "startPeriod": CLOCK_TOLERANCE_S + setpoint.lease.as_secs(), "limit": amps(setpoint.failsafe) },
-                ],
-            },
-        },
-    })
-    .to_string()
+    pub(crate) transaction_id: String,
 }
 
 /// §6.51 TriggerMessage.req for the meter values of the connector.
@@ -294,7 +237,7 @@ pub(crate) fn trigger_meter_values() -> String {
     json!({ "requestedMessage": "MeterValues", "connectorId": 1 }).to_string()
 }
 
-/// §6.4 BootNotification.conf.
+/// §6.4 BootNotification.conf; 2.x has the same.
 pub(crate) fn boot_answer(accepted: bool, now: Wall, interval_s: u64) -> String {
     let status = if accepted { "Accepted" } else { "Pending" };
     json!({ "status": status, "currentTime": now, "interval": interval_s }).to_string()
@@ -305,8 +248,10 @@ pub(crate) fn heartbeat_answer(now: Wall) -> String {
     json!({ "currentTime": now }).to_string()
 }
 
+/// §7.2 AuthorizationStatus knows five words; what 2.x says beyond them is a refusal.
 fn info(info: &IdTagInfo) -> Value {
-    let mut value = json!({ "status": info.status });
+    let known = ["Accepted", "Blocked", "Expired", "Invalid", "ConcurrentTx"].contains(&info.status.as_str());
+    let mut value = json!({ "status": if known { &info.status } else { "Invalid" } });
     for (name, text) in [("expiryDate", &info.expiry_date), ("parentIdTag", &info.parent_id_tag)] {
         if !text.is_empty() {
             value[name] = json!(text);
@@ -327,27 +272,7 @@ pub(crate) fn start_answer(id: i64, verdict: &IdTagInfo) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn a_limit_is_rounded_down_and_carries_its_failsafe() {
-        let setpoint = crate::plan::Setpoint {
-            sequence: 1,
-            limit: Milliamps(13_870),
-            failsafe: Milliamps(6000),
-            lease: Duration::from_millis(60_900),
-            reason: String::new(),
-        };
-        let now = Wall::parse("2026-11-23T12:00:00Z").unwrap();
-        let text = set_limit(7, &setpoint, now);
-        let value: Value = serde_json::from_str(&text).unwrap();
-        let schedule = &value["csChargingProfiles"]["chargingSchedule"];
-        assert_eq!(schedule["startSchedule"], "2026-11-23T11:55:00.000Z");
-        assert_eq!(schedule["chargingSchedulePeriod"][0], json!({ "startPeriod": 0, "limit": 13.8 }));
-        assert_eq!(schedule["chargingSchedulePeriod"][1], json!({ "startPeriod": 360, "limit": 6 }));
-    }
 
     #[test]
     fn odd_payloads_are_read_as_far_as_they_go() {

@@ -3,6 +3,3 @@
 pub(crate) mod draw;
 pub(crate) mod message;
 pub(crate) mod table;
-
-/// The WebSocket subprotocol (OCPP-J 1.6 §3.1.2).
-pub(crate) const SUBPROTOCOL: &str = "ocpp1.6";

@@ -1,0 +1,67 @@
+SUMMARY = "Charging-site controller behind the German Smart Meter Gateway"
+DESCRIPTION = "ladewartd keeps the uplink through the gateway, forwards OCPP between charging points and backend, \
+obeys the grid operator's limits and shares the fuse among all cars. ladewartctl is its command-line client."
+SECTION = "console/network"
+LICENSE = "MIT OR Apache-2.0"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=12812392fb04e217a9daae71a6be5fc1"
+CVE_PRODUCT = "ladewart"
+
+inherit cargo cargo-update-recipe-crates ptest-cargo systemd useradd ladewart_files
+
+# The layer lies in the repository that it builds: what is checked out is what is built, layer and program cannot drift
+# apart. Every member of the workspace is needed, for Cargo.lock speaks of all of them.
+FILESEXTRAPATHS:prepend := "${THISDIR}/../../../..:"
+SRC_URI += "\
+    file://Cargo.toml;subdir=${BP} \
+    file://Cargo.lock;subdir=${BP} \
+    file://LICENSE;subdir=${BP} \
+    file://proto;subdir=${BP} \
+    file://daemon;subdir=${BP} \
+    file://ctl;subdir=${BP} \
+    file://tests/fuzz;subdir=${BP} \
+    file://tests/lab;subdir=${BP} \
+"
+require ${BPN}-crates.inc
+
+LADEWART_FILES = "\
+    etc/dbus-1/system.d/ladewart-rauc.conf \
+    etc/ladewart/site.toml \
+    usr/lib/systemd/system/ladewart-failsafe.service \
+    usr/lib/systemd/system/ladewartd.service \
+    usr/lib/sysusers.d/ladewart.conf \
+    usr/lib/tmpfiles.d/ladewart.conf \
+    usr/lib/udev/rules.d/60-ladewart.rules \
+    usr/libexec/ladewart/ctl-shell \
+    usr/libexec/ladewart/failsafe \
+"
+
+# Size first, one code generation unit; OE takes the debug information out itself.
+export CARGO_PROFILE_RELEASE_OPT_LEVEL = "s"
+export CARGO_PROFILE_RELEASE_LTO = "fat"
+export CARGO_PROFILE_RELEASE_CODEGEN_UNITS = "1"
+CARGO_BUILD_FLAGS += "-p ladewartd -p ladewartctl"
+
+# The numbers own files on the data partition; image/files/usr/lib/sysusers.d/ladewart.conf has the same.
+USERADD_PACKAGES = "${PN}"
+GROUPADD_PARAM:${PN} = "--system --gid 900 ladewart; --system --gid 901 ctl; --system --gid 902 gpio"
+USERADD_PARAM:${PN} = "\
+    --system --uid 900 --gid ladewart --groups gpio,dialout --home-dir ${localstatedir}/lib/ladewart --no-create-home --shell ${sbindir}/nologin ladewart; \
+    --system --uid 901 --gid ctl --groups ladewart --home-dir /data/ctl --no-create-home --shell ${libexecdir}/ladewart/ctl-shell ctl \
+"
+
+SYSTEMD_SERVICE:${PN} = "ladewartd.service ladewart-failsafe.service"
+
+PACKAGE_BEFORE_PN += "${PN}-ctl"
+
+# nooelint: oelint.var.order.SUMMARY
+SUMMARY:${PN}-ctl = "Command-line client of ladewartd"
+FILES:${PN}-ctl = "${bindir}/ladewartctl"
+FILES:${PN} += "\
+    ${nonarch_libdir}/sysusers.d \
+    ${nonarch_libdir}/tmpfiles.d \
+    ${nonarch_libdir}/udev/rules.d \
+"
+CONFFILES:${PN} = "${sysconfdir}/ladewart/site.toml"
+
+# gpiodetect and gpioset of ladewart-failsafe.service; without lines of a board it does nothing.
+RRECOMMENDS:${PN} = "${PN}-ctl libgpiod-tools"
