@@ -32,7 +32,9 @@ pub(crate) fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
             der.extend_from_slice(long);
         }
     }
-    parts.iter().for_each(|part| der.extend_from_slice(part));
+    for part in parts {
+        der.extend_from_slice(part);
+    }
     der
 }
 

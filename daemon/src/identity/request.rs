@@ -83,8 +83,7 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> String {
         text.push('\n');
         rest = more;
     }
-    text.push_str(&format!("-----END {label}-----\n"));
-    text
+    text + &format!("-----END {label}-----\n")
 }
 
 /// Name (RFC 5280 §4.1.2.4).

@@ -32,7 +32,7 @@ pub(super) fn client(identity: &Identity, anchor: Anchor, clock: Clock) -> Resul
     let provider = inner();
     let verifier: Arc<dyn ServerCertVerifier> = match anchor {
         // Whoever pinned it vouches for it as it stands.
-        Anchor::Pin(pin) => Judge::pinned_to(pin, &provider, clock.clone()),
+        Anchor::Pin(pin) => Judge::pinned_to(pin, &provider, clock),
         Anchor::Roots(roots) => {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .build()

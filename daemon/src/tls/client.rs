@@ -63,7 +63,7 @@ impl HanClient {
             Profile::Han(offer),
             judge.clone(),
             Arc::new(own.clone()),
-            clock.clone(),
+            clock,
         )?);
         let old = Profile::Han(Offer { tls13: false, ..offer });
         let mut without = provider(old);
@@ -93,11 +93,10 @@ impl HanClient {
     /// the alert that a Sagemcom SMARTY IQ has for it. True once: [`HanClient::tried_without_scsv`] says what came of it.
     #[must_use]
     pub fn try_without_scsv(&self, fault: &Fault) -> bool {
-        fault.alert.is_some_and(|alert| alert.direction == Direction::Received && alert.name == "illegal_parameter")
-            && self
-                .scsv
-                .compare_exchange(scsv_state::UNKNOWN, scsv_state::OMITTED, Relaxed, Relaxed)
-                .is_ok()
+        fault
+            .alert
+            .is_some_and(|alert| alert.direction == Direction::Received && alert.name == "illegal_parameter")
+            && self.scsv.compare_exchange(scsv_state::UNKNOWN, scsv_state::OMITTED, Relaxed, Relaxed).is_ok()
     }
 
     /// Whether the session without the SCSV came about; if not, it is sent again from now on.

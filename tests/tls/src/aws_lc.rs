@@ -92,9 +92,8 @@ impl Key {
         };
         let mut common = vec![0; (peer.len() - 1) / 2];
         // SAFETY: at most `common.len()` bytes are written; no KDF.
-        let length = unsafe {
-            c::ECDH_compute_key(common.as_mut_ptr().cast(), common.len(), point.0, self.0, None)
-        };
+        let length =
+            unsafe { c::ECDH_compute_key(common.as_mut_ptr().cast(), common.len(), point.0, self.0, None) };
         Ok((usize::try_from(length).ok() == Some(common.len())).then_some(common))
     }
 
@@ -115,7 +114,8 @@ impl Key {
     pub(crate) fn verify(&self, digest: &[u8], signature: &[u8]) -> bool {
         // SAFETY: reads the two slices within their lengths.
         unsafe {
-            c::ECDSA_verify(0, digest.as_ptr(), digest.len(), signature.as_ptr(), signature.len(), self.0) == 1
+            c::ECDSA_verify(0, digest.as_ptr(), digest.len(), signature.as_ptr(), signature.len(), self.0)
+                == 1
         }
     }
 }

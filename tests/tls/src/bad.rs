@@ -103,8 +103,21 @@ fn self_signed(place: &Path) -> anyhow::Result<Leaf> {
     std::fs::create_dir_all(&directory)?;
     openssl(
         &[
-            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:brainpoolP256r1", "-nodes", "-subj",
-            "/CN=stranger", "-days", "9", "-keyout", "leaf.key", "-out", "leaf.pem",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:brainpoolP256r1",
+            "-nodes",
+            "-subj",
+            "/CN=stranger",
+            "-days",
+            "9",
+            "-keyout",
+            "leaf.key",
+            "-out",
+            "leaf.pem",
         ],
         &directory,
     )?;
@@ -195,7 +208,13 @@ pub(crate) async fn run(peers: &[OpenSsl], place: &Path) -> anyhow::Result<()> {
             &["-tls1_2", "-groups", "P-521"],
             "received alert handshake_failure",
         ),
-        ("TLS 1.3 alone, without tls13 = true", &own, &own.root, &["-tls1_3"], "received alert protocol_version"),
+        (
+            "TLS 1.3 alone, without tls13 = true",
+            &own,
+            &own.root,
+            &["-tls1_3"],
+            "received alert protocol_version",
+        ),
     ] {
         let client = ours::client(shown, &trust, GatewayTls::default())?;
         let server = peer.server(&good, root, options).await?;
@@ -206,12 +225,25 @@ pub(crate) async fn run(peers: &[OpenSsl], place: &Path) -> anyhow::Result<()> {
     let second = good.leaf.to_string_lossy().into_owned();
     let second_key = good.key.to_string_lossy().into_owned();
     let sni = [
-        "-tls1_2", "-servername", "emt.example", "-servername_fatal", "-cert2", &second, "-key2", &second_key,
+        "-tls1_2",
+        "-servername",
+        "emt.example",
+        "-servername_fatal",
+        "-cert2",
+        &second,
+        "-key2",
+        &second_key,
     ];
     let client = ours::client(&own, &trust, GatewayTls::default())?;
     let server = peer.server(&good, &own.root, &sni).await?;
     let got = ours::talk(&client, server.port).await?;
-    table.row(&name, "asked for localhost, serves emt.example", "a server", "received alert unrecognized_name", &got);
+    table.row(
+        &name,
+        "asked for localhost, serves emt.example",
+        "a server",
+        "received alert unrecognized_name",
+        &got,
+    );
 
     let Table { rows, wrong } = table;
     report("tls-bad", &json!({ "name": "tls-bad", "unit": "answers", "rows": rows, "peer": name }))?;
@@ -286,9 +318,11 @@ pub(crate) async fn scsv(peers: &[OpenSsl], place: &Path) -> anyhow::Result<()> 
             other => other,
         };
         for peer in peers {
-            for cipher in
-                ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-SHA256"]
-            {
+            for cipher in [
+                "ECDHE-ECDSA-AES128-GCM-SHA256",
+                "ECDHE-ECDSA-AES256-GCM-SHA384",
+                "ECDHE-ECDSA-AES128-SHA256",
+            ] {
                 let options = ["-tls1_2", "-cipher", cipher, "-groups", group];
                 let server = peer.server(&theirs, &own.root, &options).await?;
                 let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -314,8 +348,11 @@ pub(crate) async fn scsv(peers: &[OpenSsl], place: &Path) -> anyhow::Result<()> 
             }
         }
     }
-    report("tls-scsv", &json!({ "name": "tls-scsv", "unit": "sessions", "value": rows.len(), "rows": rows,
-        "peer": "OpenSSL" }))
+    report(
+        "tls-scsv",
+        &json!({ "name": "tls-scsv", "unit": "sessions", "value": rows.len(), "rows": rows,
+        "peer": "OpenSSL" }),
+    )
 }
 
 async fn connect(client: &tls::HanClient, port: u16) -> Result<(), Fault> {
@@ -324,4 +361,3 @@ async fn connect(client: &tls::HanClient, port: u16) -> Result<(), Fault> {
     let name = tls::server_name("localhost").map_err(|e| faulty(std::io::Error::other(e)))?;
     client.connect(name, tcp).await.map(drop).map_err(faulty)
 }
-

@@ -71,9 +71,14 @@ pub(crate) async fn run(peer: &OpenSsl, place: &Path) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for tls13 in [false, true] {
         for curve in CURVES {
-            let own = pki::make(place, &format!("own-{}-{tls13}", curve.short), [curve.name; 3], Wish::default())?;
-            let theirs =
-                pki::make(place, &format!("their-{}-{tls13}", curve.short), [curve.name; 3], Wish::default())?;
+            let own =
+                pki::make(place, &format!("own-{}-{tls13}", curve.short), [curve.name; 3], Wish::default())?;
+            let theirs = pki::make(
+                place,
+                &format!("their-{}-{tls13}", curve.short),
+                [curve.name; 3],
+                Wish::default(),
+            )?;
             for client in [true, false] {
                 let (ours, openssl) = if client {
                     as_client(peer, &own, &theirs, curve, tls13, place).await?
@@ -93,8 +98,11 @@ pub(crate) async fn run(peer: &OpenSsl, place: &Path) -> anyhow::Result<()> {
         }
     }
     println!("handshakes per second of processor time of the one side; OpenSSL {}", peer.version);
-    report("tls-handshakes", &json!({ "name": "tls-handshakes", "unit": "handshakes/s of processor time",
-        "rows": rows, "peer": format!("OpenSSL {}", peer.version) }))
+    report(
+        "tls-handshakes",
+        &json!({ "name": "tls-handshakes", "unit": "handshakes/s of processor time",
+        "rows": rows, "peer": format!("OpenSSL {}", peer.version) }),
+    )
 }
 
 fn options(tls13: bool) -> [&'static str; 3] {
@@ -117,7 +125,11 @@ async fn as_client(
     let group = group(curve, tls13);
     let options = options(tls13);
     let server = peer
-        .server(theirs, &trust, &[options[0], options[1], options[2], "-groups", &group, "-no_ticket", "-no_cache"])
+        .server(
+            theirs,
+            &trust,
+            &[options[0], options[1], options[2], "-groups", &group, "-no_ticket", "-no_cache"],
+        )
         .await?;
     let client =
         ours::client(own, &ours::anchors(&theirs.root, None), GatewayTls { tls13, ..GatewayTls::default() })?;
@@ -204,7 +216,11 @@ async fn as_server(
     let their_trust = trusted(theirs, place, "theirs")?;
     let options = options(tls13);
     let server = peer
-        .server(own, &their_trust, &[options[0], options[1], options[2], "-groups", &group, "-no_ticket", "-no_cache"])
+        .server(
+            own,
+            &their_trust,
+            &[options[0], options[1], options[2], "-groups", &group, "-no_ticket", "-no_cache"],
+        )
         .await?;
     let pid = server.child.id().context("s_server has ended")?;
     let before = time_of(pid)?;

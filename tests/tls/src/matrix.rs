@@ -40,18 +40,15 @@ impl Suite {
     /// OpenSSL's option, and the name under which rustls tells of it; `None` where there is none.
     const fn of(self, version: Version) -> Option<([&'static str; 2], &'static str)> {
         Some(match (self, version) {
-            (Self::Gcm128, Version::Tls12) => (
-                ["-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"],
-                "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
-            ),
-            (Self::Gcm256, Version::Tls12) => (
-                ["-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"],
-                "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
-            ),
-            (Self::Cbc128, Version::Tls12) => (
-                ["-cipher", "ECDHE-ECDSA-AES128-SHA256"],
-                "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
-            ),
+            (Self::Gcm128, Version::Tls12) => {
+                (["-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"], "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
+            }
+            (Self::Gcm256, Version::Tls12) => {
+                (["-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"], "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384")
+            }
+            (Self::Cbc128, Version::Tls12) => {
+                (["-cipher", "ECDHE-ECDSA-AES128-SHA256"], "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256")
+            }
             (Self::Gcm128, Version::Tls13) => {
                 (["-ciphersuites", "TLS_AES_128_GCM_SHA256"], "TLS13_AES_128_GCM_SHA256")
             }
@@ -209,8 +206,11 @@ pub(crate) async fn run(peers: &[OpenSsl], place: &Path) -> anyhow::Result<()> {
         println!("  {}: {note}", i + 1);
     }
     println!("{passed} sessions, {refused} refused for the reason stated");
-    report("tls-matrix", &json!({ "name": "tls-matrix", "unit": "sessions", "value": passed, "rows": rows,
-        "peer": peers.iter().map(|peer| format!("OpenSSL {}", peer.version)).collect::<Vec<_>>() }))?;
+    report(
+        "tls-matrix",
+        &json!({ "name": "tls-matrix", "unit": "sessions", "value": passed, "rows": rows,
+        "peer": peers.iter().map(|peer| format!("OpenSSL {}", peer.version)).collect::<Vec<_>>() }),
+    )?;
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     mixed(peers, place).await
 }
@@ -223,7 +223,12 @@ async fn mixed(peers: &[OpenSsl], place: &Path) -> anyhow::Result<()> {
         let at = |j: usize| CURVES[(i + j) % CURVES.len()];
         let curves = [at(0).name, at(1).name, at(2).name];
         let own = pki::make(place, &format!("mixed-cls-{i}"), curves, Wish::default())?;
-        let theirs = pki::make(place, &format!("mixed-gateway-{i}"), [curves[1], curves[2], curves[0]], Wish::default())?;
+        let theirs = pki::make(
+            place,
+            &format!("mixed-gateway-{i}"),
+            [curves[1], curves[2], curves[0]],
+            Wish::default(),
+        )?;
         for peer in peers {
             for client in [true, false] {
                 let case = Case { peer, client, version: Version::Tls12, suite: Suite::Gcm256, curve: at(3) };
@@ -233,7 +238,12 @@ async fn mixed(peers: &[OpenSsl], place: &Path) -> anyhow::Result<()> {
                 println!(
                     "  OpenSSL {:<8} we are {role}: ours {} > {} > {}, theirs {} > {} > {}: {}",
                     peer.version,
-                    at(0).short, at(1).short, at(2).short, at(1).short, at(2).short, at(0).short,
+                    at(0).short,
+                    at(1).short,
+                    at(2).short,
+                    at(1).short,
+                    at(2).short,
+                    at(0).short,
                     result.as_deref().map_or_else(|fault| format!("WRONG: {fault}"), str::to_owned)
                 );
                 if let Err(fault) = result {

@@ -131,9 +131,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
             let public = Key::public(both.theirs, &own_point)?.context("AWS-LC refuses our key")?;
             ensure!(public.verify(&digest, &ours), "{}: AWS-LC refuses our signature", both.name);
             let their_signature = theirs.sign(&digest)?;
-            let verify = |signature: &[u8]| {
-                both.verifier.verify_signature(&their_share, &message, signature).is_ok()
-            };
+            let verify =
+                |signature: &[u8]| both.verifier.verify_signature(&their_share, &message, signature).is_ok();
             ensure!(verify(&their_signature), "{}: we refuse AWS-LC's signature", both.name);
             signatures += 2;
             for _ in 0..4 {
@@ -167,7 +166,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
             "points": points, "damaged": damaged }));
     }
     println!("no difference from AWS-LC");
-    report("tls-oracle", &json!({ "name": "tls-oracle", "unit": "agreements", "rows": rows, "peer": "AWS-LC" }))?;
+    report(
+        "tls-oracle",
+        &json!({ "name": "tls-oracle", "unit": "agreements", "rows": rows, "peer": "AWS-LC" }),
+    )?;
     cost(&provider)
 }
 

@@ -114,7 +114,12 @@ impl OpenSsl {
 
     pub(crate) fn bare(&self, what: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg(what).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .arg(what)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         // Its own settings, not the machine's.
         command.env("OPENSSL_CONF", "/dev/null");
         command

@@ -83,8 +83,8 @@ pub(crate) fn make(place: &Path, name: &str, curves: [&str; 3], wish: Wish<'_>) 
     let signs = "keyUsage=critical,keyCertSign,cRLSign";
     openssl(
         &[
-            "req", "-x509", "-new", "-key", "root.key", "-subj", &subject, "-days", "3650", "-sha256", "-addext",
-            ca, "-addext", signs, "-out", "root.pem",
+            "req", "-x509", "-new", "-key", "root.key", "-subj", &subject, "-days", "3650", "-sha256",
+            "-addext", ca, "-addext", signs, "-out", "root.pem",
         ],
         &directory,
     )?;
@@ -121,7 +121,15 @@ fn key(directory: &Path, name: &str, curve: &str) -> anyhow::Result<()> {
     let (file, curve) = (format!("{name}.key"), format!("ec_paramgen_curve:{curve}"));
     openssl(
         &[
-            "genpkey", "-algorithm", "EC", "-pkeyopt", &curve, "-pkeyopt", "ec_param_enc:named_curve", "-out", &file,
+            "genpkey",
+            "-algorithm",
+            "EC",
+            "-pkeyopt",
+            &curve,
+            "-pkeyopt",
+            "ec_param_enc:named_curve",
+            "-out",
+            &file,
         ],
         directory,
     )
@@ -153,9 +161,25 @@ fn sign(
         )?;
         openssl(
             &[
-                "ca", "-batch", "-notext", "-config", "ca.cnf", "-in", &file("csr"), "-cert",
-                &format!("{issuer}.pem"), "-keyfile", &format!("{issuer}.key"), "-startdate", from, "-enddate", to,
-                "-extfile", &file("ext"), "-out", &file("pem"),
+                "ca",
+                "-batch",
+                "-notext",
+                "-config",
+                "ca.cnf",
+                "-in",
+                &file("csr"),
+                "-cert",
+                &format!("{issuer}.pem"),
+                "-keyfile",
+                &format!("{issuer}.key"),
+                "-startdate",
+                from,
+                "-enddate",
+                to,
+                "-extfile",
+                &file("ext"),
+                "-out",
+                &file("pem"),
             ],
             directory,
         )?;
@@ -163,8 +187,21 @@ fn sign(
     }
     openssl(
         &[
-            "x509", "-req", "-in", &file("csr"), "-CA", &format!("{issuer}.pem"), "-CAkey",
-            &format!("{issuer}.key"), "-CAcreateserial", "-days", "365", "-sha256", "-extfile", &file("ext"), "-out",
+            "x509",
+            "-req",
+            "-in",
+            &file("csr"),
+            "-CA",
+            &format!("{issuer}.pem"),
+            "-CAkey",
+            &format!("{issuer}.key"),
+            "-CAcreateserial",
+            "-days",
+            "365",
+            "-sha256",
+            "-extfile",
+            &file("ext"),
+            "-out",
             &file("pem"),
         ],
         directory,

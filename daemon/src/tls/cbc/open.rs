@@ -8,7 +8,8 @@
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Sha256, block_api::compress256};
 use subtle::{
-    Choice, ConditionallySelectable as _, ConstantTimeEq as _, ConstantTimeGreater as _, ConstantTimeLess as _,
+    Choice, ConditionallySelectable as _, ConstantTimeEq as _, ConstantTimeGreater as _,
+    ConstantTimeLess as _,
 };
 
 use super::TAG;
@@ -21,11 +22,11 @@ const PADDING: usize = 256;
 
 /// What the MAC covers before the content.
 const HEADER: usize = 13;
+const HEADER_LENGTH: u32 = 13;
 
 /// FIPS 180-4 §5.3.3.
-const INITIAL: [u32; 8] = [
-    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
-];
+const INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// HMAC-SHA-256 with one key.
 pub(super) struct Mac {
@@ -89,7 +90,7 @@ impl Mac {
         message.extend_from_slice(&[high, low]);
         message.extend_from_slice(&plain[..most as usize]);
 
-        let end = length + HEADER as u32;
+        let end = length + HEADER_LENGTH;
         // Behind the end come 0x80 and eight bytes of length, in bits; the key's block counts.
         let last = (end + 8) >> 6;
         let bits = (u64::from(end) + WIDTH as u64) << 3;
@@ -166,20 +167,24 @@ mod tests {
     #[test]
     fn the_masked_mac_is_the_mac_at_every_length() {
         let mac = Mac::new(&[7; TAG]);
-        let plain: Vec<u8> = (0..600_u32).map(|i| (i % 251) as u8).collect();
+        let plain: Vec<u8> = (0..=250).cycle().take(600).collect();
         for most in [0_u32, 1, 41, 42, 43, 50, 51, 52, 115, 255, 256, 320, 567] {
             for length in most.saturating_sub(255)..=most {
                 let [.., high, low] = length.to_be_bytes();
                 let header = [&[9; HEADER - 2][..], &[high, low]].concat();
                 let expected = mac.of(&header.try_into().unwrap(), &plain[..length as usize]);
-                assert_eq!(mac.masked(&[9; HEADER - 2], &plain, length, most), expected, "{length} of {most}");
+                assert_eq!(
+                    mac.masked(&[9; HEADER - 2], &plain, length, most),
+                    expected,
+                    "{length} of {most}"
+                );
             }
         }
     }
 
     #[test]
     fn a_mac_is_gathered_from_each_of_its_places() {
-        let plain: Vec<u8> = (0..400_u32).map(|i| (i % 241) as u8).collect();
+        let plain: Vec<u8> = (0..=240).cycle().take(400).collect();
         let most = plain.len() - TAG - 1;
         for length in most - 255..=most {
             let mac = gather(&plain, u32::try_from(length).unwrap());

@@ -192,8 +192,7 @@ mod tests {
     fn only_the_first_record_is_changed_however_it_is_cut() {
         let hello = hello(&[[0xc0, 0x2b], [0x00, 0xff]]);
         let sent = [record(&hello), record(&hello), b"application".to_vec()].concat();
-        let expected =
-            [record(&without(&hello).unwrap()), record(&hello), b"application".to_vec()].concat();
+        let expected = [record(&without(&hello).unwrap()), record(&hello), b"application".to_vec()].concat();
         for size in [1, 2, 5, 6, 50, sent.len()] {
             let pieces: Vec<_> = sent.chunks(size).collect();
             assert_eq!(written(&pieces), expected, "in pieces of {size}");
@@ -216,15 +215,15 @@ mod tests {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let hello = record(&hello(&[[0x00, 0xff], [0xc0, 0x2c]]));
         let (near, mut far) = tokio::io::duplex(1);
-        let sender = tokio::spawn(async move {
+        let sending = async move {
             let mut line = Line::shorter(near);
             line.write_all(&hello).await.unwrap();
             line.write_all(b"then").await.unwrap();
             line.shutdown().await.unwrap();
-        });
+        };
         let mut got = Vec::new();
-        far.read_to_end(&mut got).await.unwrap();
-        sender.await.unwrap();
+        let (read, ()) = tokio::join!(far.read_to_end(&mut got), sending);
+        read.unwrap();
         assert!(got.ends_with(b"then"));
         assert!(!got.windows(2).any(|two| two == [0x00, 0xff]));
     }
