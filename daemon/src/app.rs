@@ -18,17 +18,19 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api,
     clock::Clock,
-    config::{Config, ConfigError, Source},
+    config::{self, Config, ConfigError, Source},
     contact,
     control::{self, Control},
     device::{Catalog, Definition},
     grid, identity,
     journal::{self, Entry, Journal},
-    meter, ocpp, relay,
+    meter, ocpp,
+    plan::Setpoint,
+    relay,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
-    update,
+    tls, update,
 };
 
 /// How long tasks may take to end once asked.
@@ -42,6 +44,10 @@ pub struct App {
     identities: identity::Store,
     uplink: Option<Uplink>,
     backend: Option<BackendDialer>,
+    /// The way to each EVSE's own backend.
+    ways: Vec<Option<Arc<dyn Dial>>>,
+    evse_tls: Option<Arc<rustls::ServerConfig>>,
+    schemas: Option<Arc<ocpp::Schemas>>,
     operators: Option<Operators>,
     lan: Option<Lan>,
 }
@@ -69,11 +75,31 @@ impl App {
             _ => None,
         };
         let backend = backend.transpose().map_err(|e| source.problem(e.field, e.problem))?;
+        let ways = ways(&config, uplink.as_ref(), source)?;
+        let evse_tls = evse_tls(&config.ocpp, clock, source)?;
+        let schemas = match (config.ocpp.check, &config.ocpp.schemas) {
+            (config::Check::Off, _) | (_, None) => None,
+            (_, Some(directory)) => {
+                Some(ocpp::Schemas::load(directory).map_err(|e| source.problem("ocpp.schemas", e))?)
+            }
+        };
         let operators = Operators::new(&config, uplink.as_ref(), clock);
         let operators = operators.map_err(|e| source.problem(&e.field, e.problem))?;
         let lan = config.api.lan.as_ref().map(|lan| Lan::new(lan, clock)).transpose();
         let lan = lan.map_err(|e| source.problem(&e.field, e.problem))?;
-        Ok(Self { config: Arc::new(config), definitions, clock, identities, uplink, backend, operators, lan })
+        Ok(Self {
+            config: Arc::new(config),
+            definitions,
+            clock,
+            identities,
+            uplink,
+            backend,
+            ways,
+            evse_tls,
+            schemas,
+            operators,
+            lan,
+        })
     }
 
     /// Binds, starts, announces, runs until SIGTERM or SIGINT, drains.
@@ -179,17 +205,7 @@ impl App {
                 ("relay", Ok(()))
             });
         }
-        let stations = config
-            .evses
-            .iter()
-            .zip(setpoints_out)
-            .map(|(e, setpoint)| ocpp::Station {
-                evse: e.id.clone(),
-                identity: e.identity.clone(),
-                versions: e.versions.clone(),
-                setpoint,
-            })
-            .collect();
+        let stations = stations(&config, setpoints_out, self.ways);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),
@@ -202,6 +218,8 @@ impl App {
                 store: store.clone(),
                 clock,
                 listener,
+                tls: self.evse_tls,
+                schemas: self.schemas,
             },
             stop.clone(),
         );
@@ -221,6 +239,59 @@ impl App {
         };
         serve(tasks, parts, socket, lan, self.operators, stop).await
     }
+}
+
+/// The charging points, each with its setpoint and the way to its own backend.
+fn stations(
+    config: &Config,
+    setpoints: Vec<watch::Receiver<Option<Setpoint>>>,
+    ways: Vec<Option<Arc<dyn Dial>>>,
+) -> Vec<ocpp::Station> {
+    let each = config.evses.iter().zip(setpoints).zip(ways);
+    each.map(|((e, setpoint), way)| ocpp::Station {
+        evse: e.id.clone(),
+        identity: e.identity.clone(),
+        settings: e.clone(),
+        way,
+        setpoint,
+    })
+    .collect()
+}
+
+/// The way to the backend of each EVSE that has one of its own.
+fn ways(
+    config: &Config,
+    uplink: Option<&Uplink>,
+    source: &Source,
+) -> Result<Vec<Option<Arc<dyn Dial>>>, ConfigError> {
+    let way = |evse: &config::Evse| match (&evse.ocpp.backend, uplink) {
+        (Some(backend), Some(uplink)) => {
+            let dialer =
+                BackendDialer::new(uplink, backend).map_err(|e| source.problem(e.field, e.problem))?;
+            Ok(Some(Arc::new(dialer) as Arc<dyn Dial>))
+        }
+        _ => Ok(None),
+    };
+    config.evses.iter().map(way).collect()
+}
+
+/// What we are towards the EVSEs over TLS.
+fn evse_tls(
+    config: &config::Ocpp,
+    clock: Clock,
+    source: &Source,
+) -> Result<Option<Arc<rustls::ServerConfig>>, ConfigError> {
+    let Some(files) = &config.tls else { return Ok(None) };
+    let own =
+        identity::Identity::load(&files.certificate, &files.key, tls::Profile::Inner).map_err(|error| {
+            match error {
+                identity::IdentityError::Certificate(problem) => source.problem("ocpp.certificate", problem),
+                identity::IdentityError::Key(problem) => source.problem("ocpp.key", problem),
+            }
+        })?;
+    let issuers =
+        files.ca.as_deref().map(tls::anchors).transpose().map_err(|e| source.problem("ocpp.ca", e))?;
+    tls::evse_server(&own, issuers, clock).map(Some).map_err(|e| source.problem("ocpp.certificate", e))
 }
 
 /// The uplink's own life: renewal, separation, and its warnings for the journal.

@@ -2,17 +2,20 @@
 
 import argparse
 import json
+import pathlib
 import random
 import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 
 import bundles
 import media
-from guest import BUILT, REPO, Failure, Guest, parameters
+from guest import BUILT, PATIENCE, REPO, Failure, Guest, parameters
+from surroundings import Surroundings
 
 READY = r"ladewart: ready after ([0-9.]+) s"
 CONFIRMED = r"ladewart: slot confirmed"
@@ -89,6 +92,38 @@ def power_cut():
         after = journal(guest)
         check(after[: len(before)] == before, "entries changed or went missing")
         row("journal entries kept over the cut", "", len(before))
+
+
+@case()
+def main_job():
+    """Charge points on the LAN, gateway and backend behind the HAN interface: charging, a limit, evidence, a power cut."""
+    with tempfile.TemporaryDirectory(prefix="ladewart-site-") as folder, Surroundings(pathlib.Path(folder), 2) as around:
+        around.start()
+        with Guest("main", site=around.site) as guest:
+            guest.start()
+            guest.expect(READY)
+            guest.ctl("status")
+            around.connect(guest.ports["ocpp"])
+            around.until("every charge point authorized by the backend", lambda: len({entry["point"] for entry in around.saw("points", "authorized")}) == 2)
+            around.command("start")
+            around.until("every transaction metered at the backend", lambda: len({entry["point"] for entry in around.saw("backend", "meter")}) == 2)
+            row("charge points served through the HAN interface", "", 2)
+            began = time.monotonic()
+            guest.ctl("limit", "set", "--id", "from-the-grid", "9000", "--reason", "boot test")
+            row("limit set over SSH, call returned", "s", round(time.monotonic() - began, 1))
+            stage = lambda: json.loads(guest.ctl("--output", "json", "limit", "list"))["limits"][0]["stage"]  # noqa: E731
+            around.until("the limit is effective", lambda: stage() == "LIMIT_STAGE_EFFECTIVE")
+            row("limit effective, measured", "s", round(time.monotonic() - began, 1))
+            around.command("stop")
+            around.until("every stop at the backend", lambda: len({entry["point"] for entry in around.saw("backend", "stop")}) == 2)
+            before = journal(guest)
+            check(any("from-the-grid" in json.dumps(entry) for entry in before), "the limit is not in the journal")
+            guest.cut()
+            guest.start()
+            guest.expect(READY)
+            after = journal(guest)
+            check(after[: len(before)] == before, "entries changed or went missing")
+            row("journal entries kept over the power cut", "", len(before))
 
 
 @case()

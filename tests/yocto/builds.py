@@ -11,7 +11,7 @@ import jsonschema
 import yaml
 
 import metadata
-from findings import LAYERS, Finding, check, name
+from findings import LAYERS, Finding, check, machines_of, name
 
 # The Rust of wrynose.
 RUST = (1, 94, 1)
@@ -88,7 +88,7 @@ def kas(tree):
         for repository in sorted(remote ^ pinned):
             what = f"does not pin {repository}" if repository in remote else f"pins {repository}, which {entry} has not"
             found.append(Finding(f"yocto/kas/{lock}", what, f"run kas lock yocto/kas/{entry}"))
-    there = {path.stem for path in (tree / "yocto/meta-ladewart-bsp").rglob("conf/machine/*.conf")}
+    there = {path.stem for path in machines_of(tree)}
     for machine in sorted(there ^ set(machines.values())):
         found.append(Finding("yocto/kas", f"{machine} has a kas file without a machine, or a machine without a kas file", "add the other, or take it away"))
     setup = tree / "yocto/ladewart-wrynose.conf.json"

@@ -3,7 +3,7 @@
 import re
 
 import metadata
-from findings import Finding, assigned, check, name, parameters
+from findings import Finding, assigned, check, machines_of, name, parameters
 
 WKS = "yocto/meta-ladewart-bsp/files/wic/ladewart-ab.wks.in"
 DISK = "yocto/meta-ladewart-bsp/conf/machine/include/ladewart-disk.inc"
@@ -114,8 +114,12 @@ def board_of_qemu(tree, wrong):
 def machines(tree):
     """Each machine names its board, its addresses and its device tree."""
     found, count = [], 0
-    for path in sorted((tree / "yocto/meta-ladewart-bsp").rglob("conf/machine/*.conf")):
+    distro = tree / "yocto/meta-ladewart-distro/conf/distro/ladewart.conf"
+    overrides = set((assigned(distro).get("DISTROOVERRIDES") or distro.stem).split(":"))
+    recipes = {path.name.split("_")[0].removesuffix(".bb"): path for path in (tree / "yocto").rglob("*.bb")}
+    for path in machines_of(tree):
         count += 1
+        overrides.add(path.stem)
         read = metadata.values(tree, path, ("LADEWART_BOARD", "LADEWART_FIT_ADDR", "LADEWART_KERNEL_LOAD", "LADEWART_ARGUMENTS", "LADEWART_BOARD_FDT", "LADEWART_DEVICETREE"))
         for variable in ("LADEWART_BOARD", "LADEWART_FIT_ADDR", "LADEWART_KERNEL_LOAD", "LADEWART_ARGUMENTS"):
             if not read.get(variable):
@@ -124,4 +128,6 @@ def machines(tree):
             found.append(Finding(name(tree, path), f"there is no image/boards/{read.get('LADEWART_BOARD')}/files", "add the board's files, or mend the name"))
         if (read.get("LADEWART_BOARD_FDT") or "").endswith(":fdt") and not read.get("LADEWART_DEVICETREE"):
             found.append(Finding(name(tree, path), "takes the device tree out of the FIT, but LADEWART_DEVICETREE names none", "set LADEWART_DEVICETREE"))
+    for clash in sorted(overrides & set(recipes)):
+        found.append(Finding(name(tree, recipes[clash]), f"{clash} is also an override, which would meet this recipe's variables", "name the distro's or machine's override otherwise"))
     return count, found

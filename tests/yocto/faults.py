@@ -10,6 +10,7 @@ from findings import CHECKS
 RECIPE = "yocto/meta-ladewart/recipes-ladewart/ladewart/ladewart_0.1.0.bb"
 IMAGE = "yocto/meta-ladewart-distro/recipes-core/images/ladewart-image.bb"
 BOARD = "yocto/meta-ladewart-bsp/recipes-bsp/ladewart-board/ladewart-board_0.1.0.bb"
+DISTRO = "yocto/meta-ladewart-distro/conf/distro/ladewart.conf"
 CRATES = "yocto/meta-ladewart/recipes-ladewart/ladewart/ladewart-crates.inc"
 WKS = "yocto/meta-ladewart-bsp/files/wic/ladewart-ab.wks.in"
 RAUC = "image/files/etc/rauc/system.conf"
@@ -49,6 +50,8 @@ FAULTS = [
     ("slot on a partition that is not there", change(RAUC, "by-partlabel/root-b", "by-partlabel/root-c"), "disk", RAUC, "root-c"),
     ("size unlike image/parameters", change("image/parameters", "PART_ROOT=64", "PART_ROOT=96"), "disk", "ladewart-disk.inc", "image/parameters"),
     ("another licence checksum", change(RECIPE, "md5=", "md5=0"), "licences", RECIPE, "LIC_FILES_CHKSUM"),
+    ("licence in SPDX's form", change(RECIPE, "MIT | Apache-2.0", "MIT OR Apache-2.0"), "licences", RECIPE, "write | for OR"),
+    ("recipe named like an override", change(DISTRO, 'DISTROOVERRIDES = "distro-ladewart"', 'DISTROOVERRIDES = "ladewart"'), "machines", RECIPE, "override"),
     ("variable that nobody knows", add(IMAGE, '\nIMAGE_INSTAL = "bash"\n'), "variables", IMAGE, "nobody knows"),
     ("account with another number", change(RECIPE, "--uid 901", "--uid 911"), "accounts", RECIPE, "sysusers.d"),
     ("daemon less confined", change("image/files/usr/lib/systemd/system/ladewartd.service", "SystemCallFilter=@system-service\nSystemCallFilter=~@privileged @resources\n", ""), "units", "ladewartd.service", "systemd-analyze"),

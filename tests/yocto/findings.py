@@ -36,6 +36,11 @@ def metadata_files(tree):
     return found
 
 
+def machines_of(tree):
+    """Machine configurations of the appliance; a loader's own (k3r5) is part of another."""
+    return [path for path in sorted((tree / "yocto/meta-ladewart-bsp").rglob("conf/machine/*.conf")) if not path.stem.endswith("-k3r5")]
+
+
 def parameters(tree):
     """NAME=VALUE of image/parameters."""
     text = (tree / "image/parameters").read_text(encoding="utf-8")

@@ -19,8 +19,8 @@ CLASSES = """allarch bundle cargo cargo-update-recipe-crates core-image deploy f
 ptest-cargo systemd useradd""".split()
 
 # Files of other layers that the layers may require.
-INCLUDES = """conf/machine/beagleplay.conf conf/machine/phyboard-segin-imx93-2.conf conf/machine/qemuarm64.conf
-conf/machine/raspberrypi4-64.conf""".split()
+INCLUDES = """conf/machine/beagleplay-k3r5.conf conf/machine/beagleplay.conf
+conf/machine/phyboard-segin-imx93-2.conf conf/machine/qemuarm64.conf conf/machine/raspberrypi4-64.conf""".split()
 
 LAYERS = ("yocto/meta-ladewart", "yocto/meta-ladewart-distro", "yocto/meta-ladewart-bsp")
 
@@ -28,7 +28,7 @@ LAYERS = ("yocto/meta-ladewart", "yocto/meta-ladewart-distro", "yocto/meta-ladew
 SETTINGS = {
     "BBINCLUDED": "", "COREBASE": "/oe-core", "COMMON_LICENSE_DIR": "/oe-core/meta/files/common-licenses",
     "DISTRO": "ladewart", "LADEWART_BOARD": "qemu-arm64", "MACHINE": "ladewart-qemuarm64",
-    "OVERRIDES": "ladewart-qemuarm64:ladewart", "RAUC_CERT_FILE": "cert.pem", "RAUC_KEY_FILE": "key.pem",
+    "OVERRIDES": "ladewart-qemuarm64:distro-ladewart", "RAUC_CERT_FILE": "cert.pem", "RAUC_KEY_FILE": "key.pem",
     "BB_ENV_PASSTHROUGH": "", "BP": "${BPN}-${PV}", "BPN": "${PN}", "PATH": os.environ["PATH"],
     "UNPACKDIR": "/unpack", "S": "${UNPACKDIR}/${BP}", "D": "/image", "WORKDIR": "/work",
     "bindir": "/usr/bin", "sbindir": "/usr/sbin", "sysconfdir": "/etc", "libexecdir": "/usr/libexec",
@@ -61,7 +61,7 @@ def parse(tree, file, stubs):
     for name, value in SETTINGS.items():
         data.setVar(name, value)
     layers = [str(tree / layer) for layer in LAYERS]
-    layers += [str(path) for path in sorted((tree / "yocto/meta-ladewart-bsp/dynamic-layers").iterdir())]
+    layers.append(str(tree / "yocto/meta-ladewart-bsp/dynamic-layers"))
     data.setVar("BBPATH", ":".join([*layers, str(stubs)]))
     data.setVar("LAYERDIR", next((layer for layer in layers[:3] if str(file).startswith(layer + "/")), layers[0]))
     data.setVar("TOPDIR", str(stubs))

@@ -26,7 +26,7 @@ CRATES = "oelint.vars.inconspaces"
 
 # Variables beyond oelint's data: image variables of wic's class, QEMU's, and those of the board layers.
 KNOWN = """ACCEPT_FSL_EULA BBFILES_DYNAMIC DISABLE_VC4GRAPHICS DISTRO_CODENAME ENABLE_UART IMAGE_ID IMAGE_TYPEDEP IMAGE_VERSION
-OS_RELEASE_FIELDS RPI_USE_U_BOOT SDK_VENDOR SDK_VERSION hostname""".split()
+OS_RELEASE_FIELDS RPI_USE_U_BOOT SDK_VENDOR SDK_VERSION KERNEL_CONFIG_FRAGMENTS hostname""".split()
 
 
 @check
@@ -37,7 +37,8 @@ def lint(tree):
     with tempfile.TemporaryDirectory() as folder:
         mods = pathlib.Path(folder) / "known.json"
         own = sorted({variable for path in metadata_files(tree) for variable in used(path)})
-        mods.write_text(json.dumps({"variables": {"known": own + KNOWN}}), encoding="utf-8")
+        overrides = {"distros": ["distro-ladewart"], "machines": [path.stem for path in files_of_machines(tree)]}
+        mods.write_text(json.dumps({"variables": {"known": own + KNOWN}, "replacements": overrides}), encoding="utf-8")
         command = [
             str(pathlib.Path(sys.executable).parent / "oelint-adv"), "--release", "wrynose", "--quiet", "--hide", "info", "--exit-zero",
             "--jobs", "2", "--constantmods", f"+{mods}", "--messageformat", "{path}|{line}|{severity}|{id}|{msg}",
@@ -56,6 +57,10 @@ def lint(tree):
             continue
         found.append(Finding(f"{name(tree, path)}:{number}", f"{severity} {rule}: {text.split(' [branch')[0]}", "mend it, or add the rule with a reason to tests/yocto/syntax.py"))
     return len(files), found
+
+
+def files_of_machines(tree):
+    return sorted((tree / "yocto/meta-ladewart-bsp").rglob("conf/machine/*.conf"))
 
 
 def used(path):

@@ -144,6 +144,8 @@ def licences(tree):
         for wrong in set(re.findall(r"file://LICENSE;md5=(\w+)", text)) - {digest}:
             found.append(Finding(name(tree, path), f"the licence's checksum is {wrong}, the file's is {digest}", f'write LIC_FILES_CHKSUM = "file://LICENSE;md5={digest}"'))
         count += "LIC_FILES_CHKSUM" in text
+        for wrong in re.findall(r'^LICENSE = "(.* (?:OR|AND|WITH) .*)"$', text, re.MULTILINE):
+            found.append(Finding(name(tree, path), f'LICENSE "{wrong}" is not in OpenEmbedded\'s form', "write | for OR and & for AND"))
         if path.suffix == ".bb" and path.name.startswith("ladewart") and "_" in path.name and not path.name.endswith(f"_{version}.bb"):
             found.append(Finding(name(tree, path), f"is not named for the workspace's version {version}", f"git mv it to {path.name.split('_')[0]}_{version}.bb"))
     distro = tree / "yocto/meta-ladewart-distro/conf/distro/ladewart.conf"

@@ -1,17 +1,18 @@
 //! Document → [`Config`]: names resolved to indices, ranges checked, defaults filled in.
 
 mod access;
+mod ocpp;
 mod uplink;
 
-use std::{collections::HashSet, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::HashSet, fs, path::Path, time::Duration};
 
+use self::ocpp::CheckedOcpp;
 use super::{
-    Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Ocpp, Relay, RelayFunction, Source,
-    Update, raw,
+    Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Relay, RelayFunction, Source, Update,
+    Uplink, raw,
 };
 use crate::{
     ids::{Identity, NodeId},
-    ocpp::Version,
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -49,13 +50,14 @@ impl Check<'_> {
         let at_home = |path: std::path::PathBuf| self.source.directory().join(path);
         let meters = self.meters(doc.meter)?;
         let nodes = self.nodes(doc.node, &meters)?;
-        let evses = self.evses(doc.evse, &nodes)?;
+        let ocpp = self.ocpp(doc.ocpp)?;
+        let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
+        let evses = self.evses(doc.evse, &nodes, &ocpp, uplink.as_ref())?;
         let contacts = self.contacts(doc.contact, &nodes)?;
         let relays = self.relays(doc.relay, &evses)?;
-        let backend = doc.backend.map(|b| self.backend(b)).transpose()?;
-        let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
+        let backend = doc.backend.map(|b| self.backend("backend", b)).transpose()?;
         if let Some(backend) = &backend {
-            self.way_to(backend, uplink.as_ref())?;
+            self.way_to("backend", backend, uplink.as_ref())?;
         }
         let api = self.api(doc.api)?;
         let operators = self.operators(doc.operator, &api.certificates, uplink.is_some())?;
@@ -69,7 +71,7 @@ impl Check<'_> {
             uplink,
             backend,
             operators,
-            ocpp: self.ocpp(&doc.ocpp)?,
+            ocpp: ocpp.ocpp,
             control: self.control(&doc.control)?,
             nodes,
             meters,
@@ -100,23 +102,6 @@ impl Check<'_> {
             return self.fail(field, format!("{value:?} is out of range; use {least:?} to {most:?}"));
         }
         Ok(value)
-    }
-
-    fn ocpp(&self, raw: &raw::Ocpp) -> Checked<Ocpp> {
-        let ms = Duration::from_millis;
-        let s = Duration::from_secs;
-        let max_frame = raw.max_frame.unwrap_or(1 << 20);
-        if !(65_536..=16 << 20).contains(&max_frame) {
-            return self
-                .fail("ocpp.max_frame", format!("{max_frame} is out of range; use 65536 to 16777216 bytes"));
-        }
-        Ok(Ocpp {
-            listen: raw.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8887))),
-            ping_interval: self.duration("ocpp.ping_interval", raw.ping_interval, s(30), ms(100), s(3600))?,
-            call_timeout: self.duration("ocpp.call_timeout", raw.call_timeout, s(10), ms(100), s(120))?,
-            accept_unknown_offline: raw.accept_unknown_offline.unwrap_or(false),
-            max_frame,
-        })
     }
 
     fn control(&self, raw: &raw::Control) -> Checked<Control> {
@@ -258,7 +243,13 @@ impl Check<'_> {
         }
     }
 
-    fn evses(&self, raw: Vec<raw::Evse>, nodes: &[Node]) -> Checked<Vec<Evse>> {
+    fn evses(
+        &self,
+        raw: Vec<raw::Evse>,
+        nodes: &[Node],
+        ocpp: &CheckedOcpp,
+        uplink: Option<&Uplink>,
+    ) -> Checked<Vec<Evse>> {
         let mut evses: Vec<Evse> = Vec::with_capacity(raw.len());
         for (i, e) in raw.into_iter().enumerate() {
             let at = |name: &str| format!("evse[{i}].{name}");
@@ -294,9 +285,16 @@ impl Check<'_> {
                     format!("{failsafe} is neither 0 A nor within {min} to {}", e.max),
                 );
             }
-            let versions = e.versions.unwrap_or_else(|| Version::ALL.to_vec());
-            if versions.is_empty() {
-                return self.fail(&at("versions"), "is empty; name \"1.6\", \"2.0.1\" or \"2.1\"");
+            let ocpp = self.evse_ocpp(i, e.ocpp, ocpp, uplink)?;
+            if ocpp.pass_through && failsafe != e.max {
+                return self.fail(
+                    &at("failsafe"),
+                    format!(
+                        "no limit reaches an EVSE on its own (ocpp.pass_through): it may draw {} at any time; write \
+                         failsafe = \"{}\"",
+                        e.max, e.max
+                    ),
+                );
             }
             evses.push(Evse {
                 id: e.id,
@@ -307,7 +305,7 @@ impl Check<'_> {
                 min,
                 step,
                 failsafe,
-                versions,
+                ocpp,
             });
         }
         self.failsafe_fits(&evses, nodes)?;

@@ -10,13 +10,15 @@ mod raw;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use serde::Deserialize;
+
 pub use self::{
     check::{load, parse},
     error::{ConfigError, Source},
 };
 use crate::{
     ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
-    ocpp::Version,
+    ocpp::{Secret, Version},
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -322,6 +324,12 @@ pub struct Backend {
     pub attempts: u32,
     /// First wait between them (`TransactionMessageRetryInterval`).
     pub retry_interval: Duration,
+    /// Shown there, with the identity as the user.
+    pub password: Option<Secret>,
+    /// The EVSE's identity there, if it is another one.
+    pub identity: Option<Identity>,
+    /// Whether permessage-deflate is asked for.
+    pub compression: bool,
 }
 
 /// TLS inside the channel.
@@ -346,6 +354,86 @@ pub struct Ocpp {
     pub accept_unknown_offline: bool,
     /// Largest frame in bytes.
     pub max_frame: usize,
+    /// TLS on the same port; without it there is none.
+    pub tls: Option<OcppTls>,
+    /// Whether an EVSE that offers permessage-deflate gets it.
+    pub compression: bool,
+    /// What happens to payloads that the official schemas do not allow.
+    pub check: Check,
+    /// Directory of the official schemas; there unless [`Check::Off`].
+    pub schemas: Option<PathBuf>,
+}
+
+/// What we are towards the EVSEs over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OcppTls {
+    /// PEM file with our certificate, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
+    /// PEM bundle of the issuers of the EVSEs' certificates.
+    pub ca: Option<PathBuf>,
+}
+
+/// What an EVSE must show (security profiles of the 1.6 Security White Paper and of 2.x Part 2 A).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Security {
+    /// Nothing.
+    #[default]
+    None,
+    /// Profile 1: a password.
+    Basic,
+    /// Profile 2: a password inside TLS.
+    TlsBasic,
+    /// Profile 3: a certificate.
+    MutualTls,
+}
+
+/// What happens to payloads that the official schemas do not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Check {
+    /// They are not checked: the other side judges.
+    #[default]
+    Off,
+    /// They pass, and are logged once per kind.
+    Warn,
+    /// CALLs are answered with the error that names what is wrong.
+    Refuse,
+}
+
+/// How one EVSE is spoken with.
+#[derive(Debug, Clone)]
+pub struct EvseOcpp {
+    /// The versions that it may speak; at least one.
+    pub versions: Vec<Version>,
+    /// What it must show.
+    pub security: Security,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// It gets one profile with all limits.
+    pub merged_profiles: bool,
+    /// It is let go while the backend is away.
+    pub strict: bool,
+    /// It is on its own.
+    pub pass_through: bool,
+    /// A backend of its own.
+    pub backend: Option<Backend>,
+}
+
+impl Default for EvseOcpp {
+    fn default() -> Self {
+        Self {
+            versions: Version::ALL.to_vec(),
+            security: Security::None,
+            password: None,
+            merged_profiles: false,
+            strict: false,
+            pass_through: false,
+            backend: None,
+        }
+    }
 }
 
 /// How limits and leases move.
@@ -414,8 +502,8 @@ pub struct Evse {
     pub step: Milliamps,
     /// What it falls to when its lease ends.
     pub failsafe: Milliamps,
-    /// The versions of OCPP that it may speak; at least one.
-    pub versions: Vec<Version>,
+    /// How it is spoken with.
+    pub ocpp: EvseOcpp,
 }
 
 /// A digital line.

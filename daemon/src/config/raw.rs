@@ -9,10 +9,12 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 
+mod ocpp;
+
+pub(super) use self::ocpp::{EvseOcpp, Ocpp, Profiles, UplinkLoss};
 use super::Role;
 use crate::{
     ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
-    ocpp::Version,
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -340,21 +342,12 @@ pub(super) struct Backend {
     pub(super) attempts: Option<u32>,
     /// First wait between them; default 60 s.
     pub(super) retry_interval: Option<Span>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Ocpp {
-    /// Default `0.0.0.0:8887`.
-    pub(super) listen: Option<SocketAddr>,
-    /// WebSocket ping; default 30 s.
-    pub(super) ping_interval: Option<Span>,
-    /// Time for an EVSE's answer; default 10 s.
-    pub(super) call_timeout: Option<Span>,
-    /// Whether an unknown card may charge while the backend cannot be asked; default false.
-    pub(super) accept_unknown_offline: Option<bool>,
-    /// Largest frame in bytes; default 1 MiB.
-    pub(super) max_frame: Option<usize>,
+    /// File with the password that we show there (security profiles 1 and 2), the identity being the user.
+    pub(super) password_file: Option<PathBuf>,
+    /// Under `[evse.ocpp.backend]`: the identity there, if it is another one.
+    pub(super) identity: Option<Identity>,
+    /// Whether to ask for permessage-deflate; default false.
+    pub(super) compression: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -424,9 +417,9 @@ pub(super) struct Evse {
     pub(super) step: Option<Milliamps>,
     /// What it may draw when its lease ends; 0 A or within min and max; default 6 A.
     pub(super) failsafe: Option<Milliamps>,
-    /// The versions of OCPP that it may speak, `"1.6"`, `"2.0.1"`, `"2.1"`; default all. One that names no
-    /// subprotocol is taken to speak the oldest of them.
-    pub(super) versions: Option<Vec<Version>>,
+    /// `[evse.ocpp]`: how it is spoken with.
+    #[serde(default)]
+    pub(super) ocpp: EvseOcpp,
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,7 +4,7 @@
 //! it is decided what becomes of it; a head is never longer than [`MAX_HEAD`]. Lenient where the field needs it
 //! (rule G-3): no `Connection` header, paths with doubled slashes, backends that do not repeat the subprotocol.
 
-use std::io;
+use std::{fmt::Write as _, io};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::{
@@ -15,7 +15,11 @@ use tokio_tungstenite::{
     },
 };
 
-use super::Version;
+use super::{
+    Version,
+    access::{self, Shown},
+    deflate::{self, Deflated},
+};
 use crate::smgw::BoxedIo;
 
 /// Longest request or response head.
@@ -84,7 +88,13 @@ fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
 pub(super) struct Request {
     io: BoxedIo,
     rest: Vec<u8>,
+    /// As it came, with the empty line.
+    head: Vec<u8>,
     key: String,
+    /// The extensions on offer.
+    extensions: Option<String>,
+    /// What it shows of itself.
+    pub(super) shown: Shown,
     /// As requested.
     pub(super) path: String,
     /// Subprotocols on offer; `None` without the header.
@@ -102,7 +112,12 @@ impl std::fmt::Debug for Request {
 
 impl Request {
     /// Reads a request. What is no upgrade is answered with 400 and reported.
-    pub(super) async fn read(mut io: BoxedIo) -> Result<Self, Refusal> {
+    /// `tls` and `names` are what was shown before.
+    pub(super) async fn read(
+        mut io: BoxedIo,
+        tls: bool,
+        names: Option<Vec<String>>,
+    ) -> Result<Self, Refusal> {
         let (bytes, rest) = head(&mut io).await?;
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut parsed = httparse::Request::new(&mut headers);
@@ -115,7 +130,10 @@ impl Request {
         let protocols = header(parsed.headers, "sec-websocket-protocol")
             .map(|list| list.split(',').map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()).collect());
         let path = parsed.path.unwrap_or_default().to_owned();
-        let request = Self { io, rest, key, path, protocols };
+        let extensions = header(parsed.headers, "sec-websocket-extensions").map(str::to_owned);
+        let basic = header(parsed.headers, "authorization").and_then(access::unbasic);
+        let shown = Shown { tls, names, basic };
+        let request = Self { io, rest, head: bytes, key, extensions, shown, path, protocols };
         if request.key.is_empty() {
             request.refuse(400).await;
             return Err(Refusal::Broken("the request is no WebSocket upgrade".into()));
@@ -138,44 +156,101 @@ impl Request {
     }
 
     /// Opens the WebSocket. The version is told if the EVSE asked.
-    pub(super) async fn accept(mut self, version: Version, max_frame: usize) -> io::Result<Socket> {
+    pub(super) async fn accept(
+        mut self,
+        version: Version,
+        max_frame: usize,
+        compression: bool,
+    ) -> io::Result<Socket> {
+        let compressed = compression && self.extensions.as_deref().is_some_and(deflate::acceptable);
+        let extension = if compressed {
+            format!("Sec-WebSocket-Extensions: {}\r\n", deflate::OFFER)
+        } else {
+            String::new()
+        };
         let accept = derive_accept_key(self.key.as_bytes());
         let chosen = self.protocols.as_ref().map(|_| version.subprotocol());
         let protocol = chosen.map(|p| format!("Sec-WebSocket-Protocol: {p}\r\n")).unwrap_or_default();
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
+             Sec-WebSocket-Accept: {accept}\r\n{protocol}{extension}\r\n"
         );
         self.io.write_all(head.as_bytes()).await?;
         self.io.flush().await?;
-        Ok(WebSocketStream::from_partially_read(self.io, self.rest, Role::Server, Some(config(max_frame)))
-            .await)
+        Ok(socket(self.io, self.rest, Role::Server, max_frame, compressed).await)
+    }
+
+    /// The stream, and the request as another place shall see it, with what came behind it.
+    pub(super) fn forwarded(self, path: &str, host: &str) -> (BoxedIo, Vec<u8>) {
+        let text = String::from_utf8_lossy(&self.head);
+        let mut head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
+        for line in text.lines().skip(1).filter(|l| !l.is_empty()) {
+            let name = line.split(':').next().unwrap_or_default();
+            if !name.trim().eq_ignore_ascii_case("host") {
+                head.push_str(line);
+                head.push_str("\r\n");
+            }
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend(self.rest);
+        (self.io, bytes)
     }
 
     /// Answers with an HTTP status and closes.
     pub(super) async fn refuse(mut self, status: u16) {
         let reason =
             http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Refused");
-        let head = format!("HTTP/1.1 {status} {reason}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let challenge = if status == 401 { "WWW-Authenticate: Basic realm=\"ocpp\"\r\n" } else { "" };
+        let head = format!(
+            "HTTP/1.1 {status} {reason}\r\n{challenge}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        );
         // The peer may be gone already; there is nobody left to tell.
         let _ = self.io.write_all(head.as_bytes()).await;
         let _ = self.io.shutdown().await;
     }
 }
 
+/// A WebSocket over a stream whose handshake is done.
+async fn socket(io: BoxedIo, rest: Vec<u8>, role: Role, max_frame: usize, compressed: bool) -> Socket {
+    let config = Some(config(max_frame));
+    if compressed {
+        let io: BoxedIo = Box::new(Deflated::new(io, rest, max_frame));
+        return WebSocketStream::from_raw_socket(io, role, config).await;
+    }
+    WebSocketStream::from_partially_read(io, rest, role, config).await
+}
+
+/// What a client asks for.
+pub(super) struct Offer<'a> {
+    pub(super) host: &'a str,
+    pub(super) path: &'a str,
+    pub(super) versions: &'a [Version],
+    /// The header's value.
+    pub(super) authorization: Option<String>,
+    /// Whether to ask for permessage-deflate.
+    pub(super) compression: bool,
+}
+
 /// Opens a WebSocket as a client.
 pub(super) async fn connect(
     mut io: BoxedIo,
-    host: &str,
-    path: &str,
-    versions: &[Version],
+    offer: &Offer<'_>,
     max_frame: usize,
 ) -> Result<(Socket, Version), Refusal> {
+    let Offer { host, path, versions, .. } = offer;
     let key = generate_key();
-    let offer = versions.iter().map(|v| v.subprotocol()).collect::<Vec<_>>().join(", ");
+    let protocols = versions.iter().map(|v| v.subprotocol()).collect::<Vec<_>>().join(", ");
+    let mut more = String::new();
+    if let Some(authorization) = &offer.authorization {
+        let _ = write!(more, "Authorization: {authorization}\r\n");
+    }
+    if offer.compression {
+        let _ = write!(more, "Sec-WebSocket-Extensions: {}\r\n", deflate::OFFER);
+    }
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {offer}\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {protocols}\r\n{more}\r\n"
     );
     io.write_all(request.as_bytes()).await?;
     io.flush().await?;
@@ -192,9 +267,14 @@ pub(super) async fn connect(
     if header(response.headers, "sec-websocket-accept") != Some(derive_accept_key(key.as_bytes()).as_str()) {
         return Err(Refusal::Broken("its Sec-WebSocket-Accept does not fit".into()));
     }
-    let version = chosen(header(response.headers, "sec-websocket-protocol"), versions, &offer)?;
-    let config = config(max_frame);
-    Ok((WebSocketStream::from_partially_read(io, rest, Role::Client, Some(config)).await, version))
+    let version = chosen(header(response.headers, "sec-websocket-protocol"), versions, &protocols)?;
+    let extension = header(response.headers, "sec-websocket-extensions");
+    let compressed = match deflate::agreed(extension) {
+        Ok(compressed) if offer.compression || !compressed => compressed,
+        Ok(_) => return Err(Refusal::Broken("it compresses although nobody asked".into())),
+        Err(why) => return Err(Refusal::Broken(why)),
+    };
+    Ok((socket(io, rest, Role::Client, max_frame, compressed).await, version))
 }
 
 /// What the backend chose. One that chooses nothing is from the time when there was 1.6 alone.
@@ -244,7 +324,7 @@ mod tests {
     async fn request(text: &'static str) -> Result<Request, Refusal> {
         let (mut peer, io) = tokio::io::duplex(64 * 1024);
         peer.write_all(text.as_bytes()).await.unwrap();
-        Request::read(Box::new(io)).await
+        Request::read(Box::new(io), false, None).await
     }
 
     #[tokio::test]

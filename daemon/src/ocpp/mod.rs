@@ -12,17 +12,20 @@
 //!                              ⇅ queue (store)
 //! ```
 
+mod access;
+mod deflate;
 mod dialect;
 mod frame;
 mod handshake;
-#[expect(dead_code, reason = "the store of profiles takes it up")]
 mod profile;
 mod queue;
 mod route;
+mod schema;
 mod server;
 mod socket;
 mod station;
 mod table;
+mod tunnel;
 mod uplink;
 mod v16;
 mod v2;
@@ -40,7 +43,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub use self::{queue::MIGRATIONS, version::Version};
+pub use self::{
+    access::{Access, Secret},
+    queue::MIGRATIONS,
+    schema::Schemas,
+    version::Version,
+};
 use crate::{
     clock::Clock,
     config, control,
@@ -51,14 +59,15 @@ use crate::{
 };
 
 /// A charging point.
-#[derive(Debug, Clone)]
 pub struct Station {
     /// Name on the site.
     pub evse: EvseId,
     /// OCPP identity, towards both sides.
     pub identity: Identity,
-    /// What it may speak: [`Version::ALL`], or less.
-    pub versions: Vec<Version>,
+    /// What the configuration says of it.
+    pub settings: config::Evse,
+    /// The way to its own backend, if it has one.
+    pub way: Option<Arc<dyn Dial>>,
     /// What the site wants it to keep to.
     pub setpoint: watch::Receiver<Option<Setpoint>>,
 }
@@ -79,6 +88,19 @@ pub struct Parts {
     pub clock: Clock,
     /// Where EVSEs connect.
     pub listener: tokio::net::TcpListener,
+    /// TLS on the same port, for those that want it.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The official schemas, if payloads are checked.
+    pub schemas: Option<Arc<Schemas>>,
+}
+
+impl std::fmt::Debug for Station {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Station")
+            .field("evse", &self.evse)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Parts {
@@ -111,28 +133,37 @@ pub enum Error {
 pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
     let mut doors = server::Doors::new();
-    for Station { evse, identity, versions, setpoint } in parts.stations {
+    for Station { evse, identity, settings, way, setpoint } in parts.stations {
         let (door, requests) = mpsc::channel(4);
-        doors.insert(identity.as_str().to_owned(), door);
+        let access = Access::new(settings.ocpp.security, identity.as_str(), settings.ocpp.password.clone());
+        doors.insert(identity.as_str().to_owned(), server::Door { access, requests: door });
+        let own = settings.ocpp.backend.clone().zip(way);
+        let backend = own.or_else(|| parts.backend.clone());
         let span = tracing::info_span!("evse", %evse);
         let station = station::Station {
             evse,
             identity: identity.clone(),
-            versions,
+            settings,
+            schemas: parts.schemas.clone(),
             setpoint,
             requests,
             config: parts.config.clone(),
-            backend: parts.backend.clone(),
+            backend,
             events: parts.events.clone(),
             store: parts.store.clone(),
             clock: parts.clock,
         };
         let stop = stop.clone();
+        if station.settings.ocpp.pass_through {
+            let tunnel = tunnel::serve(station, stop);
+            tasks.spawn(async move { (format!("the way of {identity}"), tunnel.await) }.instrument(span));
+            continue;
+        }
         tasks.spawn(
             async move { (format!("the station {identity}"), station.run(stop).await) }.instrument(span),
         );
     }
-    let serve = server::serve(parts.listener, doors, stop.clone());
+    let serve = server::serve(parts.listener, parts.tls, doors, stop.clone());
     tasks.spawn(async move { ("the EVSE port".to_owned(), serve.await) });
     while let Some(end) = tasks.join_next().await {
         match end {

@@ -11,7 +11,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::{Version, table::Kind, v16::message::IdTagInfo};
+use super::{Secret, Version, table::Kind, v16::message::IdTagInfo};
 use crate::{ids::Identity, store::Migration, time::Wall};
 
 /// The tables of this room.
@@ -68,6 +68,21 @@ CREATE TABLE ocpp_card (
         sql: "
 ALTER TABLE ocpp_station ADD COLUMN version TEXT NOT NULL DEFAULT '1.6';
 ALTER TABLE ocpp_message ADD COLUMN version TEXT NOT NULL DEFAULT '1.6';
+",
+    },
+    Migration {
+        name: "ocpp-profiles",
+        sql: "
+ALTER TABLE ocpp_station ADD COLUMN merged INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE ocpp_station ADD COLUMN password BLOB;
+CREATE TABLE ocpp_profile (
+    identity TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    version TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    set_at INTEGER NOT NULL,
+    PRIMARY KEY (identity, id)
+) STRICT, WITHOUT ROWID;
 ",
     },
 ];
@@ -153,6 +168,19 @@ pub(crate) struct Card {
     pub(crate) heard: Wall,
 }
 
+/// A charging profile of the backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SavedProfile {
+    /// chargingProfileId.
+    pub(crate) id: i64,
+    /// Of the payload.
+    pub(crate) version: Version,
+    /// Of its `SetChargingProfile`, as it came.
+    pub(crate) payload: String,
+    /// When.
+    pub(crate) set: Wall,
+}
+
 /// A change.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
@@ -167,6 +195,11 @@ pub(crate) enum Op {
     Accepted(bool),
     Boot(Option<String>),
     Version(Version),
+    Profile(Box<SavedProfile>),
+    ProfileGone(i64),
+    Merged(bool),
+    /// For the backend's leg.
+    Password(Secret),
 }
 
 /// The state of one station.
@@ -183,6 +216,11 @@ pub(crate) struct Saved {
     pub(crate) boot: Option<String>,
     /// Last spoken with the EVSE.
     pub(crate) version: Version,
+    pub(crate) profiles: Vec<SavedProfile>,
+    /// The EVSE has room for one profile.
+    pub(crate) merged: bool,
+    /// Given by the backend for its leg.
+    pub(crate) password: Option<Secret>,
 }
 
 /// Fingerprint of a frame, the same in every version of this program.
@@ -290,6 +328,21 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
                 params![me, i64::try_from(CARDS).unwrap_or(i64::MAX)],
             )?
         }
+        Op::Accepted(_)
+        | Op::Boot(_)
+        | Op::Version(_)
+        | Op::Profile(_)
+        | Op::ProfileGone(_)
+        | Op::Merged(_)
+        | Op::Password(_) => return apply_to_station(db, me, op),
+    };
+    Ok(())
+}
+
+/// Carries out a change of what is known of the station itself.
+fn apply_to_station(db: &Connection, me: &str, op: &Op) -> rusqlite::Result<()> {
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| db.prepare_cached(sql)?.execute(values);
+    match op {
         Op::Accepted(yes) => run(
             "INSERT INTO ocpp_station (identity, accepted) VALUES (?1, ?2)
              ON CONFLICT (identity) DO UPDATE SET accepted = ?2",
@@ -305,6 +358,24 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
              ON CONFLICT (identity) DO UPDATE SET version = ?2",
             params![me, version.name()],
         )?,
+        Op::Profile(p) => run(
+            "INSERT OR REPLACE INTO ocpp_profile VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![me, p.id, p.version.name(), p.payload, p.set.0],
+        )?,
+        Op::ProfileGone(id) => {
+            run("DELETE FROM ocpp_profile WHERE identity = ?1 AND id = ?2", params![me, id])?
+        }
+        Op::Merged(yes) => run(
+            "INSERT INTO ocpp_station (identity, merged) VALUES (?1, ?2)
+             ON CONFLICT (identity) DO UPDATE SET merged = ?2",
+            params![me, yes],
+        )?,
+        Op::Password(secret) => run(
+            "INSERT INTO ocpp_station (identity, password) VALUES (?1, ?2)
+             ON CONFLICT (identity) DO UPDATE SET password = ?2",
+            params![me, secret.bytes()],
+        )?,
+        _ => 0,
     };
     Ok(())
 }
@@ -313,11 +384,15 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
 pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Saved> {
     let me = [identity.as_str()];
     let station = db
-        .query_row("SELECT accepted, boot, version FROM ocpp_station WHERE identity = ?1", me, |r| {
-            Ok((r.get(0)?, r.get(1)?, version(&r.get::<_, String>(2)?)))
-        })
+        .query_row(
+            "SELECT accepted, boot, version, merged, password FROM ocpp_station WHERE identity = ?1",
+            me,
+            |r| Ok((r.get(0)?, r.get(1)?, version(&r.get::<_, String>(2)?), r.get(3)?, r.get(4)?)),
+        )
         .optional()?;
-    let (accepted, boot, spoken) = station.unwrap_or_default();
+    let (accepted, boot, spoken, merged, password): (_, _, _, _, Option<Vec<u8>>) =
+        station.unwrap_or_default();
+    let password = password.map(Secret::given);
     let messages = db
         .prepare(
             "SELECT seq, kind, frame, tx, state = 'sent', attempts, digest, version FROM ocpp_message
@@ -377,6 +452,19 @@ pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Sav
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
+    let profiles = db
+        .prepare(
+            "SELECT id, version, payload, set_at FROM ocpp_profile WHERE identity = ?1 ORDER BY set_at, id",
+        )?
+        .query_map(me, |r| {
+            Ok(SavedProfile {
+                id: r.get(0)?,
+                version: version(&r.get::<_, String>(1)?),
+                payload: r.get(2)?,
+                set: Wall(r.get(3)?),
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
     Ok(Saved {
         messages,
         recent,
@@ -387,6 +475,9 @@ pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Sav
         accepted,
         boot,
         version: spoken,
+        profiles,
+        merged,
+        password,
     })
 }
 
@@ -427,13 +518,19 @@ mod tests {
         run(Op::Boot(Some("b".into())));
         run(Op::Accepted(true));
         run(Op::Version(Version::V21));
+        let profile = |id| SavedProfile { id, version: Version::V16, payload: "{}".into(), set: Wall(id) };
+        for id in [3, 4, 3] {
+            run(Op::Profile(Box::new(profile(id))));
+        }
+        run(Op::ProfileGone(4));
+        run(Op::Merged(true));
         let saved = load(&db, &me).unwrap();
         assert_eq!(saved.messages.len(), 2);
         assert_eq!(saved.messages[0], Message { sent: true, ..message(3, "m3") });
         assert_eq!(saved.messages[1], message(4, "m4"));
         assert_eq!((saved.recent, saved.dead, saved.next_seq), (vec![digest("m1")], 1, 5));
         assert_eq!((saved.accepted, saved.boot.as_deref()), (true, Some("b")));
-        assert_eq!(saved.version, Version::V21);
+        assert_eq!((saved.version, saved.profiles, saved.merged), (Version::V21, vec![profile(3)], true));
         assert_eq!(load(&db, &other).unwrap(), Saved { next_seq: 1, ..Saved::default() });
     }
 

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Version,
+    Error, Schemas, Secret, Version,
     handshake::{Refusal, Request, Socket},
     queue,
     route::{BackendRules, Out, Route, Rules},
@@ -42,6 +42,8 @@ use crate::{
 
 /// How long an EVSE waits for us to ask the backend about it.
 const ASK_FIRST: Duration = Duration::from_secs(5);
+/// The same in strict mode, where the EVSE gets no other answer.
+const ASK_STRICT: Duration = Duration::from_secs(30);
 /// How long a refusal by the backend is repeated without asking again.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
 /// For connections to end after we said goodbye.
@@ -70,8 +72,9 @@ enum North {
 pub(super) struct Station {
     pub(super) evse: EvseId,
     pub(super) identity: Identity,
-    /// What the EVSE may speak.
-    pub(super) versions: Vec<Version>,
+    /// What the configuration says of it.
+    pub(super) settings: config::Evse,
+    pub(super) schemas: Option<Arc<Schemas>>,
     pub(super) setpoint: watch::Receiver<Option<Setpoint>>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) config: config::Ocpp,
@@ -94,6 +97,8 @@ struct Running {
     north: North,
     /// Refusals of a version in which messages wait.
     unspoken: u32,
+    /// That the backend gave.
+    password: Option<Secret>,
     backoff: Backoff,
     waiting: Option<(Request, Mono)>,
     refused: Option<(u16, Mono)>,
@@ -114,10 +119,17 @@ impl Station {
             backend,
             own_timeout: self.config.call_timeout,
             accept_unknown: self.config.accept_unknown_offline,
+            rated: self.settings.max,
+            phases: self.settings.wiring.count(),
+            merged: self.settings.ocpp.merged_profiles,
+            schemas: self.schemas.clone(),
+            refuses: self.config.check == config::Check::Refuse,
         };
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
         let (heard, inbox) = mpsc::channel(64);
+        let password = saved.password.clone();
         let mut running = Running {
+            password,
             route: Route::new(self.clock.now().mono, rules, saved, seed),
             station: self,
             acks: FuturesOrdered::new(),
@@ -188,7 +200,9 @@ impl Running {
         if self.route.poll_timeout().is_some_and(|(at, _)| at <= now.mono) {
             self.route.timeout(now);
         }
-        if self.waiting.as_ref().is_some_and(|(_, until)| *until <= now.mono) {
+        if self.waiting.as_ref().is_some_and(|(_, until)| *until <= now.mono) && self.is_strict() {
+            self.refuse_waiting(503).await;
+        } else if self.waiting.as_ref().is_some_and(|(_, until)| *until <= now.mono) {
             tracing::debug!("the backend is slow; the EVSE is accepted without it");
             self.accept().await;
         }
@@ -247,16 +261,18 @@ impl Running {
         };
         let (dial, backend, identity) = (Arc::clone(dial), backend.clone(), self.station.identity.clone());
         let max_frame = self.station.config.max_frame;
-        let attempt = uplink::open(dial, backend, identity, versions.clone(), max_frame);
+        let attempt =
+            uplink::open(dial, backend, identity, versions.clone(), self.password.clone(), max_frame);
         self.north = North::Dialing(versions, Box::pin(attempt));
     }
 
     /// The EVSE wants to connect.
     async fn request(&mut self, request: Request) {
-        let assumed = self.station.versions.iter().min().copied().unwrap_or_default();
-        let offers = request.versions(&self.station.versions, assumed);
+        let allowed = &self.station.settings.ocpp.versions;
+        let assumed = allowed.iter().min().copied().unwrap_or_default();
+        let offers = request.versions(allowed, assumed);
         if offers.is_empty() {
-            let spoken: Vec<_> = self.station.versions.iter().map(|v| v.subprotocol()).collect();
+            let spoken: Vec<_> = allowed.iter().map(|v| v.subprotocol()).collect();
             tracing::warn!(offered = ?request.protocols, ?spoken, "the EVSE offers no subprotocol that it may speak here");
             return request.refuse(400).await;
         }
@@ -268,12 +284,12 @@ impl Running {
             return request.refuse(status).await;
         }
         let ready = self.station.backend.as_ref().is_some_and(|(_, dial)| dial.ready());
-        self.waiting = Some((request, now + ASK_FIRST));
+        self.waiting = Some((request, now + if self.is_strict() { ASK_STRICT } else { ASK_FIRST }));
         let drains = !offers.contains(&self.route.wants_version()) && self.is_draining();
         self.offers = offers;
         match &self.north {
             // What waits goes first, in its own version; the EVSE is answered here meanwhile.
-            _ if drains => self.accept().await,
+            _ if drains && !self.is_strict() => self.accept().await,
             North::Up { version, .. } if self.offers.contains(version) => self.accept().await,
             North::Dialing(versions, _) if ready && *versions == self.offers => {}
             North::Up { .. } if ready => {
@@ -281,7 +297,19 @@ impl Running {
                 self.dial(self.offers.clone());
             }
             North::Off | North::Resting(_) | North::Dialing(..) if ready => self.dial(self.offers.clone()),
+            _ if self.is_strict() => self.refuse_waiting(503).await,
             _ => self.accept().await,
+        }
+    }
+
+    /// Whether the EVSE is let go while the backend is away.
+    fn is_strict(&self) -> bool {
+        self.station.settings.ocpp.strict && self.station.backend.is_some()
+    }
+
+    async fn refuse_waiting(&mut self, status: u16) {
+        if let Some((request, _)) = self.waiting.take() {
+            request.refuse(status).await;
         }
     }
 
@@ -302,7 +330,8 @@ impl Running {
             return;
         };
         let version = self.choose();
-        let accepted = request.accept(version, self.station.config.max_frame);
+        let accepted =
+            request.accept(version, self.station.config.max_frame, self.station.config.compression);
         let socket = match tokio::time::timeout(GOODBYE, accepted).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(error)) => return tracing::debug!(%error, "the EVSE left during its handshake"),
@@ -368,6 +397,9 @@ impl Running {
                         request.refuse(status).await;
                     }
                 }
+                if self.is_strict() {
+                    return self.refuse_waiting(503).await;
+                }
                 self.accept().await;
             }
         }
@@ -416,6 +448,17 @@ impl Running {
         if let North::Up { since, .. } = self.north {
             self.north = North::Resting(now.mono + self.backoff.after_end(now.mono.since(since)));
             self.route.north_down(now);
+            self.let_go();
+        }
+    }
+
+    /// In strict mode the EVSE shall see that its backend is away, and queue by itself (2.0.1 Part 4 §6.3).
+    fn let_go(&mut self) {
+        if self.is_strict()
+            && let Some(link) = self.south.take()
+        {
+            link.close(CloseCode::Away, "the backend is away");
+            self.route.south_down(self.station.clock.now());
         }
     }
 
@@ -455,7 +498,14 @@ impl Running {
                         let now = self.station.clock.now();
                         self.north = North::Resting(now.mono + self.backoff.after_end(Duration::ZERO));
                         self.route.north_down(now);
+                        self.let_go();
                     }
+                }
+                Out::Password(password) => {
+                    tracing::info!("the backend gave a new password; it is used from now on");
+                    self.password = Some(password);
+                    // Behind the answer, which is on its way.
+                    self.close_north("the password is another one");
                 }
             }
         }

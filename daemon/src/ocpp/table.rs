@@ -81,6 +81,17 @@ pub(crate) enum Down {
     /// `ClearChargingProfile`: what is kept here goes; to the EVSE only as far as it can have something of it; our
     /// limit is set again if it can be gone.
     ClearProfile,
+    /// `GetCompositeSchedule`: answered here, where all limits are known.
+    Composite,
+    /// `GetChargingProfiles`: answered here, from what the backend has set.
+    Profiles,
+    /// `ChangeConfiguration`, `SetVariables`: to the EVSE, except what is about the connection: a password is for the
+    /// backend's leg and taken here, an address or a lower security is refused.
+    Settings,
+    /// `SetNetworkProfile`: refused here; where the EVSE connects is the site's.
+    Network,
+    /// What may tell how many stack levels the EVSE knows: to the EVSE, byte for byte.
+    Levels,
     /// `GetTransactionStatus`: to the EVSE; what waits here counts as waiting there.
     TransactionStatus,
     /// SEND: to the EVSE, without an answer.
@@ -208,7 +219,14 @@ fn way_up(way: Up) -> [String; 3] {
 fn way_down(way: Down) -> [&'static str; 2] {
     const GONE: &str = "CALLERROR `GenericError`";
     match way {
-        Down::Pass => ["passes", GONE],
+        Down::Pass | Down::Levels => ["passes", GONE],
+        Down::Settings => [
+            "passes; a password is taken here for the backend's leg, another address or security is refused",
+            GONE,
+        ],
+        Down::Network => ["refused here: where the EVSE connects is the site's", "as before"],
+        Down::Composite => ["answered here: the site's limit and all profiles of the backend", "as before"],
+        Down::Profiles => ["answered here: the backend's own profiles, never ours", "as before"],
         Down::Translate(_) => ["passes, with the transaction id that the EVSE knows", GONE],
         Down::SetProfile(_) => [
             "the station's maximum is kept here and merged with the site's limit; others pass and are kept",

@@ -58,8 +58,8 @@ impl Dial for Way {
     }
 }
 
-/// One end of a WebSocket, and its subprotocol.
-struct Peer(WebSocketStream<TcpStream>, String);
+/// One end of a WebSocket, its subprotocol, and the authorization that it was shown.
+struct Peer(WebSocketStream<TcpStream>, String, Option<String>);
 
 impl Peer {
     async fn say(&mut self, value: Value) {
@@ -146,13 +146,16 @@ impl Csms {
                 }
             };
             let mut version = String::new();
+            let mut authorization = None;
             let callback = |request: &Request, response: Response| {
+                let shown = request.headers().get("authorization");
+                authorization = shown.map(|v| v.to_str().unwrap().to_owned());
                 let response = callback(request, response)?;
                 version = response.headers()["sec-websocket-protocol"].to_str().unwrap().to_owned();
                 Ok(response)
             };
             let socket = accept_hdr_async(io, callback).await?;
-            Ok((path, Peer(socket, version)))
+            Ok((path, Peer(socket, version, authorization)))
         })
         .await
     }
@@ -167,10 +170,28 @@ struct Site {
     _writer: Writer,
 }
 
+fn evse(name: &str) -> config::Evse {
+    config::Evse {
+        id: EvseId::new(name),
+        identity: Identity::new(name),
+        node: 0,
+        wiring: crate::units::Wiring::L123,
+        max: Milliamps::amps(32),
+        min: Milliamps::amps(6),
+        step: Milliamps::amps(1),
+        failsafe: Milliamps::amps(6),
+        ocpp: config::EvseOcpp::default(),
+    }
+}
+
 const NAMES: [&str; 2] = ["CP1", "CP|2"];
 
 impl Site {
     async fn start(dir: &std::path::Path, way: Option<&Arc<Way>>) -> Self {
+        Self::start_with(dir, way, |_| ()).await
+    }
+
+    async fn start_with(dir: &std::path::Path, way: Option<&Arc<Way>>, change: impl Fn(&mut Parts)) -> Self {
         let (store, writer) = Store::open(dir, MIGRATIONS).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -182,7 +203,8 @@ impl Site {
             stations.push(Station {
                 evse: EvseId::new(name),
                 identity: Identity::new(name),
-                versions: Version::ALL.to_vec(),
+                settings: evse(name),
+                way: None,
                 setpoint,
             });
         }
@@ -196,14 +218,21 @@ impl Site {
             call_timeout: Duration::from_secs(30),
             attempts: 2,
             retry_interval: Duration::from_millis(20),
+            password: None,
+            identity: None,
+            compression: false,
         };
-        let parts = Parts {
+        let mut parts = Parts {
             config: config::Ocpp {
                 listen: address,
                 ping_interval: Duration::from_secs(30),
                 call_timeout: Duration::from_secs(10),
                 accept_unknown_offline: true,
                 max_frame: 65_536,
+                tls: None,
+                compression: true,
+                check: config::Check::Off,
+                schemas: None,
             },
             backend: way.map(|way| (backend, Arc::clone(way) as Arc<dyn Dial>)),
             stations,
@@ -211,7 +240,10 @@ impl Site {
             store,
             clock: Clock::system(),
             listener,
+            tls: None,
+            schemas: None,
         };
+        change(&mut parts);
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(run(parts, stop.clone()));
@@ -219,14 +251,26 @@ impl Site {
     }
 
     async fn try_connect(&self, path: &str, protocol: Option<&str>) -> Result<Peer, WsError> {
+        self.try_connect_as(path, protocol, None).await
+    }
+
+    async fn try_connect_as(
+        &self,
+        path: &str,
+        protocol: Option<&str>,
+        authorization: Option<&str>,
+    ) -> Result<Peer, WsError> {
         let io = TcpStream::connect(self.address).await.unwrap();
         let mut request = format!("ws://{}/{path}", self.address).into_client_request().unwrap();
         if let Some(protocol) = protocol {
             request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
         }
+        if let Some(authorization) = authorization {
+            request.headers_mut().insert("authorization", authorization.parse().unwrap());
+        }
         let (socket, response) = soon("the upgrade", client_async(request, io)).await?;
         let version = response.headers().get("sec-websocket-protocol");
-        Ok(Peer(socket, version.map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()))
+        Ok(Peer(socket, version.map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default(), None))
     }
 
     async fn connect(&self, path: &str) -> Peer {
@@ -561,4 +605,183 @@ async fn a_site_without_a_backend_charges() {
     assert!(id.as_i64().unwrap() > 0);
     assert_eq!(evse.call("e", "StopTransaction", stop(&id)).await, json!({}));
     site.event("CP1", |e| *e == EvseEvent::TransactionEnded).await;
+}
+
+/// A site whose only EVSE is set up as the test wants.
+async fn with(dir: &std::path::Path, way: &Arc<Way>, change: impl Fn(&mut Parts)) -> Site {
+    Site::start_with(dir, Some(way), change).await
+}
+
+#[tokio::test]
+async fn in_strict_mode_the_evse_shares_the_backends_fate() {
+    let (dir, csms, way) = world(false).await;
+    let site = with(dir.path(), &way, |parts| parts.stations[0].settings.ocpp.strict = true).await;
+    assert_eq!(site.refused("CP1", Some("ocpp1.6")).await, 503);
+    way.open.store(true, Ordering::SeqCst);
+    let (status, refusal) = tokio::join!(site.refused("CP1", Some("ocpp1.6")), csms.answer(Some(500)));
+    assert_eq!((status, refusal.is_err()), (503, true));
+    let (mut evse, mut backend) = through(&site, &csms, "CP1").await;
+    evse.say(json!([2, "h", "Heartbeat", {}])).await;
+    assert_eq!(backend.hear_call("Heartbeat").await.0, "h");
+    drop(backend);
+    assert_eq!(evse.end().await, 1001);
+}
+
+#[tokio::test]
+async fn an_evse_on_its_own_is_not_looked_at() {
+    let (dir, csms, way) = world(true).await;
+    let mut site = with(dir.path(), &way, |parts| parts.stations[0].settings.ocpp.pass_through = true).await;
+    let (mut evse, mut backend) = through(&site, &csms, "CP1").await;
+    site.wishes[0].send(Some(setpoint(1, 6))).unwrap();
+    evse.say_text("no frame at all").await;
+    assert_eq!(backend.hear_text().await, "no frame at all");
+    backend.say_text("[]").await;
+    assert_eq!(evse.hear_text().await, "[]", "and nothing of ours");
+    // The newer connection wins here, too.
+    let (_newer, mut second) = through(&site, &csms, "CP1").await;
+    assert_eq!(backend.end().await, 1006);
+    second.say_text("x").await;
+    assert_eq!(evse.end().await, 1006);
+    assert!(site.events.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn each_leg_has_its_own_password() {
+    let (dir, csms, way) = world(true).await;
+    let file = dir.path().join("password");
+    std::fs::write(&file, "the password of the EVSE\n").unwrap();
+    let own = Secret::read(&file).unwrap();
+    std::fs::write(&file, "the backend's own one").unwrap();
+    let north = Secret::read(&file).unwrap();
+    let site = with(dir.path(), &way, |parts| {
+        let station = &mut parts.stations[0].settings.ocpp;
+        station.security = config::Security::Basic;
+        station.password = Some(own.clone());
+        if let Some((backend, _)) = &mut parts.backend {
+            backend.password = Some(north.clone());
+        }
+    })
+    .await;
+    assert_eq!(site.refused("CP1", Some("ocpp1.6")).await, 401);
+    let basic = |password: &str| {
+        use base64::Engine as _;
+        format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(format!("CP1:{password}")))
+    };
+    assert!(
+        site.try_connect_as("CP1", Some("ocpp1.6"), Some(&basic("the backend's own one"))).await.is_err()
+    );
+    let right = basic("the password of the EVSE");
+    let (evse, (_, mut backend)) =
+        tokio::join!(site.try_connect_as("CP1", Some("ocpp1.6"), Some(&right)), csms.accept());
+    let mut evse = evse.unwrap();
+    assert_eq!(backend.2.as_deref(), Some(basic("the backend's own one").as_str()));
+    // The backend changes it: the EVSE hears nothing, the next connection has the new one.
+    let change = json!({ "key": "AuthorizationKey", "value": "a fresh password" });
+    backend.say(json!([2, "c", "ChangeConfiguration", change])).await;
+    assert_eq!(backend.hear().await, json!([3, "c", { "status": "Accepted" }]));
+    let (_, mut backend) = csms.accept().await;
+    assert_eq!(backend.2.as_deref(), Some(basic("a fresh password").as_str()));
+    evse.say(json!([2, "h", "Heartbeat", {}])).await;
+    assert_eq!(backend.hear_call("Heartbeat").await.0, "h");
+}
+
+#[tokio::test]
+async fn tls_and_certificates_on_the_same_port() {
+    let (dir, csms, way) = world(true).await;
+    let ca = rcgen::CertifiedIssuer::self_signed(authority(), rcgen::KeyPair::generate().unwrap()).unwrap();
+    let write = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let leaf = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        (params.signed_by(&key, &ca).unwrap(), key)
+    };
+    let (certificate, key) = leaf("localhost");
+    let own = crate::identity::Identity::load(
+        &write("own.pem", certificate.pem()),
+        &write("own.key", key.serialize_pem()),
+        crate::tls::Profile::Inner,
+    )
+    .unwrap();
+    let roots = crate::tls::anchors(&write("ca.pem", ca.pem())).unwrap();
+    let tls = crate::tls::evse_server(&own, Some(roots.clone()), Clock::system()).unwrap();
+    let site = with(dir.path(), &way, |parts| {
+        parts.tls = Some(Arc::clone(&tls));
+        parts.stations[0].settings.ocpp.security = config::Security::MutualTls;
+    })
+    .await;
+    assert_eq!(site.refused("CP1", Some("ocpp1.6")).await, 401, "without TLS");
+    for (name, may) in [(None, false), (Some("CP2"), false), (Some("CP1"), true)] {
+        let shown = name.map(|name| {
+            let (certificate, key) = leaf(name);
+            (
+                certificate.der().clone(),
+                rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+        });
+        let provider = Arc::new(crate::tls::provider(crate::tls::Profile::Inner));
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots.clone());
+        let client = match shown {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
+        };
+        let io = TcpStream::connect(site.address).await.unwrap();
+        let server = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let io = tokio_rustls::TlsConnector::from(Arc::new(client)).connect(server, io).await.unwrap();
+        let mut request = "ws://localhost/CP1".into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "ocpp1.6".parse().unwrap());
+        if may {
+            let (opened, (path, _)) = tokio::join!(client_async(request, io), csms.accept());
+            assert!(opened.is_ok());
+            assert_eq!(path, "/ocpp/CP1");
+        } else {
+            let refusal = Box::pin(soon("the refusal", client_async(request, io))).await.unwrap_err();
+            assert!(matches!(refusal, WsError::Http(r) if r.status() == 401), "{name:?}");
+        }
+    }
+}
+
+fn authority() -> rcgen::CertificateParams {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params
+}
+
+#[tokio::test]
+async fn bad_payloads_are_refused_where_the_schemas_are_asked() {
+    let (dir, csms, way) = world(true).await;
+    let place = dir.path().join("schemas/1.6");
+    std::fs::create_dir_all(&place).unwrap();
+    let schema = r#"{"type":"object","properties":{"idTag":{"type":"string","maxLength":20}},"required":["idTag"],
+        "additionalProperties":false}"#;
+    std::fs::write(place.join("Authorize.json"), schema).unwrap();
+    let schemas = Schemas::load(&dir.path().join("schemas")).unwrap();
+    for refuses in [true, false] {
+        let data = dir.path().join(format!("data-{refuses}"));
+        let site = with(&data, &way, |parts| {
+            parts.schemas = Some(Arc::clone(&schemas));
+            parts.config.check = if refuses { config::Check::Refuse } else { config::Check::Warn };
+        })
+        .await;
+        let (mut evse, mut backend) = through(&site, &csms, "CP1").await;
+        evse.say(json!([2, "a", "Authorize", { "idTag": 5 }])).await;
+        if refuses {
+            assert_eq!(
+                evse.hear().await,
+                json!([4, "a", "TypeConstraintViolation", "Authorize: idTag has the wrong type", {}])
+            );
+            backend.say(json!([2, "r", "Reset", {}])).await;
+            assert_eq!(backend.hear().await[2], "NotImplemented", "no schema of this version names it");
+        } else {
+            assert_eq!(backend.hear_call("Authorize").await.1, json!({ "idTag": 5 }));
+        }
+        site.end().await;
+    }
 }

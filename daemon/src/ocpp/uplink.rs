@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Version,
+    access::{self, Secret},
     handshake::{self, Refusal, Socket, encode},
 };
 use crate::{
@@ -48,18 +49,32 @@ pub(super) async fn open(
     backend: config::Backend,
     identity: Identity,
     versions: Vec<Version>,
+    password: Option<Secret>,
     max_frame: usize,
 ) -> Result<(Socket, Version), Failure> {
     let io = dial.dial().await.map_err(Failure::Way)?;
-    let host = match (backend.port, &backend.tls) {
-        (80, None) | (443, Some(_)) => backend.host.clone(),
-        (port, _) => format!("{}:{port}", backend.host),
+    let identity = backend.identity.as_ref().unwrap_or(&identity).as_str();
+    let path = format!("{}{}", backend.path, encode(identity));
+    let offer = handshake::Offer {
+        host: &host(&backend),
+        path: &path,
+        versions: &versions,
+        // What the backend gave goes before what the configuration says.
+        authorization: password.or(backend.password.clone()).map(|secret| access::basic(identity, &secret)),
+        compression: backend.compression,
     };
-    let path = format!("{}{}", backend.path, encode(identity.as_str()));
-    let upgrade = handshake::connect(io, &host, &path, &versions, max_frame);
+    let upgrade = handshake::connect(io, &offer, max_frame);
     match tokio::time::timeout(HANDSHAKE, upgrade).await {
         Ok(outcome) => outcome.map_err(Failure::Refused),
         Err(_) => Err(Failure::Refused(Refusal::Broken("it does not answer the handshake".into()))),
+    }
+}
+
+/// The backend as a Host header names it.
+pub(super) fn host(backend: &config::Backend) -> String {
+    match (backend.port, &backend.tls) {
+        (80, None) | (443, Some(_)) => backend.host.clone(),
+        (port, _) => format!("{}:{port}", backend.host),
     }
 }
 

@@ -384,6 +384,9 @@ impl Peers {
 
     pub(super) fn backend(&self, tls: bool) -> config::Backend {
         config::Backend {
+            password: None,
+            identity: None,
+            compression: false,
             tls: tls.then(|| config::BackendTls { ca: self.file("gateway-ca.pem"), identity: None }),
             host: "emt.example".to_owned(),
             port: 9000,

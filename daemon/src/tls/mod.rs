@@ -28,6 +28,6 @@ pub use self::{
     client::{HanClient, HanStream, backend_client, server_name, session},
     fault::{Alert, Direction, Fault},
     profile::{Offer, Profile, group_name, provider},
-    server::{Shown, han_server},
+    server::{Shown, evse_server, han_server},
     trust::{Judge, anchors},
 };

@@ -64,3 +64,30 @@ pub fn han_server(
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
+
+/// The side towards the EVSEs (OCPP security profiles 2 and 3): a client's certificate is judged if one is shown; who
+/// must show one is decided afterwards.
+pub fn evse_server(
+    own: &crate::identity::Identity,
+    issuers: Option<rustls::RootCertStore>,
+    clock: Clock,
+) -> Result<Arc<ServerConfig>, String> {
+    let provider = Arc::new(provider(Profile::Inner));
+    let builder = ServerConfig::builder_with_details(provider.clone(), Arc::new(OurTime(clock)))
+        .with_protocol_versions(Profile::Inner.versions())
+        .map_err(|e| e.to_string())?;
+    let builder = match issuers {
+        None => builder.with_no_client_auth(),
+        Some(roots) => {
+            let judge =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                    .allow_unauthenticated()
+                    .build()
+                    .map_err(|e| e.to_string())?;
+            builder.with_client_cert_verifier(judge)
+        }
+    };
+    let shown = Shown::default();
+    shown.set(Some(own.certified_key()));
+    Ok(Arc::new(builder.with_cert_resolver(Arc::new(shown))))
+}

@@ -175,9 +175,9 @@ impl Check<'_> {
     }
 
     /// There is a way to the backend.
-    pub(super) fn way_to(&self, backend: &Backend, uplink: Option<&Uplink>) -> Checked<()> {
+    pub(super) fn way_to(&self, at: &str, backend: &Backend, uplink: Option<&Uplink>) -> Checked<()> {
         let Some(uplink) = uplink else {
-            return self.fail("backend", "needs a table [uplink]; without a gateway write mode = \"direct\"");
+            return self.fail(at, "needs a table [uplink]; without a gateway write mode = \"direct\"");
         };
         if let Some(name) = &backend.target {
             if uplink.targets.iter().any(|target| target.name == *name) {
@@ -185,14 +185,15 @@ impl Check<'_> {
             }
             let there: Vec<_> = uplink.targets.iter().map(|target| target.name.as_str()).collect();
             let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-            return self.fail("backend.target", format!("there is no target \"{name}\"; there are {there}"));
+            return self
+                .fail(&format!("{at}.target"), format!("there is no target \"{name}\"; there are {there}"));
         }
         match &uplink.mode {
             Mode::Listen(_) if uplink.targets.len() > 1 => self.fail(
-                "backend.target",
+                &format!("{at}.target"),
                 "is missing; with mode = \"listen\" and several targets, name the one that is the backend",
             ),
-            Mode::Sni(_) => self.dns_name("backend.url", &backend.host),
+            Mode::Sni(_) => self.dns_name(&format!("{at}.url"), &backend.host),
             _ => Ok(()),
         }
     }
@@ -218,7 +219,7 @@ impl Check<'_> {
         Ok(Trust { pins, ca, tofu: raw.tofu })
     }
 
-    pub(super) fn backend(&self, raw: raw::Backend) -> Checked<Backend> {
+    pub(super) fn backend(&self, at: &str, raw: raw::Backend) -> Checked<Backend> {
         let s = Duration::from_secs;
         let url = raw.url.trim();
         let (secure, rest) = if let Some(rest) = url.strip_prefix("wss://") {
@@ -226,12 +227,12 @@ impl Check<'_> {
         } else if let Some(rest) = url.strip_prefix("ws://") {
             (false, rest)
         } else {
-            return self.fail("backend.url", format!("{url:?} must begin with ws:// or wss://"));
+            return self.fail(&format!("{at}.url"), format!("{url:?} must begin with ws:// or wss://"));
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         if authority.contains('@') || path.contains(['?', '#', ' ']) {
             return self.fail(
-                "backend.url",
+                &format!("{at}.url"),
                 "must not hold a user, a query or a fragment; the identity is appended",
             );
         }
@@ -241,18 +242,18 @@ impl Check<'_> {
             } else {
                 format!("{authority}:{}", if secure { 443 } else { 80 })
             };
-        let (host, port) = self.host_port("backend.url", &authority)?;
+        let (host, port) = self.host_port(&format!("{at}.url"), &authority)?;
         let path = if path.is_empty() { "/".to_owned() } else { format!("/{}/", path.trim_matches('/')) };
         let tls = if secure {
-            let ca = self.required("backend.ca", raw.ca, "\"backend-ca.pem\"")?;
+            let ca = self.required(&format!("{at}.ca"), raw.ca, "\"backend-ca.pem\"")?;
             let identity = match (raw.certificate, raw.key) {
                 (Some(c), Some(k)) => {
-                    Some((self.file("backend.certificate", &c)?, self.file("backend.key", &k)?))
+                    Some((self.file(&format!("{at}.certificate"), &c)?, self.file(&format!("{at}.key"), &k)?))
                 }
                 (None, None) => None,
-                _ => return self.fail("backend", "give certificate and key together"),
+                _ => return self.fail(at, "give certificate and key together"),
             };
-            Some(BackendTls { ca: self.file("backend.ca", &ca)?, identity })
+            Some(BackendTls { ca: self.file(&format!("{at}.ca"), &ca)?, identity })
         } else {
             for (name, given) in [
                 ("ca", raw.ca.is_some()),
@@ -260,17 +261,21 @@ impl Check<'_> {
                 ("key", raw.key.is_some()),
             ] {
                 if given {
-                    return self.fail(
-                        &format!("backend.{name}"),
-                        "has no meaning with ws://; remove it or use wss://",
-                    );
+                    return self
+                        .fail(&format!("{at}.{name}"), "has no meaning with ws://; remove it or use wss://");
                 }
             }
             None
         };
+        if let Some(identity) = &raw.identity
+            && (identity.as_str().is_empty() || identity.as_str().contains(':'))
+        {
+            return self.fail(&format!("{at}.identity"), "must not be empty nor hold a colon");
+        }
+        let password = self.secret(&format!("{at}.password_file"), raw.password_file)?;
         let attempts = raw.attempts.unwrap_or(3);
         if !(1..=100).contains(&attempts) {
-            return self.fail("backend.attempts", format!("{attempts} is out of range; use 1 to 100"));
+            return self.fail(&format!("{at}.attempts"), format!("{attempts} is out of range; use 1 to 100"));
         }
         Ok(Backend {
             tls,
@@ -278,11 +283,26 @@ impl Check<'_> {
             port,
             target: raw.target,
             path,
-            ping_interval: self.duration("backend.ping_interval", raw.ping_interval, s(60), s(1), s(540))?,
-            call_timeout: self.duration("backend.call_timeout", raw.call_timeout, s(30), s(1), s(300))?,
+            ping_interval: self.duration(
+                &format!("{at}.ping_interval"),
+                raw.ping_interval,
+                s(60),
+                s(1),
+                s(540),
+            )?,
+            call_timeout: self.duration(
+                &format!("{at}.call_timeout"),
+                raw.call_timeout,
+                s(30),
+                s(1),
+                s(300),
+            )?,
             attempts,
+            password,
+            identity: raw.identity,
+            compression: raw.compression.unwrap_or(false),
             retry_interval: self.duration(
-                "backend.retry_interval",
+                &format!("{at}.retry_interval"),
                 raw.retry_interval,
                 s(60),
                 s(1),

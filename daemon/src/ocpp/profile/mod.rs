@@ -4,9 +4,12 @@
 //! [`Profile`]s and [`Criteria`], a limit at an instant (`schedule`). Invariant: within a purpose the highest valid
 //! stack level wins, between purposes the lowest limit (1.6 §3.13.2, 2.0.1 Part 2 K §3.5).
 
+mod composite;
 mod read;
+mod schedule;
 mod write;
 
+pub(crate) use self::{schedule::steps, write::Limit};
 use super::Version;
 use crate::time::Wall;
 
@@ -104,6 +107,15 @@ pub(crate) struct Profile {
     pub(crate) schedule: Schedule,
     /// When it was set: the begin of a schedule that says none.
     pub(crate) set: Wall,
+}
+
+/// What `GetCompositeSchedule` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Composite {
+    pub(crate) place: i64,
+    /// Seconds.
+    pub(crate) duration: i64,
+    pub(crate) unit: Unit,
 }
 
 /// What `ClearChargingProfile` or `GetChargingProfiles` picks.

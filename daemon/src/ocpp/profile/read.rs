@@ -7,7 +7,7 @@ use crate::{ocpp::Version, time::Wall};
 
 const DAY_MS: i64 = 86_400_000;
 
-fn int(value: &Value) -> Option<i64> {
+pub(super) fn int(value: &Value) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
     let whole = |f: f64| (f.fract() == 0.0 && f.abs() < 9e15).then_some(f as i64);
     match value {

@@ -25,8 +25,10 @@
 
 mod durable;
 mod events;
+mod guard;
 mod north;
 mod offline;
+mod profiles;
 mod south;
 mod transactions;
 
@@ -35,32 +37,40 @@ mod model;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_profiles;
+#[cfg(test)]
 mod tests_v2;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use self::{
     durable::Entry,
     north::{Live, North},
+    profiles::Kept,
     south::{South, Wish},
 };
 use super::{
-    Version,
+    Schemas, Secret, Version,
     frame::Id,
     queue::{Card, Op, Saved, Transaction},
+    table::SIGNED,
 };
 use crate::{
     plan::Setpoint,
     site::event::EvseEvent,
     store::StoreError,
     time::{Mono, Now},
+    units::Milliamps,
 };
 
 /// How long the backend's connection outlives the EVSE's: a reboot shall not look like a new charge point.
 const AWAY: Duration = Duration::from_secs(60);
+/// Violations of schemas that are logged one by one.
+const MOST_VIOLATIONS: usize = 200;
 /// How long a bad frame is shown.
 const TROUBLE_SHOWN: Duration = Duration::from_secs(60);
 /// Most CALLs of the EVSE that wait for an answer; 1.6 allows one.
@@ -75,6 +85,16 @@ pub(crate) struct Rules {
     pub(crate) own_timeout: Duration,
     /// The verdict on a card that nothing is known about.
     pub(crate) accept_unknown: bool,
+    /// What the EVSE may draw at most, per phase.
+    pub(crate) rated: Milliamps,
+    /// On how many phases.
+    pub(crate) phases: usize,
+    /// The EVSE gets one profile that holds all; else it is found out.
+    pub(crate) merged: bool,
+    /// What payloads are checked against.
+    pub(crate) schemas: Option<Arc<Schemas>>,
+    /// What they do not allow is refused; else it is logged once.
+    pub(crate) refuses: bool,
 }
 
 /// What concerns the backend.
@@ -99,6 +119,8 @@ pub(crate) enum Out {
     Store { ticket: u64, ops: Vec<Op> },
     /// Tell the site.
     Tell(EvseEvent),
+    /// The backend gave a password for its leg; it counts from the next connection on.
+    Password(Secret),
     /// The backend stays silent: close its connection and make a new one.
     CloseNorth(&'static str),
 }
@@ -121,6 +143,10 @@ enum After {
     Marked(i64),
     /// The answer may be given.
     Answer(Asked, String),
+    /// The same to the backend, over this connection.
+    North(u64, String),
+    /// The same, and then the password is taken into use.
+    Password(u64, String, Secret),
     /// A transaction without a backend is kept.
     Alone(Asked, String),
 }
@@ -142,6 +168,7 @@ struct Boot {
 
 /// The state of one station. After every input, take everything from [`Route::output`].
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Route {
     rules: Rules,
     rng: fastrand::Rng,
@@ -170,18 +197,27 @@ pub(crate) struct Route {
     dead: u64,
     transactions: Vec<Transaction>,
     cards: HashMap<String, Card>,
+    /// The backend's charging profiles.
+    profiles: Vec<Kept>,
+    /// The EVSE gets one profile that holds all.
+    merged: bool,
+    /// CALLs of our own to the backend, in the EVSE's place.
+    own_north: VecDeque<String>,
     /// 2.x does not tell it: the transaction is over, the car still plugged.
     finishing: bool,
 
     troubles: Vec<(Trouble, String, Option<Mono>)>,
     told_queue: (usize, u64),
     noted: HashSet<&'static str>,
+    /// What the schemas do not allow, by action.
+    violations: HashSet<String>,
 }
 
 impl Route {
     /// Takes up where the last process ended.
     pub(crate) fn new(now: Mono, rules: Rules, saved: Saved, seed: u64) -> Self {
         let boot = saved.boot.map(|frame| Boot { frame, not_before: Mono::default() });
+        let merged = rules.merged || saved.merged;
         let mut route = Self {
             rules,
             rng: fastrand::Rng::with_seed(seed),
@@ -205,10 +241,14 @@ impl Route {
             dead: saved.dead,
             transactions: saved.transactions,
             cards: saved.cards.into_iter().map(|c| (c.id_tag.clone(), c)).collect(),
+            profiles: saved.profiles.into_iter().filter_map(|p| Kept::loaded(p, merged)).collect(),
+            merged,
+            own_north: VecDeque::new(),
             finishing: false,
             troubles: Vec::new(),
             told_queue: (0, 0),
             noted: HashSet::new(),
+            violations: HashSet::new(),
         };
         route.tell_transaction();
         route.tell_queue();
@@ -244,9 +284,6 @@ impl Route {
 
     /// The site wishes another limit, or the same for longer.
     pub(crate) fn setpoint(&mut self, now: Now, setpoint: Option<Setpoint>) {
-        if setpoint.is_none() {
-            self.release();
-        }
         self.wish.want(setpoint);
         self.go_on(now);
     }
@@ -269,6 +306,12 @@ impl Route {
             After::Kept(seq) => self.kept(now, seq, outcome.is_ok()),
             After::Marked(seq) => self.marked(now, seq, outcome.is_ok()),
             After::Answer(asked, text) => self.reply(&asked, text),
+            After::North(connection, text) => self.answer_north(connection, text),
+            After::Password(connection, text, password) if outcome.is_ok() => {
+                self.answer_north(connection, text);
+                self.out.push_back(Out::Password(password));
+            }
+            After::Password(..) => self.note("a password of the backend is not stored"),
             After::Alone(asked, text) if outcome.is_ok() => self.reply(&asked, text),
             After::Alone(asked, _) => self.refuse(&asked, "InternalError", "not stored, try again"),
         }
@@ -353,6 +396,23 @@ impl Route {
 
     fn trouble_text(&self) -> String {
         self.troubles.iter().map(|(_, text, _)| text.as_str()).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Checks a CALL against the official schemas, if that is wanted: the error to refuse it with.
+    fn violation(&mut self, version: Version, action: &str, payload: &str) -> Option<(&'static str, String)> {
+        let schemas = self.rules.schemas.as_ref()?;
+        if action.ends_with(SIGNED) {
+            return None;
+        }
+        let found = schemas.call(version, action, payload).err()?;
+        let sentence = format!("{action}: {} {}", found.place, found.what);
+        if self.violations.len() < MOST_VIOLATIONS && self.violations.insert(sentence.clone()) {
+            tracing::warn!(%version, "the official schema does not allow a payload: {sentence}");
+        }
+        // A description must need no escapes.
+        let plain =
+            sentence.chars().filter(|c| c.is_ascii_alphanumeric() || " :.[]_-".contains(*c)).take(200);
+        self.rules.refuses.then(|| (found.code(version), plain.collect()))
     }
 
     /// Logs a cause once per connection of the EVSE.

@@ -131,6 +131,11 @@ fn rules() -> Rules {
         }),
         own_timeout: Duration::from_secs(10),
         accept_unknown: true,
+        rated: Milliamps::amps(32),
+        phases: 3,
+        merged: false,
+        schemas: None,
+        refuses: false,
     }
 }
 
@@ -326,7 +331,7 @@ impl World {
                     Out::South(text) => self.evse_hears(&text),
                     Out::North(text) => self.backend_hears(&text),
                     Out::Store { ticket, ops } => self.disk.push_back((ticket, ops)),
-                    Out::Tell(_) => {}
+                    Out::Tell(_) | Out::Password(_) => {}
                     Out::CloseNorth(_) => self.north(false),
                 }
             }

@@ -4,14 +4,14 @@
 
 use super::{
     super::{
-        Version,
+        Secret, Version,
         frame::{self, Frame, Id, Number},
-        profile::Purpose,
         queue::Op,
         table::{self, Down, Offline, Up},
         v16::message::{self, StatusAnswer},
     },
     After, Asked, Out, Route, Trouble,
+    guard::{self, Guarded},
     south::{BackendCall, Then},
 };
 use crate::{
@@ -45,6 +45,8 @@ enum What {
     Live(Live),
     /// A boot that was answered here.
     Boot,
+    /// A CALL of our own in the EVSE's place.
+    Own,
     Queued(i64),
 }
 
@@ -84,8 +86,9 @@ impl Route {
         let Some(north) = self.north.take() else { return };
         let outstanding = north.outstanding.and_then(|o| match o.what {
             What::Live(live) => Some(live),
-            What::Boot | What::Queued(_) => None,
+            What::Boot | What::Own | What::Queued(_) => None,
         });
+        self.own_north.clear();
         let waiting: Vec<_> = outstanding.into_iter().chain(std::mem::take(&mut self.live)).collect();
         for live in waiting {
             self.answer_here(now, live);
@@ -102,7 +105,7 @@ impl Route {
         match frame::peek(&text) {
             Ok(Frame::Call { id, .. }) if !self.is_served() => self.gone(connection, &id),
             Ok(Frame::Call { id, action, payload }) => {
-                let call = self.arbitrate(connection, id, &action, payload, &text);
+                let call = self.arbitrate(now, connection, id, &action, payload, &text);
                 if let Some(call) = call {
                     self.call_south(call);
                 }
@@ -143,39 +146,44 @@ impl Route {
     /// What becomes of a CALL of the backend on its way south; `None` if it is answered here.
     fn arbitrate(
         &mut self,
+        now: Now,
         north: u64,
         id: Id,
         action: &str,
         payload: &str,
         text: &str,
     ) -> Option<BackendCall> {
+        if let Some((code, why)) = self.violation(self.version, action, payload) {
+            self.answer_north(north, frame::error(&id, code, &why));
+            return None;
+        }
         let mut then = Then::Relay;
         let path: &[&str] = match table::down(self.version, action) {
             Down::Pass => &[],
+            Down::Settings => return self.guarded(north, id, payload, text),
+            Down::Network => {
+                self.note("the backend wants to set where the EVSE connects; that is the site's");
+                let refusal = guard::network_profile_refused(self.version);
+                self.answer_north(north, frame::result(&id, &refusal));
+                return None;
+            }
+            Down::Levels => {
+                then = Then::Levels;
+                &[]
+            }
             Down::Translate(path) => path,
             Down::SetProfile(path) => {
-                let (purpose, profile_id) = self.version.profile_mark(payload);
-                if purpose == Purpose::Max {
-                    self.note("the backend wants to set the station's maximum, which belongs to the site");
-                    self.answer_north(north, frame::result(&id, r#"{"status":"Rejected"}"#));
-                    return None;
-                }
-                if profile_id.is_some_and(|id| self.wish.avoid(id)) {
-                    then = Then::Restore;
-                }
-                path
+                let frame = self.translated(path, payload, text);
+                return self.set_profile(now, north, id, payload, frame);
             }
-            Down::ClearProfile => {
-                let clear = self.version.clear_criteria(payload);
-                let restore = match clear.ids.first() {
-                    Some(id) => self.wish.is_profile(*id),
-                    // Connector and stack level are not looked at: boxes do not agree on what they match.
-                    None => clear.purpose.is_none_or(|p| p == Purpose::Max),
-                };
-                if restore {
-                    then = Then::Restore;
-                }
-                &[]
+            Down::ClearProfile => return self.clear_profiles(north, id, payload, text.to_owned()),
+            Down::Composite => {
+                self.answer_north(north, frame::result(&id, &self.composite(now, payload)));
+                return None;
+            }
+            Down::Profiles => {
+                self.tell_profiles(north, &id, payload);
+                return None;
             }
             Down::TransactionStatus => {
                 let named: message::TransactionName = message::read(payload);
@@ -187,13 +195,54 @@ impl Route {
                 &[]
             }
         };
+        Some(BackendCall { id, frame: self.translated(path, payload, text), north, then })
+    }
+
+    /// A setting: passes unless it is about the connection.
+    fn guarded(&mut self, north: u64, id: Id, payload: &str, text: &str) -> Option<BackendCall> {
+        let pass = |id, then| Some(BackendCall { id, frame: text.to_owned(), north, then });
+        if !self.version.is_2() {
+            let (status, password) = match guard::configuration(payload) {
+                Guarded::Pass => return pass(id, Then::Relay),
+                Guarded::Password(password) => ("Accepted", Some(password)),
+                Guarded::Refused => ("Rejected", None),
+            };
+            let answer = frame::result(&id, &format!(r#"{{"status":"{status}"}}"#));
+            self.answer_guarded(north, answer, password);
+            return None;
+        }
+        let Some(sorted) = guard::variables(payload) else {
+            return pass(id, Then::Relay);
+        };
+        let Some(rest) = sorted.rest else {
+            let answer = frame::result(&id, &guard::merged("{}", &sorted.own));
+            self.answer_guarded(north, answer, sorted.password);
+            return None;
+        };
+        let frame = format!("[2,{},\"SetVariables\",{rest}]", id.token());
+        Some(BackendCall { id, frame, north, then: Then::Variables(sorted.own, sorted.password) })
+    }
+
+    /// The answer to a setting, behind the password if it was one.
+    pub(super) fn answer_guarded(&mut self, north: u64, text: String, password: Option<Secret>) {
+        match password {
+            Some(password) => {
+                let op = Op::Password(password.clone());
+                self.store(vec![op], After::Password(north, text, password));
+            }
+            None => self.answer_north(north, text),
+        }
+    }
+
+    /// The frame with the transaction id behind a path as the EVSE knows it.
+    fn translated(&self, path: &[&str], payload: &str, text: &str) -> String {
         let number = if path.is_empty() { None } else { Number::find(text, payload, path) };
         let known = number.and_then(|number| {
             let transaction =
                 self.transactions.iter().rev().find(|t| t.backend_id == Some(number.value) && t.told)?;
             Some(number.put(text, transaction.id))
         });
-        Some(BackendCall { id, frame: known.unwrap_or_else(|| text.to_owned()), north, then })
+        known.unwrap_or_else(|| text.to_owned())
     }
 
     fn north_answer(&mut self, now: Now, id: &Id, outcome: Result<&str, &str>, text: String) {
@@ -220,6 +269,7 @@ impl Route {
                 self.reply(&live.asked, text);
             }
             What::Boot => self.boot_answered(now, outcome, false),
+            What::Own => {}
             What::Queued(seq) => match outcome {
                 Ok(payload) => self.delivered(now, seq, payload, text),
                 Err(code) => self.failed(now, seq, code),
@@ -307,6 +357,8 @@ impl Route {
             (live.frame.clone(), What::Live(live))
         } else if let Some(boot) = self.boot.as_ref().filter(|b| served && b.not_before <= now.mono) {
             (boot.frame.clone(), What::Boot)
+        } else if served && let Some(own) = self.own_north.pop_front() {
+            (own, What::Own)
         } else if served && (self.boot.is_some() || self.gate_closed) {
             // In another version the old messages are all there is to say.
             return;
@@ -365,6 +417,7 @@ impl Route {
                     boot.not_before = now.mono + Duration::from_secs(60);
                 }
             }
+            What::Own => {}
             What::Queued(seq) => self.silent(now, seq),
         }
         self.note("the backend does not answer");

@@ -10,9 +10,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     super::{
-        Version,
+        Secret, Version,
         dialect::ConnectorState,
         frame::{self, Frame, Id},
+        profile::{Criteria, Limit},
         queue::Op,
         table::{self, Kind, Offline, Up},
         v2,
@@ -21,7 +22,8 @@ use super::{
             message::{self, StatusAnswer},
         },
     },
-    After, Asked, MOST_UNANSWERED, Out, Route,
+    After, Asked, MOST_UNANSWERED, Out, Route, guard,
+    profiles::Kept,
 };
 use crate::{
     plan::Setpoint,
@@ -29,6 +31,7 @@ use crate::{
     time::{Mono, Now},
     units::Milliamps,
 };
+use serde_json::Value;
 
 /// For the EVSE's answer to a CALL of the backend.
 const BACKEND_CALL: Duration = Duration::from_secs(30);
@@ -40,6 +43,8 @@ const BOOT_ANSWER: Duration = Duration::from_secs(30);
 const MEASURED_AFTER: Duration = Duration::from_secs(2);
 /// Most CALLs of the backend that wait for the EVSE.
 const MOST_CALLS: usize = 32;
+/// How long our profile holds as long as the site wishes nothing.
+const STAND_IN: Duration = Duration::from_secs(86_400);
 /// Our chargingProfileId; backends count from 0 or 1.
 const PROFILE_ID: i64 = 2_014_140_000;
 
@@ -50,11 +55,34 @@ pub(super) struct South {
     pub(super) connection: u64,
     outstanding: Option<Outstanding>,
     calls: VecDeque<BackendCall>,
-    /// Answers to `ClearChargingProfile` that wait for our limit to be back; with the backend's connection.
-    held: Vec<(u64, String)>,
+    /// Answers to the backend that wait for our limit to be set.
+    pub(super) held: Vec<Held>,
+    /// What is to be done at the EVSE when nothing else is.
+    pub(super) errands: VecDeque<Errand>,
     hold_until: Option<Mono>,
     can_trigger: bool,
     trigger_at: Option<Mono>,
+}
+
+/// An answer to the backend that waits for our limit to be set.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The backend's connection.
+    pub(super) north: u64,
+    pub(super) text: String,
+    /// The answer instead if the EVSE refuses, and the profile that is then forgotten.
+    pub(super) otherwise: Option<(String, i64)>,
+    /// Our limit went out since.
+    pub(super) sent: bool,
+}
+
+/// A CALL of our own that can wait.
+#[derive(Debug)]
+pub(super) enum Errand {
+    /// SetChargingProfile of the backend's with this payload, once more.
+    Profile(String),
+    /// ClearChargingProfile of one.
+    Clear(i64),
 }
 
 /// A CALL to the EVSE that is unanswered.
@@ -67,8 +95,9 @@ struct Outstanding {
 
 #[derive(Debug)]
 enum What {
-    Limit { setpoint: Setpoint },
+    Limit { setpoint: Setpoint, of_site: bool },
     Trigger,
+    Errand,
     Backend(BackendCall),
 }
 
@@ -89,8 +118,15 @@ pub(super) struct BackendCall {
 pub(super) enum Then {
     /// It goes to the backend.
     Relay,
-    /// Our limit can be gone: it is set again before the answer goes to the backend.
-    Restore,
+    /// It tells of stack levels, perhaps.
+    Levels,
+    /// The results of `SetVariables` that are ours, by their places.
+    Variables(Vec<(usize, Value)>, Option<Secret>),
+    /// If it is Accepted, the EVSE has this profile. If the flag is set, our own had its id.
+    Profile(Box<Kept>, bool),
+    /// If it is Accepted, what is picked is gone; with the flag ours can be gone, too, and is set again before the
+    /// answer goes to the backend.
+    Clear(Criteria, bool),
     /// Whether messages wait, of one transaction or of any: those that wait here count, too (E14.FR.04, E14.FR.07).
     Waiting(Option<String>),
 }
@@ -99,6 +135,8 @@ pub(super) enum Then {
 #[derive(Debug)]
 pub(super) struct Wish {
     setpoint: Option<Setpoint>,
+    /// In its place as long as there is none, once profiles of the backend are to be merged.
+    stand_in: Option<Setpoint>,
     /// Not sent yet, or to be sent again.
     due: bool,
     profile_id: i64,
@@ -107,18 +145,41 @@ pub(super) struct Wish {
 
 impl Default for Wish {
     fn default() -> Self {
-        Self { setpoint: None, due: false, profile_id: PROFILE_ID, confirmed: None }
+        Self { setpoint: None, stand_in: None, due: false, profile_id: PROFILE_ID, confirmed: None }
     }
 }
 
 impl Wish {
     pub(super) fn want(&mut self, setpoint: Option<Setpoint>) {
-        self.due = setpoint.is_some();
+        self.due = setpoint.is_some() || self.stand_in.is_some();
         self.setpoint = setpoint;
     }
 
     fn again(&mut self) {
-        self.due = self.setpoint.is_some();
+        self.due = self.setpoint.is_some() || self.stand_in.is_some();
+    }
+
+    /// Our profile is to be set anew. As long as the site wishes nothing, it allows what the EVSE is rated for.
+    pub(super) fn want_now(&mut self, rated: Milliamps) {
+        self.stand_in = Some(Setpoint {
+            sequence: 0,
+            limit: rated,
+            failsafe: rated,
+            lease: STAND_IN,
+            reason: String::new(),
+        });
+        self.due = true;
+    }
+
+    /// The id of our profile.
+    #[cfg(test)]
+    pub(super) fn id(&self) -> i64 {
+        self.profile_id
+    }
+
+    /// What the site allows now.
+    pub(super) fn limit(&self) -> Option<Milliamps> {
+        self.setpoint.as_ref().map(|s| s.limit)
     }
 
     /// The backend uses this id for a profile of its own, so ours takes another.
@@ -153,6 +214,7 @@ impl Route {
             outstanding: None,
             calls: VecDeque::new(),
             held: Vec::new(),
+            errands: VecDeque::new(),
             hold_until: Some(now.mono + BOOT_GRACE),
             can_trigger: true,
             trigger_at: None,
@@ -167,12 +229,13 @@ impl Route {
     pub(crate) fn south_down(&mut self, now: Now) {
         let Some(south) = self.south.take() else { return };
         self.away_since = Some(now.mono);
-        for (north, text) in south.held {
-            self.answer_north(north, text);
+        for held in south.held {
+            // What is kept here holds from the next connection on.
+            self.answer_north(held.north, held.text);
         }
         let outstanding = south.outstanding.and_then(|o| match o.what {
             What::Backend(call) => Some(call),
-            What::Limit { .. } | What::Trigger => None,
+            What::Limit { .. } | What::Trigger | What::Errand => None,
         });
         for call in outstanding.into_iter().chain(south.calls) {
             self.gone(call.north, &call.id);
@@ -202,9 +265,12 @@ impl Route {
             }
             Ok(Frame::Answer { id, payload }) => {
                 let (id, status) = (id, message::read::<StatusAnswer>(payload).status);
-                self.south_answer(now, &id, &status, text);
+                let payload = payload.to_owned();
+                self.south_answer(now, &id, &status, &payload, text);
             }
-            Ok(Frame::Error { id, code }) => self.south_answer(now, &id, &format!("CALLERROR {code}"), text),
+            Ok(Frame::Error { id, code }) => {
+                self.south_answer(now, &id, &format!("CALLERROR {code}"), "{}", text);
+            }
             Ok(Frame::Send { action, .. }) => {
                 if self.version.has_send() && table::up(self.version, &action) == Up::Send {
                     self.pass_north(text);
@@ -235,6 +301,9 @@ impl Route {
         if self.unanswered() >= MOST_UNANSWERED {
             self.note("the EVSE sends CALLs without waiting for answers");
             return self.refuse(&asked, "GenericError", "too many calls are unanswered");
+        }
+        if let Some((code, why)) = self.violation(self.version, action, payload) {
+            return self.refuse(&asked, code, &why);
         }
         match table::up(self.version, action) {
             Up::Durable(Kind::Event) => {
@@ -331,14 +400,23 @@ impl Route {
     }
 
     /// An answer, by its status (empty without one) or its error.
-    fn south_answer(&mut self, now: Now, id: &Id, status: &str, text: String) {
+    fn south_answer(&mut self, now: Now, id: &Id, status: &str, payload: &str, text: String) {
         let Some(south) = &mut self.south else { return };
         let Some(Outstanding { what, .. }) = south.outstanding.take_if(|o| o.key == id.key()) else {
             return self.note("the EVSE answers calls that nobody waits for");
         };
         match what {
-            What::Limit { setpoint } if status == "Accepted" => self.confirmed(now, &setpoint),
-            What::Limit { setpoint } => self.refused(&setpoint, format!("the EVSE answered {status:?}")),
+            What::Limit { setpoint, of_site } if status == "Accepted" => {
+                self.confirmed(now, &setpoint, of_site);
+            }
+            What::Limit { setpoint, of_site } => {
+                self.refused(&setpoint, of_site, format!("the EVSE answered {status:?}"));
+            }
+            What::Errand => {
+                if status != "Accepted" && status != "Unknown" {
+                    self.note("the EVSE refuses to take a profile back that it had");
+                }
+            }
             What::Trigger => {
                 // The name is right for old firmware, too: it puts the status into a CALLERROR.
                 if status.starts_with("CALLERROR") || status == "NotImplemented" || status == "NotSupported" {
@@ -346,9 +424,35 @@ impl Route {
                 }
             }
             What::Backend(call) => match call.then {
-                Then::Restore if self.wish.setpoint.is_some() => {
-                    south.held.push((call.north, text));
-                    self.wish.again();
+                Then::Profile(kept, restore) => {
+                    if status == "Accepted" {
+                        self.remember(*kept);
+                    }
+                    self.answer_behind(call.north, text, restore);
+                }
+                Then::Clear(criteria, restore) => {
+                    let accepted = status == "Accepted";
+                    let cleared = (accepted || status == "Unknown") && self.clear(&criteria);
+                    let text = if cleared && !accepted {
+                        frame::result(&call.id, r#"{"status":"Accepted"}"#)
+                    } else {
+                        text
+                    };
+                    self.answer_behind(call.north, text, restore || cleared);
+                }
+                Then::Variables(own, password) => {
+                    let text = if status.starts_with("CALLERROR") {
+                        text
+                    } else {
+                        frame::result(&call.id, &guard::merged(payload, &own))
+                    };
+                    self.answer_guarded(call.north, text, password);
+                }
+                Then::Levels => {
+                    if let Some(highest) = self.version.levels(payload) {
+                        self.learn_levels(highest);
+                    }
+                    self.answer_north(call.north, text);
                 }
                 Then::Waiting(transaction) if self.events_wait(transaction.as_deref()) => {
                     let text = frame::with_member(&text, "messagesInQueue", "true").unwrap_or(text);
@@ -359,7 +463,22 @@ impl Route {
         }
     }
 
-    fn confirmed(&mut self, now: Now, setpoint: &Setpoint) {
+    /// An answer to the backend: behind our limit if that must be set again, else behind what is being stored.
+    fn answer_behind(&mut self, north: u64, text: String, restore: bool) {
+        if restore && (self.wish.setpoint.is_some() || self.wish.stand_in.is_some()) {
+            self.wish.again();
+            if let Some(south) = &mut self.south {
+                south.held.push(Held { north, text, otherwise: None, sent: false });
+            }
+        } else {
+            self.store(Vec::new(), After::North(north, text));
+        }
+    }
+
+    fn confirmed(&mut self, now: Now, setpoint: &Setpoint, of_site: bool) {
+        if !of_site {
+            return self.release(true);
+        }
         let changed = self.wish.confirmed.replace(setpoint.limit) != Some(setpoint.limit);
         if let Some(south) = &mut self.south
             && changed
@@ -372,19 +491,32 @@ impl Route {
             limit: setpoint.limit,
             lease_until: now.mono + setpoint.lease,
         });
-        self.release();
+        self.release(true);
     }
 
-    fn refused(&mut self, setpoint: &Setpoint, why: String) {
-        self.tell(EvseEvent::Refused { sequence: setpoint.sequence, why });
-        self.release();
+    fn refused(&mut self, setpoint: &Setpoint, of_site: bool, why: String) {
+        if of_site {
+            self.tell(EvseEvent::Refused { sequence: setpoint.sequence, why });
+        }
+        self.release(false);
     }
 
-    /// Gives the backend the answers that waited for our limit.
-    pub(super) fn release(&mut self) {
-        let held = self.south.as_mut().map(|s| std::mem::take(&mut s.held)).unwrap_or_default();
-        for (north, text) in held {
-            self.answer_north(north, text);
+    /// Gives the backend the answers that waited for our limit, if it went out since they came.
+    pub(super) fn release(&mut self, accepted: bool) {
+        let Some(south) = &mut self.south else { return };
+        let (sent, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut south.held).into_iter().partition(|h| h.sent);
+        south.held = waiting;
+        for held in sent {
+            let text = match held.otherwise {
+                Some((refusal, profile)) if !accepted => {
+                    self.forget_profile(profile);
+                    refusal
+                }
+                _ => held.text,
+            };
+            // Behind what is being stored: an answer stands for what survives.
+            self.store(Vec::new(), After::North(held.north, text));
         }
     }
 
@@ -394,6 +526,7 @@ impl Route {
             south.hold_until = None;
         }
         self.wish.again();
+        self.install_again();
     }
 
     /// A CALL of the backend for the EVSE.
@@ -425,13 +558,19 @@ impl Route {
             return;
         }
         let held_back = south.hold_until.is_some_and(|at| at > now.mono);
+        let of_site = self.wish.setpoint.is_some();
+        let wish = self.wish.setpoint.as_ref().or(self.wish.stand_in.as_ref());
         if self.wish.due
             && !held_back
-            && let Some(setpoint) = self.wish.setpoint.clone()
+            && let Some(setpoint) = wish.cloned()
         {
             self.wish.due = false;
-            let payload = self.version.set_limit(self.wish.profile_id, &setpoint, now.wall);
-            return self.send_own(now, "SetChargingProfile", &payload, What::Limit { setpoint });
+            south.held.iter_mut().for_each(|h| h.sent = true);
+            let (during, after) = self.merged_steps(now.wall, setpoint.lease);
+            let limit =
+                Limit { profile_id: self.wish.profile_id, setpoint: &setpoint, during: &during, after };
+            let payload = self.version.set_limit(&limit, now.wall);
+            return self.send_own(now, "SetChargingProfile", &payload, What::Limit { setpoint, of_site });
         }
         if let Some(call) = south.calls.pop_front() {
             let until = now.mono + BACKEND_CALL;
@@ -441,6 +580,12 @@ impl Route {
         } else if south.trigger_at.is_some_and(|at| at <= now.mono) {
             south.trigger_at = None;
             self.send_own(now, "TriggerMessage", &self.version.trigger_meter_values(), What::Trigger);
+        } else if !held_back && let Some(errand) = south.errands.pop_front() {
+            let (action, payload) = match errand {
+                Errand::Profile(payload) => ("SetChargingProfile", payload),
+                Errand::Clear(id) => ("ClearChargingProfile", self.version.clear_one(id)),
+            };
+            self.send_own(now, action, &payload, What::Errand);
         }
     }
 
@@ -458,8 +603,10 @@ impl Route {
         let outstanding =
             south.and_then(|s| Some((s.outstanding.as_ref()?.until, "the EVSE owes an answer")));
         let idle = south.filter(|s| s.outstanding.is_none());
-        let hold = idle
-            .and_then(|s| Some((s.hold_until.filter(|_| self.wish.due)?, "the limit waits for the boot")));
+        let hold = idle.and_then(|s| {
+            let waits = self.wish.due || !s.errands.is_empty();
+            Some((s.hold_until.filter(|_| waits)?, "the limit waits for the boot"))
+        });
         let trigger = idle.and_then(|s| Some((s.trigger_at?, "the limit shall be measured")));
         outstanding.into_iter().chain(hold).chain(trigger)
     }
@@ -471,10 +618,13 @@ impl Route {
             return;
         };
         match what {
-            What::Limit { setpoint } => self.refused(&setpoint, "the EVSE does not answer".to_owned()),
+            What::Limit { setpoint, of_site } => {
+                self.refused(&setpoint, of_site, "the EVSE does not answer".to_owned());
+            }
             What::Trigger => south.can_trigger = false,
+            What::Errand => self.note("the EVSE does not answer a call of ours"),
             What::Backend(call) => {
-                if matches!(call.then, Then::Restore) {
+                if matches!(call.then, Then::Clear(_, true) | Then::Profile(_, true)) {
                     self.wish.again();
                 }
                 self.note("the EVSE does not answer a call of the backend");

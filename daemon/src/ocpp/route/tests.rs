@@ -25,7 +25,16 @@ impl Bench {
             attempts: 3,
             retry_interval: Duration::from_secs(60),
         };
-        let rules = Rules { backend: Some(backend), own_timeout: Duration::from_secs(10), accept_unknown };
+        let rules = Rules {
+            backend: Some(backend),
+            own_timeout: Duration::from_secs(10),
+            accept_unknown,
+            rated: Milliamps::amps(32),
+            phases: 3,
+            merged: false,
+            schemas: None,
+            refuses: false,
+        };
         let mut bench = Self {
             route: Route::new(Mono::default(), rules, saved, 1),
             now: Now { mono: Mono::default(), wall: Wall::parse("2026-11-23T12:00:00Z").unwrap() },
@@ -68,6 +77,7 @@ impl Bench {
                 Out::Store { ticket, .. } => self.route.stored(self.now, ticket, &Ok(())),
                 Out::Tell(event) => self.told.push(event),
                 Out::CloseNorth(_) => self.closed = true,
+                Out::Password(_) => {}
             }
         }
     }
@@ -503,36 +513,6 @@ fn a_new_limit_is_measured_unless_the_box_cannot() {
             bench.evse(&answer);
         }
         assert_eq!(bench.evse_hears(), Value::Null, "{sequence}");
-    }
-}
-
-#[test]
-fn the_sites_purpose_is_defended() {
-    let mut bench = Bench::both();
-    bench.wish(1, 16);
-    let id = bench.own("SetChargingProfile");
-    bench.evse(&json!([3, id, {"status": "Accepted"}]));
-    let profile =
-        json!({"connectorId": 0, "csChargingProfiles": {"chargingProfilePurpose": "ChargePointMaxProfile"}});
-    bench.backend(&json!([2, "p", "SetChargingProfile", profile]));
-    assert_eq!(bench.backend_hears(), json!([3, "p", {"status": "Rejected"}]));
-    assert_eq!(bench.evse_hears(), Value::Null);
-    for (payload, restored) in [
-        (json!({}), true),
-        (json!({"chargingProfilePurpose": "ChargePointMaxProfile", "stackLevel": 3}), true),
-        (json!({"chargingProfilePurpose": "TxProfile"}), false),
-        (json!({"id": 1}), false),
-    ] {
-        bench.backend(&json!([2, "c", "ClearChargingProfile", payload]));
-        assert_eq!(bench.evse_hears()[2], "ClearChargingProfile");
-        bench.evse(&json!([3, "c", {"status": "Accepted"}]));
-        if restored {
-            assert_eq!(bench.backend_hears(), Value::Null, "ours first");
-            let id = bench.own("SetChargingProfile");
-            bench.evse(&json!([3, id, {"status": "Accepted"}]));
-        }
-        assert_eq!(bench.backend_hears(), json!([3, "c", {"status": "Accepted"}]), "{payload}");
-        assert_eq!(bench.evse_hears(), Value::Null, "{payload}");
     }
 }
 

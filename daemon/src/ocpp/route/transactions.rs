@@ -193,6 +193,7 @@ impl Route {
     /// Tells the site whether a transaction runs: the newest, unless it has ended. An older one that never ended is
     /// one whose StopTransaction the box has lost.
     pub(super) fn tell_transaction(&mut self) {
+        self.end_tx_profiles();
         let running = self.transactions.last().filter(|t| !t.ended);
         let fact = running.map_or(EvseEvent::TransactionEnded, |t| {
             EvseEvent::Transaction(event::Transaction {

@@ -2,7 +2,7 @@ SUMMARY = "What one board adds to the appliance"
 DESCRIPTION = "Output lines with their safe values and the names of the network interfaces, from \
 image/boards/LADEWART_BOARD/files."
 SECTION = "base"
-LICENSE = "MIT OR Apache-2.0"
+LICENSE = "MIT | Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=12812392fb04e217a9daae71a6be5fc1"
 
 inherit ladewart_files

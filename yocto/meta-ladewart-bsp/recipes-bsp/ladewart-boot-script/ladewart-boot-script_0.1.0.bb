@@ -1,7 +1,7 @@
 SUMMARY = "U-Boot's script that chooses the slot"
 DESCRIPTION = "image/boot/boot.cmd with the board's own settings before it."
 SECTION = "bootloaders"
-LICENSE = "MIT OR Apache-2.0"
+LICENSE = "MIT | Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=12812392fb04e217a9daae71a6be5fc1"
 
 DEPENDS = "u-boot-tools-native"

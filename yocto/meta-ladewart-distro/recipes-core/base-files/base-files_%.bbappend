@@ -1,2 +1,2 @@
 # fstab, hosts and shells of the appliance in the place of the general ones.
-FILESEXTRAPATHS:prepend:ladewart := "${THISDIR}/../../../../image/files/etc:"
+FILESEXTRAPATHS:prepend:distro-ladewart := "${THISDIR}/../../../../image/files/etc:"

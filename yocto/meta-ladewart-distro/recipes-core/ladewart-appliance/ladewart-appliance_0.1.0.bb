@@ -2,7 +2,7 @@ SUMMARY = "What makes a system the Ladewart appliance"
 DESCRIPTION = "Data partition, confirmation of the booted slot, remote control, network, packet filter, time, log and \
 kernel settings: the files of image/files that are not the daemon's."
 SECTION = "base"
-LICENSE = "MIT OR Apache-2.0"
+LICENSE = "MIT | Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=12812392fb04e217a9daae71a6be5fc1"
 
 inherit features_check systemd ladewart_files
@@ -69,6 +69,7 @@ RDEPENDS:${PN} = "\
     e2fsprogs-mke2fs \
     ladewart \
     ladewart-ctl \
+    libgpiod-tools \
     libubootenv-bin \
     nftables \
     tzdata-core \

@@ -1,7 +1,7 @@
 SUMMARY = "Finds the slot's root, has it verified, hands over"
 DESCRIPTION = "The one program of the appliance's initial RAM disk."
 SECTION = "base"
-LICENSE = "MIT OR Apache-2.0"
+LICENSE = "MIT | Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=12812392fb04e217a9daae71a6be5fc1"
 
 FILESEXTRAPATHS:prepend := "${THISDIR}/../../../..:"

@@ -2,7 +2,7 @@ SUMMARY = "Charging-site controller behind the German Smart Meter Gateway"
 DESCRIPTION = "ladewartd keeps the uplink through the gateway, forwards OCPP between charging points and backend, \
 obeys the grid operator's limits and shares the fuse among all cars. ladewartctl is its command-line client."
 SECTION = "console/network"
-LICENSE = "MIT OR Apache-2.0"
+LICENSE = "MIT | Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=12812392fb04e217a9daae71a6be5fc1"
 CVE_PRODUCT = "ladewart"
 
@@ -63,5 +63,6 @@ FILES:${PN} += "\
 "
 CONFFILES:${PN} = "${sysconfdir}/ladewart/site.toml"
 
-# gpiodetect and gpioset of ladewart-failsafe.service; without lines of a board it does nothing.
-RRECOMMENDS:${PN} = "${PN}-ctl libgpiod-tools"
+# libgpiod-tools would be one more: ladewart-failsafe.service needs it where a board has lines. It is in meta-oe, on which
+# this layer does not depend; the appliance installs it.
+RRECOMMENDS:${PN} = "${PN}-ctl"

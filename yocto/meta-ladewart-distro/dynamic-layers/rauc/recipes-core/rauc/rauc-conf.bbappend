@@ -1,7 +1,7 @@
 # The appliance's slots in the place of the example, at the place where image/build has them, too.
-FILESEXTRAPATHS:prepend:ladewart := "${THISDIR}/../../../../../../image/files/etc/rauc:"
+FILESEXTRAPATHS:prepend:distro-ladewart := "${THISDIR}/../../../../../../image/files/etc/rauc:"
 
-do_install:ladewart () {
+do_install:distro-ladewart () {
     grep -q "BEGIN CERTIFICATE" "${UNPACKDIR}/${RAUC_KEYRING_FILE}" ||
         bbfatal "RAUC_KEYRING_FILE holds no certificate: an appliance without a keyring can never be updated. See yocto/SECURITY.md"
     install -d -m 0755 ${D}${sysconfdir}/rauc
@@ -9,4 +9,4 @@ do_install:ladewart () {
     install -m 0644 "${UNPACKDIR}/${RAUC_KEYRING_FILE}" ${D}${sysconfdir}/rauc/keyring.pem
 }
 
-PACKAGE_ARCH:ladewart = "${MACHINE_ARCH}"
+PACKAGE_ARCH:distro-ladewart = "${MACHINE_ARCH}"

@@ -1,0 +1,200 @@
+"""The layers with real BitBake and real oe-core, from clones: what is there, does it parse, which recipes would be built.
+
+Rungs L1 and L1b of yocto/README.md. Nothing is fetched or built. BitBake does not run as root.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+
+TREE = pathlib.Path(__file__).resolve().parents[2]
+OURS = [TREE / "yocto" / layer for layer in ("meta-ladewart", "meta-ladewart-distro", "meta-ladewart-bsp")]
+STEPS = ("layers", "parse", "graph", "probe", "check-layer", "dry-run")
+USUAL = ("layers", "parse", "graph", "probe")
+# Recipes of meta-openembedded that the appliance needs; the other 2000 would be parsed for nothing (--whole does it).
+NEEDED = "cryptsetup|libgpiod|libmnl|libnftnl|libubootenv|lvm2|nftables"
+TARGETS = ("ladewart-image", "ladewart-image-development", "ladewart-bundle")
+# Target recipes of ladewart-image on QEMU, as stored: what comes in or goes is then on purpose.
+STORED = TREE / "tests/yocto/buildlist.txt"
+MACHINES = {
+    "ladewart-qemuarm64": None,
+    "ladewart-segin-imx93": "meta-phytec",
+    "ladewart-beagleplay": "meta-beagle",
+    "ladewart-raspberrypi4": "meta-raspberrypi",
+}
+# Variables of a recipe (or of the configuration) and what they must be.
+PROBES = (
+    ("ladewart", "PV", r"0\.1\.0"),
+    ("ladewart", "SYSTEMD_SERVICE:ladewart", r"ladewartd\.service ladewart-failsafe\.service"),
+    ("ladewart-image", "WKS_FULL_PATH", r"ladewart-ab\.wks"),
+    ("ladewart-image", "IMAGE_FSTYPES", r"ladewartroot ladewartboot ladewartenv"),
+    ("ladewart-image", "IMAGE_FEATURES", r"^read-only-rootfs$"),
+    ("ladewart-image", "WKS_FILE_DEPENDS", r"^(?!.*(grub|systemd-boot))"),
+    ("ladewart-bundle", "RAUC_BUNDLE_COMPATIBLE", r"^ladewart-qemu-arm64$"),
+    ("ladewart-bundle", "RAUC_BUNDLE_FORMAT", r"^verity$"),
+    ("linux-yocto", "KMACHINE", r"^qemuarm64$"),
+    (None, "DISTRO_FEATURES", r"(?=.*\brauc\b)(?=.*\bsystemd\b)(?!.*\b(x11|wifi|alsa)\b)"),
+)
+
+
+class Build:
+    """One build directory with the given clones."""
+
+    def __init__(self, folder, bitbake, core, layers, whole):
+        self.folder, self.bitbake, self.core, self.whole = folder, bitbake, core, whole
+        self.layers = [core / "meta", *layers, *OURS]
+        self.rows = []
+        (folder / "conf").mkdir(parents=True, exist_ok=True)
+        for name in ("key.pem", "cert.pem"):
+            (folder / name).touch()
+        lines = ['LCONF_VERSION = "7"', 'BBPATH = "${TOPDIR}"', 'BBFILES ?= ""', f'BBLAYERS = "{" ".join(map(str, self.layers))}"']
+        (folder / "conf/bblayers.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines = [
+            'MACHINE ??= "ladewart-qemuarm64"', 'DISTRO ??= "ladewart"', 'CONNECTIVITY_CHECK_URIS = ""',
+            'INHERIT_DISTRO:remove = "uninative"', 'ACCEPT_FSL_EULA = "1"', 'BB_SERVER_TIMEOUT = "0"',
+            f'RAUC_KEY_FILE ?= "{folder}/key.pem"', f'RAUC_CERT_FILE ?= "{folder}/cert.pem"', f'RAUC_KEYRING_FILE ?= "{folder}/cert.pem"',
+        ]  # fmt: skip
+        if not whole:
+            lines.append(f'BBMASK += "/meta-openembedded/meta-(?:oe|python|networking)/(?!.*(?:{NEEDED}))"')
+        (folder / "conf/local.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def run(self, step, what, *command, **variables):
+        """One command in the build's environment; a row of the table."""
+        environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        environment |= {"LC_ALL": "en_US.UTF-8", "BITBAKEDIR": str(self.bitbake), **variables}
+        if variables:
+            environment["BB_ENV_PASSTHROUGH_ADDITIONS"] = " ".join(variables)
+        line = f"cd {shlex.quote(str(self.core))} && . ./oe-init-build-env {shlex.quote(str(self.folder))} >/dev/null && exec {shlex.join(command)}"
+        began, spent = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        log = self.folder / f"{step}-{what.replace(' ', '-')}.log"
+        with log.open("w", encoding="utf-8") as file:
+            code = subprocess.run(["bash", "-c", line], env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        now = resource.getrusage(resource.RUSAGE_CHILDREN)
+        text = log.read_text(encoding="utf-8")
+        return code, text, {
+            "step": step, "what": what, "seconds": round(time.monotonic() - began), "log": str(log),
+            "cpu": round(now.ru_utime + now.ru_stime - spent.ru_utime - spent.ru_stime),
+        }  # fmt: skip
+
+    def tell(self, row, ok, words):
+        row |= {"ok": ok, "result": words}
+        self.rows.append(row)
+        print(f"   {row['step']:12} {row['what']:48} {row['seconds']:6} s  {'ok' if ok else 'FAILED'}: {words}", flush=True)
+        if not ok:
+            print(f"      see {row['log']}", flush=True)
+
+
+def errors(text):
+    return [line for line in text.splitlines() if line.startswith(("ERROR:", "WARNING:")) and "Parsing halted" not in line]
+
+
+def layers(build, _machines):
+    code, text, row = build.run("layers", "show-layers", "bitbake-layers", "show-layers")
+    found = re.findall(r"^(\S+)\s+/\S+\s+\d+$", text, re.MULTILINE)
+    build.tell(row, code == 0 and len(found) == len(build.layers), f"{len(found)} layers")
+
+
+def parse(build, machines):
+    for machine in machines:
+        code, text, row = build.run("parse", machine, "bitbake", "-p", MACHINE=machine)
+        found = re.search(r"Parsing of (\d+) \.bb files complete \((\d+) cached, (\d+) parsed\)\. (\d+) targets, (\d+) skipped, (\d+) masked, (\d+) errors", text)
+        said = errors(text)
+        build.tell(row, code == 0 and not said, said[0][:160] if said else found[0] if found else "from the cache, no error")
+
+
+def graph(build, machines):
+    for machine in machines:
+        for target in TARGETS:
+            code, text, row = build.run("graph", f"{machine} {target}", "bitbake", "-g", target, MACHINE=machine)
+            said = errors(text)
+            if code or said:
+                build.tell(row, False, said[0][:160] if said else f"exit code {code}")
+                continue
+            listed = (build.folder / "pn-buildlist").read_text(encoding="utf-8").split()
+            for_target = sorted(name for name in listed if not re.search(r"-native$|-cross|-crosssdk|^nativesdk-", name))
+            words = f"{len(listed)} recipes, {len(for_target)} of them for the target"
+            row["recipes"] = for_target
+            wanted = STORED.read_text(encoding="utf-8").split() if STORED.exists() else []
+            if (machine, target) == ("ladewart-qemuarm64", "ladewart-image") and for_target != wanted:
+                (build.folder / "buildlist.txt").write_text("\n".join(for_target) + "\n", encoding="utf-8")
+                new, gone = sorted(set(for_target) - set(wanted)), sorted(set(wanted) - set(for_target))
+                words += f"; not as stored: new {' '.join(new) or 'none'}, gone {' '.join(gone) or 'none'}: if it is meant, copy {build.folder}/buildlist.txt to {STORED.relative_to(TREE)}"
+                build.tell(row, False, words)
+                continue
+            build.tell(row, True, words)
+
+
+def probe(build, _machines):
+    for recipe, variable, wanted in PROBES:
+        command = ["bitbake-getvar", "--value", *(["-r", recipe] if recipe else []), variable]
+        code, text, row = build.run("probe", f"{recipe or 'configuration'} {variable}", *command)
+        value = " ".join(line for line in text.splitlines() if not line.startswith(("NOTE:", "WARNING:"))).strip()
+        value = " ".join(value.split())
+        build.tell(row, code == 0 and bool(re.search(wanted, value)), value[-100:])
+
+
+def check_layer(build, _machines):
+    script = build.core / "scripts/yocto-check-layer"
+    others = [str(layer) for layer in build.layers[1:]]
+    for layer in OURS:
+        extra = ["--machines", "ladewart-qemuarm64"] if layer.name.endswith("-bsp") else []
+        with tempfile.TemporaryDirectory(dir=build.folder.parent) as folder:
+            other = Build(pathlib.Path(folder), build.bitbake, build.core, build.layers[1 : -len(OURS)], build.whole)
+            # The script adds our layers itself, and looks at what that changes.
+            conf = other.folder / "conf/bblayers.conf"
+            conf.write_text(conf.read_text(encoding="utf-8").replace(" " + " ".join(map(str, OURS)), ""), encoding="utf-8")
+            local = other.folder / "conf/local.conf"
+            kept = [line for line in local.read_text(encoding="utf-8").splitlines() if not line.startswith(("MACHINE", "DISTRO "))]
+            local.write_text("\n".join([*kept, 'MACHINE ??= "qemuarm64"', 'BBMASK = ""' if build.whole else ""]) + "\n", encoding="utf-8")
+            code, text, row = other.run("check-layer", layer.name, str(script), *extra, "--dependency", *others, "--", str(layer))
+            log = build.folder / f"check-layer-{layer.name}.log"
+            log.write_text(text, encoding="utf-8")
+            row["log"] = str(log)
+        verdict = re.findall(r"(\S+) \.+ (PASS|FAIL|SKIP)", text) + re.findall(r"INFO: (Ran \d+ tests.*|OK.*|FAILED.*)", text)
+        build.tell(row, code == 0, "; ".join(map(str, verdict[-4:]))[:160] or f"exit code {code}")
+
+
+def dry_run(build, machines):
+    for target in TARGETS:
+        code, text, row = build.run("dry-run", f"{machines[0]} {target}", "bitbake", "-n", target, MACHINE=machines[0])
+        found = re.search(r"Tasks Summary: .*", text)
+        build.tell(row, code == 0, found[0] if found else f"exit code {code}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="tests/yocto/run --with")
+    parser.add_argument("bitbake", type=pathlib.Path, help="clone of BitBake 2.18")
+    parser.add_argument("core", type=pathlib.Path, help="clone of openembedded-core, wrynose")
+    parser.add_argument("layer", type=pathlib.Path, nargs="*", help="further layers; meta-oe, meta-python, meta-networking and meta-rauc are needed")
+    parser.add_argument("--step", action="append", choices=STEPS, help=f"may be repeated; default: {', '.join(USUAL)}")
+    parser.add_argument("--machine", action="append", help="default: each whose BSP layer is given")
+    parser.add_argument("--build", type=pathlib.Path, default=TREE / "target/yocto-build", help="build directory (default: target/yocto-build)")
+    parser.add_argument("--whole", action="store_true", help="parse all of meta-openembedded, not only what the appliance needs")
+    given = parser.parse_args()
+    if os.getuid() == 0:
+        sys.exit("tests/yocto/run: BitBake does not run as root; run this as another user, with --build DIRECTORY that is theirs")
+    missing = [path for path in (given.bitbake / "bin/bitbake", given.core / "oe-init-build-env", *[layer / "conf/layer.conf" for layer in given.layer]) if not path.exists()]
+    if missing:
+        sys.exit(f"tests/yocto/run: {missing[0]} is not there")
+    there = [str(layer.resolve()) for layer in given.layer]
+    machines = given.machine or [machine for machine, needs in MACHINES.items() if needs is None or any(path.endswith(needs) for path in there)]
+    build = Build(given.build.resolve(), given.bitbake.resolve(), given.core.resolve(), [layer.resolve() for layer in given.layer], given.whole)
+    functions = {"layers": layers, "parse": parse, "graph": graph, "probe": probe, "check-layer": check_layer, "dry-run": dry_run}
+    for step in given.step or USUAL:
+        functions[step](build, machines)
+    (build.folder / "report.json").write_text(json.dumps({"name": "yocto_clones", "unit": "s", "rows": build.rows, "peer": "bitbake"}) + "\n", encoding="utf-8")
+    failed = [row for row in build.rows if not row["ok"]]
+    print(f"   {len(build.rows) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
