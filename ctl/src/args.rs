@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, update, uplink, watch,
+    documents, evse, failure::EXIT_CODES, identity, journal, limit, meter, reverse, transaction, update,
+    uplink, watch,
 };
 
 /// Shows a charging site and steers it, through the daemon on this machine.
@@ -50,6 +51,9 @@ pub(crate) enum Command {
     /// Charging points.
     #[command(subcommand)]
     Evse(evse::Evse),
+    /// What is billed, and what the backend refused.
+    #[command(subcommand)]
+    Transaction(transaction::Transaction),
     /// Meters.
     #[command(subcommand)]
     Meter(meter::Meter),

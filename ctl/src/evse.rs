@@ -3,8 +3,11 @@
 use clap::Subcommand;
 use ladewart_proto::v1::{self, ConnectorStatus, evse_service_client::EvseServiceClient};
 
+use tonic::transport::Channel;
+
 use crate::{
     failure::Failure,
+    json,
     session::Session,
     table::table,
     words::{self, NOTHING, Style},
@@ -14,15 +17,146 @@ use crate::{
 pub(crate) enum Evse {
     /// Every configured charging point, connected or not.
     List,
+    /// The same, then a line for each change.
+    Watch {
+        /// Only this one.
+        id: Option<String>,
+    },
+    /// Shows a card to a charging point, as its holder would.
+    #[command(alias = "authorize")]
+    Authorise {
+        /// The charging point.
+        id: String,
+        /// The card (IdTag).
+        #[arg(long, value_name = "CARD")]
+        tag: String,
+    },
+    /// Begins a charge.
+    Start {
+        /// The charging point.
+        id: String,
+        /// For whom: the card (IdTag).
+        #[arg(long, value_name = "CARD")]
+        tag: String,
+    },
+    /// Ends the running charge.
+    Stop {
+        /// The charging point.
+        id: String,
+    },
+    /// Lets go of the plug.
+    Unlock {
+        /// The charging point.
+        id: String,
+    },
+    /// Starts the charging point again.
+    Reset {
+        /// The charging point.
+        id: String,
+        /// Without ending the charge in an orderly way first.
+        #[arg(long)]
+        hard: bool,
+    },
+    /// Puts it in service.
+    Enable {
+        /// The charging point.
+        id: String,
+    },
+    /// Takes it out of service; a running charge is finished first.
+    Disable {
+        /// The charging point.
+        id: String,
+    },
 }
 
 impl Evse {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        let Self::List = self;
         let mut client = EvseServiceClient::new(session.channel().await?);
-        let answer = session.call(client.list_evses(v1::ListEvsesRequest {})).await?;
-        session.show("ListEvsesResponse", &answer, |style| list(style, &answer.evses)).await
+        match self {
+            Self::List => {
+                let answer = session.call(client.list_evses(v1::ListEvsesRequest {})).await?;
+                session.show("ListEvsesResponse", &answer, |style| list(style, &answer.evses)).await
+            }
+            Self::Watch { id } => {
+                let request = v1::WatchEvsesRequest { id: id.unwrap_or_default() };
+                let mut changes = session.call(client.watch_evses(request)).await?;
+                let json = session.json_or(false);
+                while let Some(answer) = changes.message().await? {
+                    let Some(evse) = answer.evse else { continue };
+                    let text = if json { json::line("Evse", &evse)? } else { news(&session.style(), &evse) };
+                    session.output.line(&text).await?;
+                }
+                Ok(())
+            }
+            Self::Authorise { id, tag } => {
+                let request = v1::AuthorizeEvseRequest { id: id.clone(), id_tag: tag };
+                let answer = session.call(client.authorize_evse(request)).await?;
+                let done = done(&id, &answer.status, "takes the card");
+                session.show("AuthorizeEvseResponse", &answer, |_| done).await
+            }
+            Self::Start { id, tag } => {
+                let request = v1::StartChargeRequest { id: id.clone(), id_tag: tag };
+                let answer = session.call(client.start_charge(request)).await?;
+                let done = done(&id, &answer.status, "begins a charge");
+                session.show("StartChargeResponse", &answer, |_| done).await
+            }
+            Self::Stop { id } => {
+                let request = v1::StopChargeRequest { id: id.clone() };
+                let answer = session.call(client.stop_charge(request)).await?;
+                let done = done(&id, &answer.status, "ends its charge");
+                session.show("StopChargeResponse", &answer, |_| done).await
+            }
+            Self::Unlock { id } => {
+                let request = v1::UnlockConnectorRequest { id: id.clone() };
+                let answer = session.call(client.unlock_connector(request)).await?;
+                let done = done(&id, &answer.status, "lets go of the plug");
+                session.show("UnlockConnectorResponse", &answer, |_| done).await
+            }
+            Self::Reset { id, hard } => {
+                let request = v1::ResetEvseRequest { id: id.clone(), hard };
+                let answer = session.call(client.reset_evse(request)).await?;
+                let done = done(&id, &answer.status, "starts again");
+                session.show("ResetEvseResponse", &answer, |_| done).await
+            }
+            Self::Enable { id } => availability(session, client, id, true).await,
+            Self::Disable { id } => availability(session, client, id, false).await,
+        }
     }
+}
+
+async fn availability(
+    session: &mut Session,
+    mut client: EvseServiceClient<Channel>,
+    id: String,
+    operative: bool,
+) -> Result<(), Failure> {
+    let request = v1::SetAvailabilityRequest { id: id.clone(), operative };
+    let answer = session.call(client.set_availability(request)).await?;
+    let done = done(&id, &answer.status, if operative { "is in service" } else { "is out of service" });
+    session.show("SetAvailabilityResponse", &answer, |_| done).await
+}
+
+/// `"left begins a charge."`; an answer other than a plain yes is added.
+fn done(id: &str, status: &str, what: &str) -> String {
+    match status {
+        "Accepted" | "Unlocked" => format!("{} {what}.", words::clean(id)),
+        "Scheduled" => format!("{} {what} once its charge has ended.", words::clean(id)),
+        other => format!("{} {what} ({}).", words::clean(id), words::clean(other)),
+    }
+}
+
+/// A change, on one line.
+fn news(style: &Style, evse: &v1::Evse) -> String {
+    let time = style.short(Some(&prost_types::Timestamp { seconds: style.now.as_second(), nanos: 0 }));
+    let parts = [
+        words::text(&evse.id),
+        state(evse).to_owned(),
+        format!("may draw {}", setpoint(evse)),
+        format!("draws {}", draw(evse)),
+        format!("transaction {}", transaction(evse)),
+        format!("backend {}", backend(evse)),
+    ];
+    format!("{time}  {}", parts.join("  "))
 }
 
 /// What the connector does, in a word.
@@ -228,6 +362,18 @@ pub(crate) mod tests {
     #[test]
     fn the_list_shows_each_evse_on_one_line() {
         insta::assert_snapshot!(list(&Style::fixed(), &samples()));
+    }
+
+    #[test]
+    fn orders_and_changes_are_sentences() {
+        let lines = [
+            done("left", "Accepted", "begins a charge"),
+            done("left", "Scheduled", "is out of service"),
+            done("le\u{1b}ft", "Odd", "starts again"),
+            news(&Style::fixed(), &samples()[0]),
+            news(&Style::fixed(), &samples()[2]),
+        ];
+        insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]

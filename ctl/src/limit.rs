@@ -10,6 +10,7 @@ use crate::{
     json,
     quantity::{self, When},
     session::Session,
+    source,
     table::table,
     words::{self, NOTHING, Style},
 };
@@ -31,13 +32,35 @@ pub(crate) enum Limit {
     },
     /// Each change of a limit's life as it happens, after the present limits.
     Watch,
+    /// What the controllable devices are owed while they are limited, and what it is made of.
+    Pmin,
+    /// Who must be heard from, and where each stands.
+    Sources,
+    /// A sign of life by the caller; with `--every` until it is stopped.
+    Heartbeat {
+        /// Again after this time: 30s.
+        #[arg(long, value_name = "DURATION", value_parser = quantity::duration)]
+        every: Option<SignedDuration>,
+    },
+    /// Chooses what shall hold while the caller is gone.
+    Failsafe {
+        /// What the controllable devices may draw together: "4200 W", "10 kW".
+        #[arg(value_parser = quantity::watts, allow_hyphen_values = true)]
+        watts: i64,
+        /// At least so long: 2h to 24h.
+        #[arg(long = "for", value_name = "DURATION", value_parser = quantity::duration, default_value = "2h")]
+        lasting: SignedDuration,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Set {
     /// What the controllable devices may draw together: 10000, "4200 W", "10 kW". 0 is a limit.
-    #[arg(value_parser = quantity::watts, allow_hyphen_values = true)]
-    watts: i64,
+    #[arg(value_parser = quantity::watts, allow_hyphen_values = true, required_unless_present = "percent")]
+    watts: Option<i64>,
+    /// Instead of a power: a part of the node's contract power, 0 to 100.
+    #[arg(long, conflicts_with = "watts", value_parser = clap::value_parser!(u32).range(..=100))]
+    percent: Option<u32>,
     /// Names the limit, to replace or clear it later; the daemon chooses a name without.
     #[arg(long)]
     id: Option<String>,
@@ -80,6 +103,32 @@ impl Limit {
                 session.show("ListLimitsResponse", &answer, |style| list(style, &answer.limits)).await
             }
             Self::Watch => watch(session).await,
+            Self::Pmin => {
+                let mut client = GridServiceClient::new(session.channel().await?);
+                let answer = session.call(client.get_minimum_power(v1::GetMinimumPowerRequest {})).await?;
+                session
+                    .show("GetMinimumPowerResponse", &answer, |style| source::minimum(style, &answer))
+                    .await
+            }
+            Self::Sources => {
+                let mut client = GridServiceClient::new(session.channel().await?);
+                let answer = session.call(client.list_sources(v1::ListSourcesRequest {})).await?;
+                session
+                    .show("ListSourcesResponse", &answer, |style| source::list(style, &answer.sources))
+                    .await
+            }
+            Self::Heartbeat { every } => source::heartbeat(session, every).await,
+            Self::Failsafe { watts, lasting } => {
+                let mut client = GridServiceClient::new(session.channel().await?);
+                let duration_seconds = u32::try_from(lasting.as_secs()).unwrap_or_default();
+                let request = v1::SetFailsafeRequest { watts, duration_seconds };
+                let answer = session.call(client.set_failsafe(request)).await?;
+                let sentence = |_: &Style| match answer.change() {
+                    Change::None => "It was chosen already; nothing changed.".to_owned(),
+                    _ => format!("While you are gone, {} holds.", words::watts(watts)),
+                };
+                session.show("SetFailsafeResponse", &answer, sentence).await
+            }
         }
     }
 }
@@ -102,7 +151,9 @@ impl Set {
         Ok(v1::SetLimitRequest {
             id: self.id.unwrap_or_default(),
             node: self.node.unwrap_or_default(),
-            watts: self.watts,
+            watts: self.watts.unwrap_or_default(),
+            percent: self.percent,
+            steps: Vec::new(),
             valid_from: from.map(timestamp),
             valid_until: until.map(timestamp),
             reason: self.reason.unwrap_or_default(),
@@ -262,6 +313,8 @@ pub(crate) mod tests {
                 effective_at: Style::ago(295),
                 ended_at: None,
                 measured_watts: Some(9_812),
+                owed_watts: 7_560,
+                ..Default::default()
             },
             v1::Limit {
                 id: "w4".into(),
@@ -337,6 +390,9 @@ pub(crate) mod tests {
             (&["1", "--until", "later"], "18:00"),
             (&["1", "--until", "18:00", "--for", "1h"], "cannot be used with"),
             (&["1", "--for", "100000000h"], "longer than the calendar"),
+            (&[], "required"),
+            (&["1", "--percent", "30"], "cannot be used with"),
+            (&["--percent", "130"], "130"),
         ] {
             let error = set(args).unwrap_err();
             assert!(error.contains(says), "{args:?}: {error}");

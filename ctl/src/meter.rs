@@ -31,6 +31,7 @@ const fn quality(quality: Quality) -> &'static str {
         Quality::Good => "good",
         Quality::Stale => "stale: planned on the worst case",
         Quality::Lost => "lost: failsafe",
+        Quality::Implausible => "implausible: planned on the worst case",
     }
 }
 

@@ -34,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Watch(watch) => watch.run(&mut session).await,
         Command::Limit(limit) => limit.run(&mut session).await,
         Command::Evse(evse) => evse.run(&mut session).await,
+        Command::Transaction(transaction) => transaction.run(&mut session).await,
         Command::Meter(meter) => meter.run(&mut session).await,
         Command::Uplink(uplink) => uplink.run(&mut session).await,
         Command::Identity(identity) => identity.run(&mut session).await,

@@ -58,6 +58,22 @@ fn relays(style: &Style, relays: &[v1::Relay]) -> String {
     table(style, &["RELAY", "STATE", "SINCE", "PROBLEM"], relays.iter().map(row).collect())
 }
 
+fn devices(style: &Style, devices: &[v1::Device]) -> String {
+    let row = |device: &v1::Device| {
+        vec![
+            words::text(&device.id),
+            device.kind.clone(),
+            words::text(&device.node),
+            words::watts(device.power_watts),
+            if device.granted_watts == 0 { "off".to_owned() } else { words::watts(device.granted_watts) },
+            device.measured_watts.map_or_else(|| NOTHING.to_owned(), words::watts),
+            words::text(&device.reason),
+        ]
+    };
+    let headings = ["DEVICE", "KIND", "NODE", "POWER", "MAY DRAW", "DRAWS", "WHY"];
+    table(style, &headings, devices.iter().map(row).collect())
+}
+
 /// The whole picture. Sections that would be empty are left out.
 pub(crate) fn whole(style: &Style, site: &v1::Site) -> String {
     let head = pairs(
@@ -72,6 +88,7 @@ pub(crate) fn whole(style: &Style, site: &v1::Site) -> String {
         head,
         nodes(style, &site.nodes),
         evse::overview(style, &site.evses),
+        devices(style, &site.devices),
         meter::overview(style, &site.meters),
         contacts(style, &site.contacts),
         relays(style, &site.relays),
@@ -123,6 +140,14 @@ pub(crate) mod tests {
                 energised: true,
                 since: Style::ago(5),
                 problem: String::new(),
+            }],
+            devices: vec![v1::Device {
+                id: "pump".into(),
+                node: "grid".into(),
+                kind: "heat-pump".into(),
+                power_watts: 9_000,
+                reason: "waits: grid limit dso-1 of 10.00 kW by uid:1001".into(),
+                ..Default::default()
             }],
             limits: limit::tests::samples(),
             uplink: Some(uplink::tests::up()),

@@ -21,16 +21,20 @@ use crate::{
     config::{self, Config, ConfigError, Source},
     contact,
     control::{self, Control},
-    device::{Catalog, Definition},
+    device::{Catalog, Definition, output},
     grid, identity,
+    ids::EvseId,
     journal::{self, Entry, Journal},
-    meter, ocpp,
+    meter,
+    ocpp::{self, local::Stands},
     plan::Setpoint,
-    relay,
+    policy, relay,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
-    tls, update,
+    tls,
+    units::{Watts, Wiring},
+    update,
 };
 
 /// How long tasks may take to end once asked.
@@ -149,16 +153,9 @@ impl App {
     ) -> anyhow::Result<()> {
         let (config, clock) = (self.config, self.clock);
         let limits = store.read(grid::kept).await.context("cannot read the limits in force")?;
+        let failsafes = store.read(grid::failsafes).await.context("cannot read the failsafe values")?;
         let socket = api::bind(&config.api.socket)?;
-        let lan = match (self.lan, &config.api.lan) {
-            (Some(lan), Some(at)) => Some((
-                lan.bind()
-                    .await
-                    .with_context(|| format!("cannot open the interface on the network at {}", at.listen))?,
-                lan,
-            )),
-            _ => None,
-        };
+        let lan = bound(self.lan, &config).await?;
         let listener = TcpListener::bind(config.ocpp.listen)
             .await
             .with_context(|| format!("cannot listen for EVSEs on {}", config.ocpp.listen))?;
@@ -168,13 +165,17 @@ impl App {
             config.evses.iter().map(|_| watch::channel(None)).unzip();
         let (relays, relays_out): (Vec<_>, Vec<_>) =
             config.relays.iter().map(|_| watch::channel(false)).unzip();
+        let (devices, devices_out): (Vec<_>, Vec<_>) =
+            config.devices.iter().map(|_| watch::channel(Watts::ZERO)).unzip();
         let (control, site, events) = Control::new(control::Parts {
             config: Arc::clone(&config),
             limits,
+            failsafes,
             store: store.clone(),
             journal: evidence.clone(),
             clock,
             setpoints,
+            devices,
             relays,
             alive: watchdog(),
         });
@@ -205,7 +206,8 @@ impl App {
                 ("relay", Ok(()))
             });
         }
-        let stations = stations(&config, setpoints_out, self.ways);
+        devices_follow(tasks, &config, devices_out, &events, stop);
+        let (orders, stations) = stations(&config, setpoints_out, self.ways);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),
@@ -214,6 +216,7 @@ impl App {
                     .clone()
                     .zip(self.backend.clone().map(|dialer| Arc::new(dialer) as Arc<dyn Dial>)),
                 stations,
+                locals: locals(&config, &site),
                 events,
                 store: store.clone(),
                 clock,
@@ -234,6 +237,8 @@ impl App {
             way: self.uplink.map(|uplink| api::Way { uplink, backend: self.backend }),
             identities: Some(self.identities),
             updates: installing(tasks, &config, evidence, clock, stop),
+            orders,
+            ledger: ocpp::ledger::Ledger::new(store.clone()),
             journal: evidence.clone(),
             clock,
         };
@@ -241,21 +246,52 @@ impl App {
     }
 }
 
-/// The charging points, each with its setpoint and the way to its own backend.
+/// The EVSEs of the OCPP gateway, each with its setpoint and the way to its own backend; and the way to all of them.
 fn stations(
     config: &Config,
     setpoints: Vec<watch::Receiver<Option<Setpoint>>>,
     ways: Vec<Option<Arc<dyn Dial>>>,
-) -> Vec<ocpp::Station> {
-    let each = config.evses.iter().zip(setpoints).zip(ways);
-    each.map(|((e, setpoint), way)| ocpp::Station {
+) -> (ocpp::Orders, Vec<ocpp::Station>) {
+    let (orders, inboxes) = ocpp::Orders::new(config.evses.iter().map(|e| &e.id));
+    let each = config.evses.iter().zip(setpoints).zip(ways).zip(inboxes);
+    let stations = each.map(|(((e, setpoint), way), inbox)| ocpp::Station {
         evse: e.id.clone(),
         identity: e.identity.clone(),
         settings: e.clone(),
         way,
         setpoint,
-    })
-    .collect()
+        inbox,
+    });
+    (orders, stations.collect())
+}
+
+/// Charge points that are played here.
+fn locals(config: &Config, site: &control::Handle) -> Vec<ocpp::Local> {
+    let whole = config.ocpp.site.iter().zip(&config.nodes).filter_map(|(identity, root)| {
+        let fuse = root.fuse.0.into_iter().min()?;
+        // Nobody orders the site about over the interface.
+        let (_, inboxes) = ocpp::Orders::new([&EvseId::new(identity.as_str())]);
+        Some(ocpp::Local {
+            settings: config::Evse {
+                id: EvseId::new(identity.as_str()),
+                identity: identity.clone(),
+                node: 0,
+                wiring: Wiring::L123,
+                max: fuse,
+                min: fuse,
+                step: fuse,
+                failsafe: fuse,
+                ocpp: config::EvseOcpp { versions: vec![ocpp::Version::V16], ..config::EvseOcpp::default() },
+                class: policy::USUAL,
+                weight: 1,
+                public: false,
+            },
+            stands: Stands::Site { site: site.clone(), most: fuse },
+            view: site.view(),
+            inbox: inboxes.into_iter().next()?,
+        })
+    });
+    whole.collect()
 }
 
 /// The way to the backend of each EVSE that has one of its own.
@@ -306,6 +342,33 @@ fn keep_up(tasks: &mut Tasks, uplink: &Uplink, evidence: &Journal, clock: Clock,
         running.await;
         ("uplink", Ok(()))
     });
+}
+
+/// The interface on the network, if there is one.
+async fn bound(lan: Option<Lan>, config: &Config) -> anyhow::Result<Option<(TcpListener, Lan)>> {
+    let (Some(lan), Some(at)) = (lan, &config.api.lan) else { return Ok(None) };
+    let listener = lan.bind().await;
+    let listener =
+        listener.with_context(|| format!("cannot open the interface on the network at {}", at.listen))?;
+    Ok(Some((listener, lan)))
+}
+
+/// Devices that are told a power.
+fn devices_follow(
+    tasks: &mut Tasks,
+    config: &Config,
+    wanted: Vec<watch::Receiver<Watts>>,
+    events: &control::Events,
+    stop: &CancellationToken,
+) {
+    for (device, wanted) in config.devices.iter().zip(wanted) {
+        let Some(register) = device.setpoint.clone() else { continue };
+        let task = output::run(device.id.clone(), register, wanted, events.clone(), stop.clone());
+        tasks.spawn(async move {
+            task.await;
+            ("device", Ok(()))
+        });
+    }
 }
 
 /// The device's own software, where the configuration has it updated from here.

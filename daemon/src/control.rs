@@ -6,6 +6,7 @@
 
 mod acts;
 mod handle;
+mod sources;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -25,7 +26,7 @@ use crate::{
     clock::Clock,
     config::{Config, RelayFunction},
     evse,
-    grid::{Book, Record, Stage},
+    grid::{Book, Failsafe, Record, Stage},
     ids::LimitId,
     journal::{Entry, Journal},
     plan::{self, Plan, Setpoint, kept},
@@ -33,7 +34,7 @@ use crate::{
     site::{Event, Note, Site, View},
     store::{Store, StoreError},
     time::{Now, Wall},
-    units::Milliamps,
+    units::{Milliamps, Watts},
 };
 
 /// Where rooms that hear something put it.
@@ -52,6 +53,8 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// Limits that were in force before the start.
     pub limits: Vec<Record>,
+    /// Failsafe values that sources chose before the start.
+    pub failsafes: Vec<Failsafe>,
     /// The database.
     pub store: Store,
     /// The evidence.
@@ -60,6 +63,8 @@ pub struct Parts {
     pub clock: Clock,
     /// One per EVSE.
     pub setpoints: Vec<watch::Sender<Option<Setpoint>>>,
+    /// One per device: what it may draw.
+    pub devices: Vec<watch::Sender<Watts>>,
     /// One per relay: energised or not.
     pub relays: Vec<watch::Sender<bool>>,
     /// Called after each tick's plan: the watchdog lives on fresh plans only.
@@ -96,7 +101,11 @@ impl Control {
     #[must_use]
     pub fn new(mut parts: Parts) -> (Self, Handle, Events) {
         let now = parts.clock.now();
-        let site = Site::new(Arc::clone(&parts.config), Book::with(std::mem::take(&mut parts.limits)), now);
+        let limits = Book::with(std::mem::take(&mut parts.limits));
+        let mut site = Site::new(Arc::clone(&parts.config), limits, now);
+        for chosen in &parts.failsafes {
+            sources::restore(&mut site, chosen);
+        }
         let plan = plan::plan(&site, &policy::budget(&site, now), now);
         let (view, view_out) = watch::channel(Arc::new(site.view(&plan, now)));
         let (commands_in, commands) = mpsc::channel(64);
@@ -170,10 +179,16 @@ impl Control {
 
     /// One decision, what it leaves for the evidence, what it reaches, and the new picture.
     fn turn(&mut self, now: Now) {
-        let expired = self.site.limits.expire(now.wall);
+        let time = self.site.certain(now);
+        let mut expired = self.site.limits.expire(time.earliest);
+        expired.extend(self.abandoned(now));
+        let stepped = self.site.limits.step(time.earliest);
         self.decide(now);
         for record in &expired {
             self.ended(record, "", now);
+        }
+        for record in &stepped {
+            self.stepped(record, now);
         }
         let changed = std::mem::take(&mut self.changed);
         if !changed.is_empty() {
@@ -200,7 +215,7 @@ impl Control {
     fn decide(&mut self, now: Now) {
         let budget = policy::budget(&self.site, now);
         self.plan = plan::plan(&self.site, &budget, now);
-        self.site.granted(&self.plan, now.mono);
+        self.site.granted(&self.plan, now);
         self.actuate(now);
     }
 
@@ -234,10 +249,14 @@ impl Control {
             facts.leash.sent(setpoint.clone(), now.mono, config.evses[e].max);
             self.parts.setpoints[e].send_replace(Some(setpoint));
         }
-        let limited = self.site.limits.in_force(now.wall).next().is_some();
+        for (grant, wanted) in self.plan.devices.iter().zip(&self.parts.devices) {
+            wanted.send_if_modified(|power| std::mem::replace(power, grant.power) != grant.power);
+        }
+        let limited = (0..config.nodes.len()).any(|n| self.site.smallest_limit(n, now).is_some());
         for (relay, wanted) in config.relays.iter().zip(&self.parts.relays) {
             let energised = match relay.function {
                 RelayFunction::Release(e) => self.plan.grants[e].limit > Milliamps::ZERO,
+                RelayFunction::Device(d) => self.plan.devices[d].power > Watts::ZERO,
                 RelayFunction::Unlimited => !limited,
             };
             wanted.send_if_modified(|state| std::mem::replace(state, energised) != energised);

@@ -76,6 +76,10 @@ name!(
     NodeId
 );
 name!(
+    /// A controllable device that is no EVSE.
+    DeviceId
+);
+name!(
     /// A meter.
     MeterId
 );

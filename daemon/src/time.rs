@@ -93,6 +93,21 @@ impl Now {
     }
 }
 
+/// Between which two times it is: the same one twice, unless the wall clock has just jumped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Certain {
+    /// It is not earlier than this.
+    pub earliest: Wall,
+    /// It is not later than this.
+    pub latest: Wall,
+}
+
+impl From<Wall> for Certain {
+    fn from(now: Wall) -> Self {
+        Self { earliest: now, latest: now }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -198,6 +198,9 @@ impl Millivolts {
     /// 253 V, nominal plus 10 %: the worst case for a power limit that is kept by currents (EN 50160).
     pub const HIGHEST: Self = Self(253_000);
 
+    /// 207 V, nominal minus 10 %: the worst case for a fuse that is kept by powers (EN 50160).
+    pub const LOWEST: Self = Self(207_000);
+
     /// Power of `current` at this voltage, rounded away from zero, so that a limit is never understated.
     #[must_use]
     pub fn power_ceil(self, current: Milliamps) -> Watts {

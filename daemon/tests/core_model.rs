@@ -26,9 +26,9 @@ fn config(evses: usize, fuse: i64) -> Config {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("site.toml");
     let mut text = format!(
-        "[site]\nname = \"model\"\n[control]\nlease = \"20 s\"\nraise_dwell = \"5 s\"\nsettle = \"4 s\"\nmin_on = \"60 s\"\n\
+        "[site]\nname = \"model\"\n[control]\nlease = \"20 s\"\nraise_dwell = \"5 s\"\nsettle = \"4 s\"\nmin_on = \"60 s\"\nmin_off = \"5 s\"\n[grid]\nreturn_over = \"0 s\"\n\
          [[meter]]\nid = \"grid\"\ndevice = \"eastron-sdm630\"\naddress = \"127.0.0.1:502\"\n\
-         [[node]]\nid = \"main\"\nfuse = \"{fuse} A\"\nmeter = \"grid\"\n"
+         [[node]]\nid = \"main\"\nfuse = \"{fuse} A\"\nmeter = \"grid\"\nunbalance = \"3000 A\"\n"
     );
     for (i, phases) in (0..evses).zip(["L1 L2 L3", "L2 L3 L1", "L3", "L3 L1 L2", "L1"].iter().cycle()) {
         let _ = write!(
@@ -143,17 +143,8 @@ impl World {
         let id = LimitId::new("grid");
         match watts {
             Some(watts) => {
-                let wish = Wish {
-                    id: Some(id.clone()),
-                    issuer: "uid:1".into(),
-                    role: Role::Grid,
-                    node: None,
-                    watts: Watts(watts),
-                    valid_from: None,
-                    valid_until: None,
-                    reason: String::new(),
-                };
-                self.site.limits.set(wish, &[self.config.nodes[0].id.clone()], self.now.wall, || id).unwrap();
+                let wish = Wish { id: Some(id.clone()), ..Wish::new("uid:1", Role::Grid, Watts(watts)) };
+                self.site.set_limit(wish, self.now, || id).unwrap();
                 self.above = Duration::ZERO;
                 self.decide();
             }
@@ -188,7 +179,7 @@ impl World {
     fn decide(&mut self) {
         let budget = policy::budget(&self.site, self.now);
         let plan = plan::plan(&self.site, &budget, self.now);
-        self.site.granted(&plan, self.now.mono);
+        self.site.granted(&plan, self.now);
         for e in 0..self.boxes.len() {
             let (grant, config) = (&plan.grants[e], &self.config.evses[e]);
             assert!(grant.limit == Milliamps::ZERO || grant.limit >= config.min, "{grant:?}");
@@ -257,7 +248,7 @@ impl World {
     }
 
     fn check(&mut self) {
-        let fuse = self.config.nodes[0].fuse;
+        let fuse = self.config.nodes[0].fuse[Phase::L1];
         let total = self.total();
         // The house alone may exceed the fuse: then the cars must be gone.
         let cars_on =

@@ -109,7 +109,7 @@ def main_job():
             around.until("every transaction metered at the backend", lambda: len({entry["point"] for entry in around.saw("backend", "meter")}) == 2)
             row("charge points served through the HAN interface", "", 2)
             began = time.monotonic()
-            guest.ctl("limit", "set", "--id", "from-the-grid", "9000", "--reason", "boot test")
+            guest.ctl("limit", "set", "--id", "from-the-grid", "9000", "--reason", "boot-test")
             row("limit set over SSH, call returned", "s", round(time.monotonic() - began, 1))
             stage = lambda: json.loads(guest.ctl("--output", "json", "limit", "list"))["limits"][0]["stage"]  # noqa: E731
             around.until("the limit is effective", lambda: stage() == "LIMIT_STAGE_EFFECTIVE")

@@ -180,7 +180,10 @@ retry_interval = "5 s"
 listen = "127.0.0.1:{OCPP_PORT}"
 [control]
 raise_dwell = "2 s"
+min_off = "2 s"
 lease = "30 s"
+[grid]
+return_over = "0 s"
 [[node]]
 id = "grid"
 fuse = "{12 * len(self.names) + 8} A"

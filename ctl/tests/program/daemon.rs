@@ -4,12 +4,13 @@ use std::{path::PathBuf, pin::Pin};
 
 use ladewart_proto::v1::{
     self,
-    evse_service_server::{EvseService, EvseServiceServer},
+    evse_service_server::EvseServiceServer,
     grid_service_server::{GridService, GridServiceServer},
     journal_service_server::{JournalService, JournalServiceServer},
     meter_service_server::{MeterService, MeterServiceServer},
     site_service_server::{SiteService, SiteServiceServer},
     system_service_server::{SystemService, SystemServiceServer},
+    transaction_service_server::TransactionServiceServer,
     uplink_service_server::{UplinkService, UplinkServiceServer},
 };
 use prost_types::Timestamp;
@@ -20,7 +21,7 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, transport::Server};
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// What changes while a test runs.
 #[derive(Debug, Clone)]
@@ -49,6 +50,7 @@ impl Daemon {
             .add_service(SiteServiceServer::new(services.clone()))
             .add_service(GridServiceServer::new(services.clone()))
             .add_service(EvseServiceServer::new(services.clone()))
+            .add_service(TransactionServiceServer::new(services.clone()))
             .add_service(MeterServiceServer::new(services.clone()))
             .add_service(UplinkServiceServer::new(services.clone()))
             .add_service(JournalServiceServer::new(services.clone()))
@@ -72,12 +74,12 @@ impl Daemon {
     }
 }
 
-const NOON: Timestamp = Timestamp { seconds: 1_795_431_600, nanos: 0 };
+pub(super) const NOON: Timestamp = Timestamp { seconds: 1_795_431_600, nanos: 0 };
 
 #[derive(Clone)]
-struct Services(watch::Receiver<State>);
+pub(super) struct Services(watch::Receiver<State>);
 
-fn evse(milliamps: i64) -> v1::Evse {
+pub(super) fn evse(milliamps: i64) -> v1::Evse {
     v1::Evse {
         id: "wb1".into(),
         connected: true,
@@ -180,6 +182,36 @@ impl GridService for Services {
         Ok(Response::new(v1::ListLimitsResponse::default()))
     }
 
+    async fn heartbeat(
+        &self,
+        _: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        Err(Status::failed_precondition(
+            "uid:0 has no entry in [[grid.source]], so no heartbeat is expected of it",
+        ))
+    }
+
+    async fn set_failsafe(
+        &self,
+        _: Request<v1::SetFailsafeRequest>,
+    ) -> Result<Response<v1::SetFailsafeResponse>, Status> {
+        Ok(Response::new(v1::SetFailsafeResponse { change: v1::Change::Replaced.into() }))
+    }
+
+    async fn list_sources(
+        &self,
+        _: Request<v1::ListSourcesRequest>,
+    ) -> Result<Response<v1::ListSourcesResponse>, Status> {
+        Ok(Response::new(v1::ListSourcesResponse::default()))
+    }
+
+    async fn get_minimum_power(
+        &self,
+        _: Request<v1::GetMinimumPowerRequest>,
+    ) -> Result<Response<v1::GetMinimumPowerResponse>, Status> {
+        Ok(Response::new(v1::GetMinimumPowerResponse { watts: 4_200, ..Default::default() }))
+    }
+
     type WatchLimitsStream = Answers<v1::WatchLimitsResponse>;
 
     async fn watch_limits(
@@ -187,16 +219,6 @@ impl GridService for Services {
         _: Request<v1::WatchLimitsRequest>,
     ) -> Result<Response<Self::WatchLimitsStream>, Status> {
         Ok(Response::new(Box::pin(tokio_stream::empty())))
-    }
-}
-
-#[tonic::async_trait]
-impl EvseService for Services {
-    async fn list_evses(
-        &self,
-        _: Request<v1::ListEvsesRequest>,
-    ) -> Result<Response<v1::ListEvsesResponse>, Status> {
-        Ok(Response::new(v1::ListEvsesResponse { evses: vec![evse(16_000)] }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The compiled program against a server on a real socket: what it writes, where, and how it ends.
 
+mod charging;
 mod daemon;
 mod reverse;
 
@@ -50,10 +51,26 @@ async fn what_works_ends_with_0_and_is_silent_otherwise() {
     for args in [
         &["status"][..],
         &["limit", "set", "10 kW", "--id", "l1", "--for", "30min", "--reason", "test"],
+        &["limit", "pmin"],
+        &["limit", "sources"],
+        &["limit", "failsafe", "4.2 kW", "--for", "2h"],
         &["limit", "clear", "l1"],
         &["limit", "clear", "unknown"],
         &["limit", "list", "--all"],
         &["evse", "list"],
+        &["evse", "watch"],
+        &["evse", "authorise", "wb1", "--tag", "04A2"],
+        &["evse", "start", "wb1", "--tag", "04A2"],
+        &["evse", "stop", "wb1"],
+        &["evse", "unlock", "wb1"],
+        &["evse", "reset", "wb1", "--hard"],
+        &["evse", "disable", "wb1"],
+        &["transaction", "list", "--running"],
+        &["transaction", "export"],
+        &["transaction", "export", "--format", "json", "--from", "2026-11-01 00:00"],
+        &["transaction", "dead"],
+        &["transaction", "retry", "wb1"],
+        &["transaction", "discard", "wb1", "--number", "7"],
         &["meter", "list"],
         &["uplink", "status"],
         &["uplink", "test"],
@@ -75,6 +92,7 @@ async fn a_refusal_ends_with_1_and_a_denial_with_4() {
     let daemon = Daemon::start();
     says(&run(&daemon.socket, &["limit", "set", "1", "--id", "full"]).await, 1, "the storage is full");
     says(&run(&daemon.socket, &["limit", "set", "1", "--id", "denied"]).await, 4, "user 7 has no role here");
+    says(&run(&daemon.socket, &["evse", "start", "away", "--tag", "A"]).await, 1, "is not connected");
     daemon.break_journal();
     let ended = run(&daemon.socket, &["journal", "verify"]).await;
     says(&ended, 1, "NOT intact from entry 5 on");
@@ -105,6 +123,8 @@ async fn a_wrong_command_line_ends_with_2_and_calls_nobody() {
         &[][..],
         &["limits"],
         &["limit", "set", "-5"],
+        &["evse", "start", "wb1"],
+        &["transaction", "discard", "wb1"],
         &["limit", "set", "10 PS"],
         &["status", "--output", "xml"],
     ] {

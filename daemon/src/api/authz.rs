@@ -35,6 +35,9 @@ const LIMITING: &[Role] = &[Installer, Grid, Admin];
 /// Who may put the site behind its gateway and keep its software.
 const COMMISSIONING: &[Role] = &[Installer, Admin];
 
+/// Who may have an EVSE do something, and see who charged.
+const CHARGING: &[Role] = &[Installer, Supplier, Admin];
+
 /// Method → roles, for every method that is served.
 pub(crate) const TABLE: &[(&str, &[Role])] = &[
     ("/ladewart.v1.SiteService/GetSite", EVERY),
@@ -43,7 +46,23 @@ pub(crate) const TABLE: &[(&str, &[Role])] = &[
     ("/ladewart.v1.GridService/ClearLimit", LIMITING),
     ("/ladewart.v1.GridService/ListLimits", EVERY),
     ("/ladewart.v1.GridService/WatchLimits", EVERY),
+    ("/ladewart.v1.GridService/Heartbeat", LIMITING),
+    ("/ladewart.v1.GridService/SetFailsafe", LIMITING),
+    ("/ladewart.v1.GridService/ListSources", EVERY),
+    ("/ladewart.v1.GridService/GetMinimumPower", EVERY),
     ("/ladewart.v1.EvseService/ListEvses", EVERY),
+    ("/ladewart.v1.EvseService/WatchEvses", EVERY),
+    ("/ladewart.v1.EvseService/AuthorizeEvse", CHARGING),
+    ("/ladewart.v1.EvseService/StartCharge", CHARGING),
+    ("/ladewart.v1.EvseService/StopCharge", CHARGING),
+    ("/ladewart.v1.EvseService/UnlockConnector", CHARGING),
+    ("/ladewart.v1.EvseService/ResetEvse", CHARGING),
+    ("/ladewart.v1.EvseService/SetAvailability", CHARGING),
+    ("/ladewart.v1.TransactionService/ListTransactions", CHARGING),
+    ("/ladewart.v1.TransactionService/ExportTransactions", CHARGING),
+    ("/ladewart.v1.TransactionService/ListDeadLetters", CHARGING),
+    ("/ladewart.v1.TransactionService/RetryDeadLetters", CHARGING),
+    ("/ladewart.v1.TransactionService/DiscardDeadLetters", CHARGING),
     ("/ladewart.v1.MeterService/ListMeters", EVERY),
     ("/ladewart.v1.UplinkService/GetUplinkStatus", EVERY),
     ("/ladewart.v1.UplinkService/TestUplink", COMMISSIONING),

@@ -9,15 +9,17 @@ use std::{
 
 use futures_util::{Stream, stream};
 use ladewart_proto::v1::{
-    self, ClearLimitRequest, ClearLimitResponse, ListLimitsRequest, ListLimitsResponse, SetLimitRequest,
-    SetLimitResponse, WatchLimitsRequest, WatchLimitsResponse, grid_service_server::GridService,
+    self, ClearLimitRequest, ClearLimitResponse, GetMinimumPowerRequest, GetMinimumPowerResponse,
+    HeartbeatRequest, HeartbeatResponse, ListLimitsRequest, ListLimitsResponse, ListSourcesRequest,
+    ListSourcesResponse, SetFailsafeRequest, SetFailsafeResponse, SetLimitRequest, SetLimitResponse,
+    WatchLimitsRequest, WatchLimitsResponse, grid_service_server::GridService,
 };
 use tokio::sync::{broadcast, watch};
 use tonic::{Request, Response, Status};
 
 use super::{Caller, Context, convert};
 use crate::{
-    grid::{Limit, Record, Stage},
+    grid::{Failsafe, Limit, Record, Stage},
     ids::{LimitId, NodeId},
     site::View,
     time::Wall,
@@ -81,6 +83,42 @@ impl GridService for Service {
         let view = self.0.view();
         let wanted = view.limits.iter().filter(|record| ended_too || record.ended.is_none());
         Ok(Response::new(ListLimitsResponse { limits: wanted.map(convert::limit).collect() }))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        let issuer = Caller::of(&request)?.issuer;
+        let source = self.0.site.heartbeat(issuer).await.map_err(convert::command)?;
+        Ok(Response::new(HeartbeatResponse { source: Some(convert::source(&source)) }))
+    }
+
+    async fn set_failsafe(
+        &self,
+        request: Request<SetFailsafeRequest>,
+    ) -> Result<Response<SetFailsafeResponse>, Status> {
+        let issuer = Caller::of(&request)?.issuer;
+        let SetFailsafeRequest { watts, duration_seconds } = request.into_inner();
+        let lasting = Duration::from_secs(duration_seconds.into());
+        let chosen = Failsafe { issuer, watts: Watts(watts), lasting };
+        let change = self.0.site.set_failsafe(chosen).await.map_err(convert::command)?;
+        Ok(Response::new(SetFailsafeResponse { change: convert::change(change).into() }))
+    }
+
+    async fn list_sources(
+        &self,
+        _: Request<ListSourcesRequest>,
+    ) -> Result<Response<ListSourcesResponse>, Status> {
+        let sources = self.0.view().sources.iter().map(convert::source).collect();
+        Ok(Response::new(ListSourcesResponse { sources }))
+    }
+
+    async fn get_minimum_power(
+        &self,
+        _: Request<GetMinimumPowerRequest>,
+    ) -> Result<Response<GetMinimumPowerResponse>, Status> {
+        Ok(Response::new(convert::minimum(&self.0.view().minimum)))
     }
 
     type WatchLimitsStream = Pin<Box<dyn Stream<Item = Result<WatchLimitsResponse, Status>> + Send>>;

@@ -25,6 +25,7 @@ mod refusals;
 mod site;
 mod socket;
 mod system;
+mod transaction;
 mod update;
 mod uplink;
 
@@ -40,8 +41,8 @@ use ladewart_proto::v1::{
     evse_service_server::EvseServiceServer, grid_service_server::GridServiceServer,
     identity_service_server::IdentityServiceServer, journal_service_server::JournalServiceServer,
     meter_service_server::MeterServiceServer, site_service_server::SiteServiceServer,
-    system_service_server::SystemServiceServer, update_service_server::UpdateServiceServer,
-    uplink_service_server::UplinkServiceServer,
+    system_service_server::SystemServiceServer, transaction_service_server::TransactionServiceServer,
+    update_service_server::UpdateServiceServer, uplink_service_server::UplinkServiceServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -61,7 +62,7 @@ use crate::{
     clock::Clock,
     config, control,
     journal::{Entry, Journal},
-    smgw,
+    ocpp, smgw,
     time::{Now, Wall},
     update::Updates,
 };
@@ -106,6 +107,10 @@ pub struct Parts {
     pub identities: Option<crate::identity::Store>,
     /// The device's own software, if it is updated through this interface.
     pub updates: Option<Updates>,
+    /// The way to every EVSE.
+    pub orders: ocpp::Orders,
+    /// What is billed.
+    pub ledger: ocpp::ledger::Ledger,
     /// The evidence.
     pub journal: Journal,
     /// The clocks.
@@ -144,6 +149,8 @@ struct Context {
     way: Option<Way>,
     identities: Option<crate::identity::Store>,
     updates: Option<Updates>,
+    orders: ocpp::Orders,
+    ledger: ocpp::ledger::Ledger,
     journal: Journal,
     clock: Clock,
     started: Wall,
@@ -205,11 +212,12 @@ type Pulse = (Duration, Duration);
 impl Interface {
     /// Everything is served until `stop`.
     pub async fn new(parts: Parts, stop: CancellationToken) -> Result<Self, Error> {
-        let Parts { config, site, uplink, way, identities, updates, journal, clock } = parts;
+        let Parts { config, site, uplink, way, identities, updates, orders, ledger, journal, clock } = parts;
         let refusals = refusals::Refusals::new(journal.clone());
         let gate = authz::Gate::new(authz::Access::new(&config), refusals, clock);
         let started = clock.now().wall;
-        let context = Context { site, uplink, way, identities, updates, journal, clock, started };
+        let context =
+            Context { site, uplink, way, identities, updates, orders, ledger, journal, clock, started };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(ladewart_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -238,6 +246,14 @@ impl Interface {
             serving(
                 &health,
                 EvseServiceServer::new(evse::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
+        );
+        routes.add_service(
+            serving(
+                &health,
+                TransactionServiceServer::new(transaction::Service(of()))
+                    .max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
         );

@@ -2,17 +2,18 @@
 
 mod access;
 mod ocpp;
+mod tree;
 mod uplink;
 
 use std::{collections::HashSet, fs, path::Path, time::Duration};
 
 use self::ocpp::CheckedOcpp;
 use super::{
-    Config, ConfigError, Contact, Control, Evse, Line, Meter, Node, Relay, RelayFunction, Source, Update,
-    Uplink, raw,
+    Config, ConfigError, Contact, Control, Device, Evse, Line, Meter, Node, Relay, RelayFunction, Source,
+    Update, Uplink, raw,
 };
 use crate::{
-    ids::{Identity, NodeId},
+    ids::Identity,
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -49,15 +50,28 @@ impl Check<'_> {
     fn document(&self, doc: raw::Document) -> Checked<Config> {
         let at_home = |path: std::path::PathBuf| self.source.directory().join(path);
         let meters = self.meters(doc.meter)?;
-        let nodes = self.nodes(doc.node, &meters)?;
+        let written: Vec<_> = doc.node.iter().map(|n| n.id.clone()).collect();
+        let nodes = self.nodes(&doc.node, &meters)?;
         let ocpp = self.ocpp(doc.ocpp)?;
         let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
         let evses = self.evses(doc.evse, &nodes, &ocpp, uplink.as_ref())?;
         let contacts = self.contacts(doc.contact, &nodes)?;
-        let relays = self.relays(doc.relay, &evses)?;
+        let devices = self.devices(doc.device, &nodes, &meters)?;
+        let relays = self.relays(doc.relay, &evses, &devices)?;
+        let grid = self.grid(doc.grid, &nodes)?;
+        self.tree_fits(&written, &nodes, &evses, &devices, &relays)?;
         let backend = doc.backend.map(|b| self.backend("backend", b)).transpose()?;
         if let Some(backend) = &backend {
             self.way_to("backend", backend, uplink.as_ref())?;
+        }
+        if let Some(site) = &ocpp.ocpp.site {
+            if backend.is_none() {
+                return self.fail("ocpp.site", "has no meaning without [backend]; remove it");
+            }
+            if evses.iter().any(|e| e.identity == *site) {
+                return self
+                    .fail("ocpp.site", format!("\"{site}\" is the identity of an EVSE; choose another"));
+            }
         }
         let api = self.api(doc.api)?;
         let operators = self.operators(doc.operator, &api.certificates, uplink.is_some())?;
@@ -77,6 +91,8 @@ impl Check<'_> {
             meters,
             device_dir: doc.site.devices.map(at_home),
             evses,
+            devices,
+            grid,
             contacts,
             relays,
             update: doc.update.map(|update| Update {
@@ -112,6 +128,10 @@ impl Check<'_> {
             raise_dwell: self.duration("control.raise_dwell", raw.raise_dwell, s(10), ms(0), s(600))?,
             settle: self.duration("control.settle", raw.settle, s(5), ms(100), s(60))?,
             min_on: self.duration("control.min_on", raw.min_on, s(600), s(0), s(7200))?,
+            min_off: self.duration("control.min_off", raw.min_off, s(30), s(0), s(3600))?,
+            ramp: self.ramp(raw.ramp)?,
+            follow_after: self.duration("control.follow_after", raw.follow_after, s(60), s(5), s(3600))?,
+            probe_every: self.duration("control.probe_every", raw.probe_every, s(300), s(10), s(7200))?,
             meter_stale: self.duration("control.meter_stale", raw.meter_stale, s(5), ms(500), s(60))?,
             meter_lost: self.duration("control.meter_lost", raw.meter_lost, s(30), s(1), s(600))?,
         };
@@ -180,69 +200,6 @@ impl Check<'_> {
         Ok(meters)
     }
 
-    fn nodes(&self, raw: Vec<raw::Node>, meters: &[Meter]) -> Checked<Vec<Node>> {
-        if raw.is_empty() {
-            return self.fail("node", "is missing; add [[node]] with the fuse of the grid connection");
-        }
-        let mut nodes: Vec<Node> = Vec::with_capacity(raw.len());
-        for (i, n) in raw.into_iter().enumerate() {
-            let at = |name: &str| format!("node[{i}].{name}");
-            if nodes.iter().any(|other| other.id == n.id) {
-                return self.fail(&at("id"), format!("\"{}\" names another node already", n.id));
-            }
-            if !(Milliamps::amps(6)..=Milliamps::amps(3000)).contains(&n.fuse) {
-                return self.fail(&at("fuse"), format!("{} is out of range; use 6 A to 3000 A", n.fuse));
-            }
-            let parent = match (&n.parent, i) {
-                (None, 0) => None,
-                (None, _) => {
-                    return self.fail(
-                        &at("parent"),
-                        format!(
-                            "is missing; only the first node is the grid connection, add parent = \"{}\"",
-                            nodes[0].id
-                        ),
-                    );
-                }
-                (Some(_), 0) => {
-                    return self.fail(&at("parent"), "the first node is the grid connection; remove it");
-                }
-                (Some(name), _) => match nodes.iter().position(|other| other.id == *name) {
-                    Some(index) => Some(index),
-                    None => {
-                        return self.fail(
-                            &at("parent"),
-                            format!("no node \"{name}\" stands above; parents come first"),
-                        );
-                    }
-                },
-            };
-            let meter = match n.meter {
-                None => None,
-                Some(name) => match meters.iter().position(|m| m.id == name) {
-                    Some(index) => Some(index),
-                    None => {
-                        return self
-                            .fail(&at("meter"), format!("there is no [[meter]] with id = \"{name}\""));
-                    }
-                },
-            };
-            nodes.push(Node { id: n.id, parent, fuse: n.fuse, meter });
-        }
-        Ok(nodes)
-    }
-
-    fn node(&self, field: &str, name: Option<NodeId>, nodes: &[Node]) -> Checked<usize> {
-        let Some(name) = name else { return Ok(0) };
-        match nodes.iter().position(|n| n.id == name) {
-            Some(index) => Ok(index),
-            None => {
-                let known: Vec<_> = nodes.iter().map(|n| n.id.as_str()).collect();
-                self.fail(field, format!("there is no node \"{name}\"; there are {}", known.join(", ")))
-            }
-        }
-    }
-
     fn evses(
         &self,
         raw: Vec<raw::Evse>,
@@ -299,46 +256,19 @@ impl Check<'_> {
             evses.push(Evse {
                 id: e.id,
                 identity,
-                node: self.node(&at("node"), e.node, nodes)?,
+                node: self.node(&at("node"), e.node.map(|n| n.0), nodes)?,
                 wiring: e.phases.unwrap_or(Wiring::L123),
                 max: e.max,
                 min,
                 step,
                 failsafe,
+                class: e.class.unwrap_or(100),
+                weight: self.weight(&at("weight"), e.weight)?,
+                public: e.public,
                 ocpp,
             });
         }
-        self.failsafe_fits(&evses, nodes)?;
         Ok(evses)
-    }
-
-    /// All EVSEs at their failsafe values together must not overload a fuse by themselves.
-    fn failsafe_fits(&self, evses: &[Evse], nodes: &[Node]) -> Checked<()> {
-        for (n, node) in nodes.iter().enumerate() {
-            let behind = |mut at: usize| loop {
-                if at == n {
-                    break true;
-                }
-                match nodes[at].parent {
-                    Some(parent) => at = parent,
-                    None => break false,
-                }
-            };
-            for phase in crate::units::Phase::ALL {
-                let sum: Milliamps =
-                    evses.iter().filter(|e| behind(e.node) && e.wiring.uses(phase)).map(|e| e.failsafe).sum();
-                if sum > node.fuse {
-                    return self.fail(
-                        &format!("node[{n}].fuse"),
-                        format!(
-                            "the EVSEs' failsafe values add up to {sum} on {phase}, more than {}",
-                            node.fuse
-                        ),
-                    );
-                }
-            }
-        }
-        Ok(())
     }
 
     fn line(&self, field: &str, raw: raw::Line) -> Checked<Line> {
@@ -380,27 +310,44 @@ impl Check<'_> {
         Ok(contacts)
     }
 
-    fn relays(&self, raw: Vec<raw::Relay>, evses: &[Evse]) -> Checked<Vec<Relay>> {
+    fn relays(&self, raw: Vec<raw::Relay>, evses: &[Evse], devices: &[Device]) -> Checked<Vec<Relay>> {
         let mut relays: Vec<Relay> = Vec::with_capacity(raw.len());
         for (i, r) in raw.into_iter().enumerate() {
             let at = |name: &str| format!("relay[{i}].{name}");
             if relays.iter().any(|other| other.id == r.id) {
                 return self.fail(&at("id"), format!("\"{}\" names another relay already", r.id));
             }
-            let function = match (r.function, r.evse) {
-                (raw::Function::Unlimited, None) => RelayFunction::Unlimited,
-                (raw::Function::Unlimited, Some(_)) => {
+            let function = match (r.function, r.evse, r.device) {
+                (raw::Function::Unlimited, None, None) => RelayFunction::Unlimited,
+                (raw::Function::Unlimited, Some(_), _) => {
                     return self.fail(&at("evse"), "has no meaning with function = \"unlimited\"; remove it");
                 }
-                (raw::Function::Release, None) => {
-                    return self.fail(&at("evse"), "is missing; name the EVSE that this relay releases");
+                (raw::Function::Unlimited, None, Some(_)) => {
+                    return self
+                        .fail(&at("device"), "has no meaning with function = \"unlimited\"; remove it");
                 }
-                (raw::Function::Release, Some(name)) => match evses.iter().position(|e| e.id == name) {
+                (raw::Function::Release, None, None) => {
+                    let mend = "is missing; name the EVSE that this relay releases, or the device";
+                    return self.fail(&at("evse"), mend);
+                }
+                (raw::Function::Release, Some(_), Some(_)) => {
+                    return self.fail(&at("device"), "stands beside evse; a relay releases one of them");
+                }
+                (raw::Function::Release, Some(name), None) => match evses.iter().position(|e| e.id == name) {
                     Some(index) => RelayFunction::Release(index),
                     None => {
                         return self.fail(&at("evse"), format!("there is no [[evse]] with id = \"{name}\""));
                     }
                 },
+                (raw::Function::Release, None, Some(name)) => {
+                    match devices.iter().position(|d| d.id == name) {
+                        Some(index) => RelayFunction::Device(index),
+                        None => {
+                            let problem = format!("there is no [[device]] with id = \"{name}\"");
+                            return self.fail(&at("device"), problem);
+                        }
+                    }
+                }
             };
             relays.push(Relay { id: r.id, line: self.line(&at("line"), r.line)?, function });
         }

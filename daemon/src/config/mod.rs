@@ -7,19 +7,21 @@
 mod check;
 mod error;
 mod raw;
+mod tree;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
 pub use self::{
     check::{load, parse},
     error::{ConfigError, Source},
+    tree::{Device, DeviceKind, Grid, GridSource, Node, SetpointRegister},
 };
 use crate::{
-    ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
+    ids::{ContactId, EvseId, Identity, MeterId, RelayId},
     ocpp::{Secret, Version},
-    units::{Milliamps, Watts, Wiring},
+    units::{Milliamps, Millivolts, Watts, Wiring},
 };
 
 /// A configuration that can be run.
@@ -49,6 +51,10 @@ pub struct Config {
     pub device_dir: Option<PathBuf>,
     /// Charging points.
     pub evses: Vec<Evse>,
+    /// Other controllable devices.
+    pub devices: Vec<Device>,
+    /// How limits from outside are kept.
+    pub grid: Grid,
     /// Digital inputs.
     pub contacts: Vec<Contact>,
     /// Digital outputs.
@@ -352,6 +358,10 @@ pub struct Ocpp {
     pub call_timeout: Duration,
     /// What happens to a card that nothing is known about while the backend cannot be asked.
     pub accept_unknown_offline: bool,
+    /// Identity of the site as one charge point; it is none without.
+    pub site: Option<Identity>,
+    /// Cards of the site's own users, in lower case: welcome while the backend cannot be asked.
+    pub users: Arc<HashSet<String>>,
     /// Largest frame in bytes.
     pub max_frame: usize,
     /// TLS on the same port; without it there is none.
@@ -447,23 +457,18 @@ pub struct Control {
     pub settle: Duration,
     /// Least time a car charges before it may be paused for another.
     pub min_on: Duration,
+    /// Least pause of a car that was paused for another.
+    pub min_off: Duration,
+    /// Most by which a setpoint rises at a time.
+    pub ramp: Milliamps,
+    /// How long a car draws less than offered until it leaves the rest to the others.
+    pub follow_after: Duration,
+    /// How often it is offered its full share again.
+    pub probe_every: Duration,
     /// Age at which a meter reading is stale.
     pub meter_stale: Duration,
     /// Age at which the meter counts as lost.
     pub meter_lost: Duration,
-}
-
-/// A point of the electrical tree.
-#[derive(Debug, Clone)]
-pub struct Node {
-    /// Name.
-    pub id: NodeId,
-    /// Index of the parent in [`Config::nodes`]; `None` at the grid connection.
-    pub parent: Option<usize>,
-    /// Rated current per phase.
-    pub fuse: Milliamps,
-    /// Index of the meter that measures it.
-    pub meter: Option<usize>,
 }
 
 /// A meter on a bus.
@@ -504,6 +509,21 @@ pub struct Evse {
     pub failsafe: Milliamps,
     /// How it is spoken with.
     pub ocpp: EvseOcpp,
+    /// Order of service when not all fit: 0 first.
+    pub class: u8,
+    /// Its share among those of its class.
+    pub weight: u8,
+    /// Open to everybody: no controllable device (EnWG §14a), so no grid limit binds it.
+    pub public: bool,
+}
+
+impl Evse {
+    /// The most it can draw, at nominal voltage.
+    #[must_use]
+    pub fn rated(&self) -> Watts {
+        let terminals = i64::try_from(self.wiring.count()).unwrap_or(3);
+        Millivolts::NOMINAL.power_ceil(Milliamps(self.max.0.saturating_mul(terminals)))
+    }
 }
 
 /// A digital line.
@@ -553,6 +573,8 @@ pub struct Relay {
 pub enum RelayFunction {
     /// Energised while the EVSE (index in [`Config::evses`]) may charge: for its release input.
     Release(usize),
+    /// Energised while the device (index in [`Config::devices`]) may run.
+    Device(usize),
     /// Energised while no grid limit is in force: for devices that only know on and off.
     Unlimited,
 }

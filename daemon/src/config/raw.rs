@@ -10,11 +10,15 @@ use std::{
 use serde::{Deserialize, Deserializer, de};
 
 mod ocpp;
+mod tree;
 
-pub(super) use self::ocpp::{EvseOcpp, Ocpp, Profiles, UplinkLoss};
+pub(super) use self::{
+    ocpp::{EvseOcpp, Ocpp, Profiles, UplinkLoss},
+    tree::{Afterwards, At, Device, Grid, Kind, Node, SetpointRegister},
+};
 use super::Role;
 use crate::{
-    ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
+    ids::{ContactId, DeviceId, EvseId, Identity, MeterId, NodeId, RelayId},
     units::{Milliamps, Watts, Wiring},
 };
 
@@ -108,6 +112,12 @@ pub(super) struct Document {
     /// `[[evse]]`.
     #[serde(default)]
     pub(super) evse: Vec<Evse>,
+    /// `[[device]]`: other controllable devices: heat pumps, cooling, storage.
+    #[serde(default)]
+    pub(super) device: Vec<Device>,
+    /// `[grid]`: how limits from outside are kept.
+    #[serde(default)]
+    pub(super) grid: Grid,
     /// `[[contact]]`: digital inputs that carry a limit.
     #[serde(default)]
     pub(super) contact: Vec<Contact>,
@@ -361,23 +371,18 @@ pub(super) struct Control {
     pub(super) settle: Option<Span>,
     /// Least charging time before a car may be paused for another; default 10 min.
     pub(super) min_on: Option<Span>,
+    /// Least pause of a car that was paused for another; default 30 s.
+    pub(super) min_off: Option<Span>,
+    /// Most by which a setpoint rises at a time; then the car has `settle` to follow. Default 16 A.
+    pub(super) ramp: Option<Milliamps>,
+    /// A car that draws less than offered for so long leaves the rest to the others; default 60 s.
+    pub(super) follow_after: Option<Span>,
+    /// How often such a car is offered its full share again; default 5 min.
+    pub(super) probe_every: Option<Span>,
     /// Default 5 s.
     pub(super) meter_stale: Option<Span>,
     /// Default 30 s.
     pub(super) meter_lost: Option<Span>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Node {
-    /// Name.
-    pub(super) id: NodeId,
-    /// Name of the node above; not at the grid connection.
-    pub(super) parent: Option<NodeId>,
-    /// Rated current per phase.
-    pub(super) fuse: Milliamps,
-    /// Name of the meter that measures it.
-    pub(super) meter: Option<MeterId>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -406,7 +411,7 @@ pub(super) struct Evse {
     /// OCPP identity; default the name.
     pub(super) identity: Option<Identity>,
     /// Name of its node; default the grid connection.
-    pub(super) node: Option<NodeId>,
+    pub(super) node: Option<At>,
     /// How its terminals are wired: `"L2 L3 L1"`, `"L3"`; default `"L1 L2 L3"`.
     pub(super) phases: Option<Wiring>,
     /// Rated current per phase.
@@ -417,6 +422,13 @@ pub(super) struct Evse {
     pub(super) step: Option<Milliamps>,
     /// What it may draw when its lease ends; 0 A or within min and max; default 6 A.
     pub(super) failsafe: Option<Milliamps>,
+    /// Order of service when not all fit, unless a rule says otherwise: 0 first; default 100.
+    pub(super) class: Option<u8>,
+    /// Its share among those of its class: 1 to 10; default 1.
+    pub(super) weight: Option<u8>,
+    /// Whether everybody may use it: then it is no controllable device (EnWG §14a) and no grid limit binds it.
+    #[serde(default)]
+    pub(super) public: bool,
     /// `[evse.ocpp]`: how it is spoken with.
     #[serde(default)]
     pub(super) ocpp: EvseOcpp,
@@ -471,8 +483,10 @@ pub(super) struct Relay {
     pub(super) id: RelayId,
     /// Where it is.
     pub(super) line: Line,
-    /// `"release"`: energised while the EVSE may charge; `"unlimited"`: energised while no limit is in force.
+    /// `"release"`: energised while the EVSE or device may draw; `"unlimited"`: energised while no limit is in force.
     pub(super) function: Function,
     /// Name of the EVSE; with `release` only.
     pub(super) evse: Option<EvseId>,
+    /// Name of the device, instead of an EVSE; with `release` only.
+    pub(super) device: Option<DeviceId>,
 }

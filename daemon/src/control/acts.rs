@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{
     config::Role,
-    grid::{self, Change, Limit, Record, Stage, Wish},
-    ids::{LimitId, NodeId},
+    grid::{self, Change, Limit, Record, Stage, Wish, guard::Heard},
+    ids::LimitId,
     journal::Entry,
-    site::{Note, event::Level},
+    site::Note,
     store::StoreError,
     time::Now,
 };
@@ -32,6 +32,9 @@ pub(super) fn note(record: &Record, stage: Stage, actor: &str) -> Note {
         body: json!({
             "node": limit.node.as_str(),
             "watts": limit.watts.0,
+            "percent": limit.percent,
+            "steps": limit.steps,
+            "owed_watts": record.owed.0,
             "issuer": limit.issuer,
             "role": limit.role.name(),
             "valid_from": limit.valid_from,
@@ -55,13 +58,20 @@ impl Control {
                 let outcome = self.clear_limit(&id, &issuer, role, now);
                 let _ = reply.send(outcome);
             }
+            Command::Heartbeat { issuer, reply } => {
+                let _ = reply.send(self.heartbeat(&issuer, now));
+            }
+            Command::SetFailsafe { chosen, reply } => {
+                let outcome = self.set_failsafe(chosen, now);
+                let _ = reply.send(outcome);
+            }
         }
     }
 
     fn set_limit(&mut self, wish: Wish, now: Now) -> Result<Synced<(Limit, Change)>, CommandError> {
-        let nodes: Vec<NodeId> = self.parts.config.nodes.iter().map(|n| n.id.clone()).collect();
         let actor = wish.issuer.clone();
-        let (record, change, superseded) = self.site.limits.set(wish, &nodes, now.wall, fresh_id)?;
+        let (record, change, superseded) = self.site.set_limit(wish, now, fresh_id)?;
+        self.wrote(&actor, Heard::Limit, now);
         if change == Change::None && record.accepted.is_some() {
             return Ok(Synced { value: (record.limit, change), stored: ready(Ok(())) });
         }
@@ -118,8 +128,11 @@ impl Control {
     ) -> Result<Synced<Change>, CommandError> {
         let Some(record) = self.site.limits.clear(id, issuer, role, now.wall).map_err(CommandError::from)?
         else {
+            // Saying that there is no limit is a sign, too.
+            self.wrote(issuer, Heard::NoLimit, now);
             return Ok(Synced { value: Change::None, stored: ready(Ok(())) });
         };
+        self.wrote(issuer, Heard::NoLimit, now);
         self.decide(now);
         let _ = self.limits.send(record.clone());
         let note = note(&record, Stage::Cleared, issuer);
@@ -147,11 +160,8 @@ impl Control {
     pub(super) fn contacts(&mut self, now: Now) {
         for c in 0..self.parts.config.contacts.len() {
             let config = self.parts.config.contacts[c].clone();
-            let (limited, why) = match &self.site.contacts[c].level {
-                Level::Closed => (config.limited_when_closed, "the contact is closed".to_owned()),
-                Level::Open => (!config.limited_when_closed, "the contact is open".to_owned()),
-                Level::Unreadable(why) => (true, format!("the contact cannot be read: {why}")),
-            };
+            let asks = self.site.contact_asks(c);
+            let limited = asks.is_some();
             if limited == self.contact_limits[c] {
                 continue;
             }
@@ -161,13 +171,9 @@ impl Control {
             if limited {
                 let wish = Wish {
                     id: Some(id),
-                    issuer,
-                    role: Role::Grid,
                     node: Some(self.parts.config.nodes[config.node].id.clone()),
-                    watts: config.watts,
-                    valid_from: None,
-                    valid_until: None,
-                    reason: why,
+                    reason: asks.unwrap_or_default(),
+                    ..Wish::new(&issuer, Role::Grid, config.watts)
                 };
                 if let Err(error) = self.set_limit(wish, now) {
                     tracing::error!(contact = %config.id, %error, "the contact's limit was not set");
@@ -201,7 +207,7 @@ impl Control {
 /// How the issuer of a contact's limit begins. Such a limit is not kept over a restart: the contact is read anew.
 const CONTACT: &str = "contact:";
 
-fn ready(result: Result<(), StoreError>) -> oneshot::Receiver<Result<(), StoreError>> {
+pub(super) fn ready(result: Result<(), StoreError>) -> oneshot::Receiver<Result<(), StoreError>> {
     let (reply, stored) = oneshot::channel();
     let _ = reply.send(result);
     stored

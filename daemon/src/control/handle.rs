@@ -6,9 +6,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     config::Role,
-    grid::{Change, Limit, Record, Refusal, Wish},
+    grid::{Change, Failsafe, Limit, Record, Refusal, Wish},
     ids::LimitId,
-    site::View,
+    site::{View, view::SourceView},
     store::StoreError,
 };
 
@@ -21,6 +21,9 @@ pub enum CommandError {
     /// It is in force, but the evidence is not stored.
     #[error("in force, but not recorded: {0}")]
     NotRecorded(#[from] StoreError),
+    /// The caller is none of those that must be heard from.
+    #[error("{0} has no entry in [[grid.source]], so no heartbeat is expected of it")]
+    NoSource(String),
     /// The daemon is going down.
     #[error("the daemon is stopping")]
     Stopping,
@@ -38,6 +41,10 @@ pub(crate) enum Command {
         role: Role,
         reply: oneshot::Sender<Result<Synced<Change>, CommandError>>,
     },
+    /// A source is alive.
+    Heartbeat { issuer: String, reply: oneshot::Sender<Result<SourceView, CommandError>> },
+    /// A source chooses what holds in its absence.
+    SetFailsafe { chosen: Failsafe, reply: oneshot::Sender<Result<Synced<Change>, CommandError>> },
 }
 
 /// A result that may be told once the journal is synced.
@@ -89,6 +96,22 @@ impl Handle {
     pub async fn clear_limit(&self, id: LimitId, issuer: String, role: Role) -> Result<Change, CommandError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::ClearLimit { id, issuer, role, reply };
+        self.commands.send(command).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.map_err(|_| CommandError::Stopping)??.wait().await
+    }
+
+    /// A source is alive; returns where it stands.
+    pub async fn heartbeat(&self, issuer: String) -> Result<SourceView, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Heartbeat { issuer, reply };
+        self.commands.send(command).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.map_err(|_| CommandError::Stopping)?
+    }
+
+    /// What shall hold in a source's absence; returns after it is on the disk.
+    pub async fn set_failsafe(&self, chosen: Failsafe) -> Result<Change, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::SetFailsafe { chosen, reply };
         self.commands.send(command).await.map_err(|_| CommandError::Stopping)?;
         answer.await.map_err(|_| CommandError::Stopping)??.wait().await
     }

@@ -6,6 +6,7 @@
 pub mod catalog;
 pub mod definition;
 pub mod line;
+pub mod output;
 pub mod quantity;
 
 pub use self::{

@@ -1,10 +1,10 @@
 //! The list of limits: set, clear, let them expire, move them along their life.
 
-use super::{Limit, Record, Stage};
+use super::{Limit, Record, Stage, Step};
 use crate::{
     config::Role,
     ids::{LimitId, NodeId},
-    time::Wall,
+    time::{Certain, Wall},
     units::Watts,
 };
 
@@ -21,12 +21,46 @@ pub struct Wish {
     pub node: Option<NodeId>,
     /// Power.
     pub watts: Watts,
+    /// Share of the node's contract power, 0 to 100, instead of `watts`.
+    pub percent: Option<u32>,
+    /// What follows, in the order of time.
+    pub steps: Vec<Step>,
     /// In force from; now if absent.
     pub valid_from: Option<Wall>,
     /// In force until; open if absent.
     pub valid_until: Option<Wall>,
     /// For the record.
     pub reason: String,
+}
+
+impl Wish {
+    /// A limit at the grid connection from now until cleared.
+    #[must_use]
+    pub fn new(issuer: &str, role: Role, watts: Watts) -> Self {
+        Self {
+            id: None,
+            issuer: issuer.to_owned(),
+            role,
+            node: None,
+            watts,
+            percent: None,
+            steps: Vec::new(),
+            valid_from: None,
+            valid_until: None,
+            reason: String::new(),
+        }
+    }
+}
+
+/// A node that can be limited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its name.
+    pub id: NodeId,
+    /// Its contract power: what percent are of.
+    pub contract: Option<Watts>,
+    /// What its controllable devices are owed (Pmin).
+    pub owed: Watts,
 }
 
 /// What a command changed.
@@ -70,6 +104,8 @@ pub enum Refusal {
 const MOST: usize = 256;
 /// Most ended limits that are remembered for `ListLimits`; the journal keeps all.
 const MOST_ENDED: usize = 256;
+/// Most steps of one limit: a day of quarter hours.
+const MOST_STEPS: usize = 96;
 /// Highest power that is believed; above it, somebody mixed up the units.
 const HIGHEST: Watts = Watts(100_000_000);
 
@@ -93,7 +129,8 @@ impl Book {
     }
 
     /// Those that limit now.
-    pub fn in_force(&self, now: Wall) -> impl Iterator<Item = &Record> {
+    pub fn in_force(&self, now: impl Into<Certain>) -> impl Iterator<Item = &Record> {
+        let now = now.into();
         self.records.iter().filter(move |r| r.in_force(now))
     }
 
@@ -101,24 +138,33 @@ impl Book {
     pub fn set(
         &mut self,
         wish: Wish,
-        nodes: &[NodeId],
+        places: &[Place],
         now: Wall,
         fresh_id: impl FnOnce() -> LimitId,
     ) -> Result<(Record, Change, Option<Record>), Refusal> {
         let invalid = |field, problem: String| Err(Refusal::Invalid { field, problem });
-        if wish.watts < Watts::ZERO {
-            return invalid("watts", format!("{} is negative; a limit is 0 W or more", wish.watts));
-        }
-        if wish.watts > HIGHEST {
-            return invalid("watts", format!("{} is more than {HIGHEST}; check the unit", wish.watts));
-        }
-        let Some(root) = nodes.first() else {
+        let Some(root) = places.first() else {
             return invalid("node", "this site has no node".to_owned());
         };
-        let node = wish.node.unwrap_or_else(|| root.clone());
-        if !nodes.contains(&node) {
-            let known: Vec<_> = nodes.iter().map(NodeId::as_str).collect();
-            return invalid("node", format!("there is no node \"{node}\"; there are {}", known.join(", ")));
+        let name = wish.node.unwrap_or_else(|| root.id.clone());
+        let Some(place) = places.iter().find(|p| p.id == name) else {
+            let known: Vec<_> = places.iter().map(|p| p.id.as_str()).collect();
+            return invalid("node", format!("there is no node \"{name}\"; there are {}", known.join(", ")));
+        };
+        let watts = match (wish.percent, place.contract) {
+            (None, _) => wish.watts,
+            (Some(percent), _) if percent > 100 => {
+                return invalid("percent", format!("{percent} is out of range; use 0 to 100"));
+            }
+            (Some(percent), Some(contract)) => Watts(contract.0.saturating_mul(i64::from(percent)) / 100),
+            (Some(_), None) => {
+                let mend =
+                    format!("node \"{name}\" has no contract power that this could be a part of; use watts");
+                return invalid("percent", mend);
+            }
+        };
+        if let Some((field, problem)) = wrong_power(watts, &wish.steps) {
+            return invalid(field, problem);
         }
         let valid_from = wish.valid_from.unwrap_or(now);
         if let Some(until) = wish.valid_until {
@@ -129,14 +175,19 @@ impl Book {
                 return invalid("valid_until", format!("{until} is over; it is {now}"));
             }
         }
+        if let Some((field, problem)) = wrong_times(&wish.steps, valid_from, wish.valid_until) {
+            return invalid(field, problem);
+        }
         let standing = wish.id.as_ref().and_then(|id| self.standing(id));
         let id = wish.id.clone().unwrap_or_else(fresh_id);
         let mut limit = Limit {
             id,
             issuer: wish.issuer,
             role: wish.role,
-            node,
-            watts: wish.watts,
+            node: name,
+            watts,
+            percent: wish.percent,
+            steps: wish.steps,
             valid_from,
             valid_until: wish.valid_until,
             reason: wish.reason,
@@ -172,6 +223,8 @@ impl Book {
             effective: None,
             ended: None,
             measured: None,
+            owed: place.owed,
+            step: 0,
         };
         self.records.push(record.clone());
         self.trim();
@@ -206,6 +259,32 @@ impl Book {
                 record.ended = Some(now);
                 over.push(record.clone());
             }
+        }
+        over
+    }
+
+    /// Moves limits on to steps that have begun; returns those. What they kept before says nothing about the new value.
+    pub fn step(&mut self, now: Wall) -> Vec<Record> {
+        let mut moved = Vec::new();
+        for record in self.records.iter_mut().filter(|r| !r.stage.ended()) {
+            let begun = record.limit.steps.iter().filter(|step| step.from <= now).count();
+            if begun != record.step {
+                record.step = begun;
+                (record.applied, record.effective, record.measured) = (None, None, None);
+                record.stage = if record.accepted.is_some() { Stage::Accepted } else { Stage::Received };
+                moved.push(record.clone());
+            }
+        }
+        moved
+    }
+
+    /// Ends all limits of an issuer, because nobody stands behind them any more, and returns them.
+    pub fn abandon(&mut self, issuer: &str, now: Wall) -> Vec<Record> {
+        let mut over = Vec::new();
+        for record in self.records.iter_mut().filter(|r| !r.stage.ended() && r.limit.issuer == issuer) {
+            record.stage = Stage::Expired;
+            record.ended = Some(now);
+            over.push(record.clone());
         }
         over
     }
@@ -257,6 +336,31 @@ impl Book {
     }
 }
 
+fn wrong_power(watts: Watts, steps: &[Step]) -> Option<(&'static str, String)> {
+    let all = std::iter::once(("watts", watts)).chain(steps.iter().map(|step| ("steps", step.watts)));
+    for (field, watts) in all {
+        if watts < Watts::ZERO {
+            return Some((field, format!("{watts} is negative; a limit is 0 W or more")));
+        }
+        if watts > HIGHEST {
+            return Some((field, format!("{watts} is more than {HIGHEST}; check the unit")));
+        }
+    }
+    (steps.len() > MOST_STEPS).then(|| ("steps", format!("there are {}; at most {MOST_STEPS}", steps.len())))
+}
+
+fn wrong_times(steps: &[Step], from: Wall, until: Option<Wall>) -> Option<(&'static str, String)> {
+    let mut before = from;
+    for step in steps {
+        if step.from <= before {
+            return Some(("steps", format!("{} is not after {before}; steps follow each other", step.from)));
+        }
+        before = step.from;
+    }
+    let over = until.filter(|until| !steps.is_empty() && before >= *until)?;
+    Some(("steps", format!("{before} is not before the end, {over}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,24 +368,81 @@ mod tests {
     const NOW: Wall = Wall(1_000_000);
 
     fn wish(id: &str, watts: i64) -> Wish {
-        Wish {
-            id: Some(LimitId::new(id)),
-            issuer: "uid:7".into(),
-            role: Role::Grid,
-            node: None,
-            watts: Watts(watts),
-            valid_from: None,
-            valid_until: None,
-            reason: String::new(),
-        }
-    }
-
-    fn nodes() -> Vec<NodeId> {
-        vec![NodeId::new("main"), NodeId::new("garage")]
+        Wish { id: Some(LimitId::new(id)), ..Wish::new("uid:7", Role::Grid, Watts(watts)) }
     }
 
     fn set(book: &mut Book, wish: Wish, now: Wall) -> Result<(Record, Change, Option<Record>), Refusal> {
-        book.set(wish, &nodes(), now, || LimitId::new("fresh"))
+        let place = |id: &str, contract| Place { id: NodeId::new(id), contract, owed: Watts(7_560) };
+        let places = [place("main", Some(Watts(40_000))), place("garage", None)];
+        book.set(wish, &places, now, || LimitId::new("fresh"))
+    }
+
+    #[test]
+    fn percent_are_of_the_contract_power() {
+        let mut book = Book::default();
+        let percent = |node: &str, percent| Wish {
+            node: Some(NodeId::new(node)),
+            percent: Some(percent),
+            ..wish("p", 0)
+        };
+        assert_eq!(set(&mut book, percent("main", 30), NOW).unwrap().0.limit.watts, Watts(12_000));
+        assert_eq!(set(&mut book, percent("main", 0), NOW).unwrap().0.limit.watts, Watts(0));
+        for (wrong, says) in
+            [(percent("garage", 30), "no contract power"), (percent("main", 101), "0 to 100")]
+        {
+            match set(&mut book, wrong, NOW) {
+                Err(Refusal::Invalid { field: "percent", problem }) => assert!(problem.contains(says)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn steps_follow_in_time_and_are_obeyed_anew() {
+        let mut book = Book::default();
+        let step = |s: i64, watts| Step { from: Wall(NOW.0 + s * 1000), watts: Watts(watts) };
+        let steps = vec![step(10, 0), step(20, 8_000)];
+        let record = set(&mut book, Wish { steps: steps.clone(), ..wish("s", 5_000) }, NOW).unwrap().0;
+        let at = |s: i64| Certain::from(Wall(NOW.0 + s * 1000));
+        assert_eq!(
+            [0, 9, 10, 19, 20, 99].map(|s| record.limit.watts_at(at(s)).0),
+            [5_000, 5_000, 0, 0, 8_000, 8_000]
+        );
+        let unsure = Certain { earliest: at(5).earliest, latest: at(30).latest };
+        assert_eq!(record.limit.watts_at(unsure), Watts(5_000));
+        book.advance(&record.limit.id, NOW, Stage::Accepted, None, NOW).unwrap();
+        book.advance(&record.limit.id, NOW, Stage::Applied, None, NOW).unwrap();
+        assert!(book.step(Wall(NOW.0 + 9_000)).is_empty());
+        let moved = book.step(Wall(NOW.0 + 10_000));
+        assert_eq!((moved[0].stage, moved[0].applied, moved[0].step), (Stage::Accepted, None, 1));
+        assert!(book.step(Wall(NOW.0 + 10_500)).is_empty());
+        for wrong in [vec![step(20, 0), step(10, 0)], vec![step(0, 0)], vec![step(5, -1)]] {
+            let refused = set(&mut book, Wish { steps: wrong, ..wish("w", 1) }, NOW).unwrap_err();
+            assert!(matches!(refused, Refusal::Invalid { field: "steps", .. }), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn an_unsure_clock_begins_early_and_ends_late() {
+        let mut book = Book::default();
+        let window = Wish {
+            valid_from: Some(Wall(NOW.0 + 10_000)),
+            valid_until: Some(Wall(NOW.0 + 20_000)),
+            ..wish("w", 0)
+        };
+        set(&mut book, window, NOW).unwrap();
+        let count = |from: i64, to: i64| {
+            let time = Certain { earliest: Wall(NOW.0 + from), latest: Wall(NOW.0 + to) };
+            book.in_force(time).count()
+        };
+        assert_eq!([count(0, 9_999), count(0, 10_000), count(0, 90_000)], [0, 1, 1]);
+        assert_eq!([count(19_999, 19_999), count(20_000, 20_000), count(20_000, 90_000)], [1, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_owed_is_kept_with_the_limit_and_never_refuses_it() {
+        let record = set(&mut Book::default(), wish("low", 0), NOW).unwrap().0;
+        assert_eq!((record.owed, record.limit.watts), (Watts(7_560), Watts(0)));
     }
 
     #[test]

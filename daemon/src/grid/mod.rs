@@ -10,16 +10,19 @@
 //! ```
 
 mod book;
+pub mod guard;
 mod keep;
+pub mod pmin;
 
 pub use self::{
-    book::{Book, Change, Refusal, Wish},
-    keep::{MIGRATIONS, forget, kept, remember},
+    book::{Book, Change, Place, Refusal, Wish},
+    guard::Guard,
+    keep::{Failsafe, MIGRATIONS, failsafes, forget, kept, remember, remember_failsafe},
 };
 use crate::{
     config::Role,
     ids::{LimitId, NodeId},
-    time::Wall,
+    time::{Certain, Wall},
     units::Watts,
 };
 
@@ -37,12 +40,53 @@ pub struct Limit {
     pub node: NodeId,
     /// 0 is a limit.
     pub watts: Watts,
+    /// The share of the node's contract power that was asked for; without, the power itself was.
+    pub percent: Option<u32>,
+    /// What follows `watts`, in the order of time.
+    pub steps: Vec<Step>,
     /// In force from.
     pub valid_from: Wall,
     /// In force until; open without.
     pub valid_until: Option<Wall>,
     /// For the record.
     pub reason: String,
+}
+
+/// A later value of the same limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Step {
+    /// From when on.
+    pub from: Wall,
+    /// Power; 0 is a limit.
+    #[serde(with = "in_watts")]
+    pub watts: Watts,
+}
+
+/// In the database a power is a number of watts.
+mod in_watts {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use crate::units::Watts;
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(watts: &Watts, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_i64(watts.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Watts, D::Error> {
+        i64::deserialize(from).map(Watts)
+    }
+}
+
+impl Limit {
+    /// The power at a time. While it is not certain whether a step has begun, the smaller value counts.
+    #[must_use]
+    pub fn watts_at(&self, time: Certain) -> Watts {
+        let value = |at: Wall| {
+            self.steps.iter().rev().find(|step| step.from <= at).map_or(self.watts, |step| step.watts)
+        };
+        value(time.earliest).min(value(time.latest))
+    }
 }
 
 impl Stage {
@@ -105,14 +149,19 @@ pub struct Record {
     pub ended: Option<Wall>,
     /// Power of the controllable devices when found effective.
     pub measured: Option<Watts>,
+    /// What the devices were owed when it came (Pmin); a smaller limit is kept all the same.
+    pub owed: Watts,
+    /// How many of its steps have begun.
+    pub step: usize,
 }
 
 impl Record {
-    /// Whether it limits at this time. A limit acts from the moment it is received.
+    /// Whether it limits at this time. A limit acts from the moment it is received. While it is not certain what time it
+    /// is, it counts as begun as soon as it may have, and as over only when it must be.
     #[must_use]
-    pub fn in_force(&self, now: Wall) -> bool {
+    pub fn in_force(&self, time: Certain) -> bool {
         !self.stage.ended()
-            && self.limit.valid_from <= now
-            && self.limit.valid_until.is_none_or(|until| now < until)
+            && self.limit.valid_from <= time.latest
+            && self.limit.valid_until.is_none_or(|until| time.earliest < until)
     }
 }

@@ -17,6 +17,9 @@ mod deflate;
 mod dialect;
 mod frame;
 mod handshake;
+pub mod ledger;
+pub mod local;
+pub mod orders;
 mod profile;
 mod queue;
 mod route;
@@ -45,6 +48,8 @@ use tracing::Instrument;
 
 pub use self::{
     access::{Access, Secret},
+    local::Local,
+    orders::Orders,
     queue::MIGRATIONS,
     schema::Schemas,
     version::Version,
@@ -70,6 +75,8 @@ pub struct Station {
     pub way: Option<Arc<dyn Dial>>,
     /// What the site wants it to keep to.
     pub setpoint: watch::Receiver<Option<Setpoint>>,
+    /// What people want of it.
+    pub inbox: orders::Inbox,
 }
 
 /// What the gateway is made of.
@@ -80,6 +87,8 @@ pub struct Parts {
     pub backend: Option<(config::Backend, Arc<dyn Dial>)>,
     /// Every charging point that may connect.
     pub stations: Vec<Station>,
+    /// Every charge point that is played here.
+    pub locals: Vec<Local>,
     /// Where facts go.
     pub events: control::Events,
     /// Opened with [`MIGRATIONS`].
@@ -129,40 +138,104 @@ pub enum Error {
     Ended(String),
 }
 
-/// Runs until stopped, or until a part fails.
-pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
-    let mut tasks = JoinSet::new();
-    let mut doors = server::Doors::new();
-    for Station { evse, identity, settings, way, setpoint } in parts.stations {
+type Tasks = JoinSet<(String, Result<(), Error>)>;
+
+/// What every station shares.
+struct House {
+    config: config::Ocpp,
+    backend: Option<(config::Backend, Arc<dyn Dial>)>,
+    schemas: Option<Arc<Schemas>>,
+    events: control::Events,
+    store: Store,
+    clock: Clock,
+    stop: CancellationToken,
+}
+
+impl House {
+    /// Starts a station; gives its door.
+    fn station(&self, tasks: &mut Tasks, station: Station, local: bool) -> server::Door {
+        let Station { evse, identity, settings, way, setpoint, inbox } = station;
         let (door, requests) = mpsc::channel(4);
         let access = Access::new(settings.ocpp.security, identity.as_str(), settings.ocpp.password.clone());
-        doors.insert(identity.as_str().to_owned(), server::Door { access, requests: door });
         let own = settings.ocpp.backend.clone().zip(way);
-        let backend = own.or_else(|| parts.backend.clone());
+        let backend = own.or_else(|| self.backend.clone());
         let span = tracing::info_span!("evse", %evse);
         let station = station::Station {
             evse,
             identity: identity.clone(),
             settings,
-            schemas: parts.schemas.clone(),
+            schemas: self.schemas.clone(),
             setpoint,
             requests,
-            config: parts.config.clone(),
+            inbox,
+            local,
+            config: self.config.clone(),
             backend,
-            events: parts.events.clone(),
-            store: parts.store.clone(),
-            clock: parts.clock,
+            events: self.events.clone(),
+            store: self.store.clone(),
+            clock: self.clock,
         };
-        let stop = stop.clone();
+        let stop = self.stop.clone();
         if station.settings.ocpp.pass_through {
             let tunnel = tunnel::serve(station, stop);
             tasks.spawn(async move { (format!("the way of {identity}"), tunnel.await) }.instrument(span));
-            continue;
+            return server::Door { access, requests: door };
         }
         tasks.spawn(
             async move { (format!("the station {identity}"), station.run(stop).await) }.instrument(span),
         );
+        server::Door { access, requests: door }
     }
+
+    /// Starts a charge point that is played here, and its station.
+    fn local(&self, tasks: &mut Tasks, local: Local) {
+        let Local { settings, stands, view, inbox } = local;
+        let (identity, evse) = (settings.identity.clone(), settings.id.clone());
+        // The site's setpoint goes to the device itself; the charge point knows the backend's profiles alone.
+        let (_, setpoint) = watch::channel(None);
+        let (span, station) = (
+            tracing::info_span!("evse", %evse),
+            Station { evse, identity: identity.clone(), settings, way: None, setpoint, inbox },
+        );
+        let door = self.station(tasks, station, true).requests;
+        let player = local::Player {
+            identity: identity.clone(),
+            stands,
+            view,
+            door,
+            events: self.events.clone(),
+            store: self.store.clone(),
+            clock: self.clock,
+        };
+        let stop = self.stop.clone();
+        let name = format!("the charge point {identity} that is played here");
+        tasks.spawn(async move { (name, player.run(stop).await) }.instrument(span));
+    }
+}
+
+/// Runs until stopped, or until a part fails.
+pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
+    let mut tasks: Tasks = JoinSet::new();
+    let mut doors = server::Doors::new();
+    let stations = parts.stations;
+    let locals = parts.locals;
+    let house = House {
+        config: parts.config,
+        backend: parts.backend,
+        schemas: parts.schemas,
+        events: parts.events,
+        store: parts.store,
+        clock: parts.clock,
+        stop: stop.clone(),
+    };
+    for station in stations {
+        let identity = station.identity.as_str().to_owned();
+        doors.insert(identity, house.station(&mut tasks, station, false));
+    }
+    for local in locals {
+        house.local(&mut tasks, local);
+    }
+    drop(house);
     let serve = server::serve(parts.listener, parts.tls, doors, stop.clone());
     tasks.spawn(async move { ("the EVSE port".to_owned(), serve.await) });
     while let Some(end) = tasks.join_next().await {

@@ -11,14 +11,20 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::{Secret, Version, table::Kind, v16::message::IdTagInfo};
+use super::{
+    Secret, Version, ledger, local,
+    route::list::{List, ListUpdate},
+    table::Kind,
+    v16::message::IdTagInfo,
+};
 use crate::{ids::Identity, store::Migration, time::Wall};
 
 /// The tables of this room.
-pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        name: "ocpp-1",
-        sql: "
+pub const MIGRATIONS: &[Migration] = &[FIRST, VERSIONS, PROFILES, ledger::MIGRATION, LIST, local::MIGRATION];
+
+const FIRST: Migration = Migration {
+    name: "ocpp-1",
+    sql: "
 CREATE TABLE ocpp_station (
     identity TEXT PRIMARY KEY,
     accepted INTEGER NOT NULL DEFAULT 0,
@@ -62,17 +68,34 @@ CREATE TABLE ocpp_card (
     PRIMARY KEY (identity, id_tag)
 ) STRICT, WITHOUT ROWID;
 ",
-    },
-    Migration {
-        name: "ocpp-versions",
-        sql: "
+};
+
+const VERSIONS: Migration = Migration {
+    name: "ocpp-versions",
+    sql: "
 ALTER TABLE ocpp_station ADD COLUMN version TEXT NOT NULL DEFAULT '1.6';
 ALTER TABLE ocpp_message ADD COLUMN version TEXT NOT NULL DEFAULT '1.6';
 ",
-    },
-    Migration {
-        name: "ocpp-profiles",
-        sql: "
+};
+
+const LIST: Migration = Migration {
+    name: "ocpp-list-1",
+    sql: "
+ALTER TABLE ocpp_station ADD COLUMN list_version INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE ocpp_list (
+    identity TEXT NOT NULL,
+    id_tag TEXT NOT NULL,
+    status TEXT NOT NULL,
+    expiry TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    PRIMARY KEY (identity, id_tag)
+) STRICT, WITHOUT ROWID;
+",
+};
+
+const PROFILES: Migration = Migration {
+    name: "ocpp-profiles",
+    sql: "
 ALTER TABLE ocpp_station ADD COLUMN merged INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE ocpp_station ADD COLUMN password BLOB;
 CREATE TABLE ocpp_profile (
@@ -84,8 +107,7 @@ CREATE TABLE ocpp_profile (
     PRIMARY KEY (identity, id)
 ) STRICT, WITHOUT ROWID;
 ",
-    },
-];
+};
 
 /// How many fingerprints of delivered messages are kept per station.
 pub(crate) const RECENT: usize = 64;
@@ -115,6 +137,7 @@ pub(crate) struct Message {
 
 /// A transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub(crate) struct Transaction {
     /// Provisional, from our own range; for one that we did not see begin, the id that the EVSE uses.
     pub(crate) id: i64,
@@ -128,7 +151,7 @@ pub(crate) struct Transaction {
     pub(crate) ended: bool,
     /// Connector.
     pub(crate) connector: i64,
-    /// Card, in lower case.
+    /// Card.
     pub(crate) id_tag: String,
     /// By the EVSE's clock.
     pub(crate) started: Wall,
@@ -138,6 +161,21 @@ pub(crate) struct Transaction {
     pub(crate) sameness: String,
     /// Id of its StartTransaction.
     pub(crate) message_id: String,
+    /// There is no backend to tell.
+    pub(crate) local: bool,
+    /// What its StopTransaction told; not kept for the next process, the ledger has it.
+    pub(crate) end: Option<End>,
+}
+
+/// The end of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct End {
+    /// By the EVSE's clock.
+    pub(crate) at: Wall,
+    /// Meter register in Wh.
+    pub(crate) meter: Option<i64>,
+    /// As told.
+    pub(crate) reason: String,
 }
 
 impl Transaction {
@@ -188,10 +226,15 @@ pub(crate) enum Op {
     Sent(i64),
     Attempts(i64, u32),
     Done(i64),
-    Dead(i64, String),
+    Dead(i64, String, Wall),
+    /// A dead message waits again, under a new number.
+    Revive(i64, i64),
+    /// A dead message is of no more use.
+    Discard(i64),
     Transaction(Box<Transaction>),
     Forget(i64),
     Card(Card),
+    List(ListUpdate),
     Accepted(bool),
     Boot(Option<String>),
     Version(Version),
@@ -208,10 +251,13 @@ pub(crate) struct Saved {
     pub(crate) messages: Vec<Message>,
     pub(crate) recent: Vec<i64>,
     pub(crate) dead: u64,
+    /// Transactions that dead messages belong to.
+    pub(crate) dead_of: Vec<i64>,
     pub(crate) next_seq: i64,
     /// Oldest first.
     pub(crate) transactions: Vec<Transaction>,
     pub(crate) cards: Vec<Card>,
+    pub(crate) list: List,
     pub(crate) accepted: bool,
     pub(crate) boot: Option<String>,
     /// Last spoken with the EVSE.
@@ -278,9 +324,10 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
         Op::Sent(seq) => {
             run("UPDATE ocpp_message SET state = 'sent' WHERE identity = ?1 AND seq = ?2", params![me, seq])?
         }
-        Op::Attempts(seq, n) => {
-            run("UPDATE ocpp_message SET attempts = ?3 WHERE identity = ?1 AND seq = ?2", params![me, seq, n])?
-        }
+        Op::Attempts(seq, n) => run(
+            "UPDATE ocpp_message SET attempts = ?3 WHERE identity = ?1 AND seq = ?2",
+            params![me, seq, n],
+        )?,
         Op::Done(seq) => {
             run(
                 "UPDATE ocpp_message SET state = 'done', frame = '' WHERE identity = ?1 AND seq = ?2",
@@ -292,11 +339,22 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
                 params![me, oldest],
             )?
         }
-        Op::Dead(seq, why) => run(
-            "UPDATE ocpp_message SET state = 'dead', why = ?3 WHERE identity = ?1 AND seq = ?2",
-            params![me, seq, why],
+        Op::Dead(seq, why, at) => run(
+            "UPDATE ocpp_message SET state = 'dead', why = ?3, died = ?4 WHERE identity = ?1 AND seq = ?2",
+            params![me, seq, why, at.0],
         )?,
-        Op::Transaction(t) => run(
+        Op::Revive(seq, new) => run(
+            "UPDATE ocpp_message SET state = 'waiting', seq = ?3, attempts = 0, why = '', died = NULL
+             WHERE identity = ?1 AND seq = ?2 AND state = 'dead'",
+            params![me, seq, new],
+        )?,
+        Op::Discard(seq) => run(
+            "DELETE FROM ocpp_message WHERE identity = ?1 AND seq = ?2 AND state = 'dead'",
+            params![me, seq],
+        )?,
+        Op::Transaction(t) => {
+            ledger::note(db, identity, t)?;
+            run(
             "INSERT INTO ocpp_transaction (identity, id, backend_id, told, dead, ended, connector, id_tag, started,
                  meter_start, sameness, message_id)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
@@ -315,19 +373,13 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
                 t.sameness,
                 t.message_id
             ],
-        )?,
-        Op::Forget(id) => run("DELETE FROM ocpp_transaction WHERE identity = ?1 AND id = ?2", params![me, id])?,
-        Op::Card(c) => {
-            run(
-                "INSERT OR REPLACE INTO ocpp_card VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![me, c.id_tag, c.info.status, c.info.expiry_date, c.info.parent_id_tag, c.heard.0],
-            )?;
-            run(
-                "DELETE FROM ocpp_card WHERE identity = ?1 AND id_tag IN
-                 (SELECT id_tag FROM ocpp_card WHERE identity = ?1 ORDER BY heard DESC LIMIT -1 OFFSET ?2)",
-                params![me, i64::try_from(CARDS).unwrap_or(i64::MAX)],
-            )?
+        )?
         }
+        Op::Forget(id) => {
+            run("DELETE FROM ocpp_transaction WHERE identity = ?1 AND id = ?2", params![me, id])?
+        }
+        Op::Card(card) => return apply_card(db, me, card),
+        Op::List(update) => return apply_list(db, me, update),
         Op::Accepted(_)
         | Op::Boot(_)
         | Op::Version(_)
@@ -380,6 +432,91 @@ fn apply_to_station(db: &Connection, me: &str, op: &Op) -> rusqlite::Result<()> 
     Ok(())
 }
 
+fn apply_card(db: &Connection, me: &str, c: &Card) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO ocpp_card VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![me, c.id_tag, c.info.status, c.info.expiry_date, c.info.parent_id_tag, c.heard.0])?;
+    db.prepare_cached(
+        "DELETE FROM ocpp_card WHERE identity = ?1 AND id_tag IN
+         (SELECT id_tag FROM ocpp_card WHERE identity = ?1 ORDER BY heard DESC LIMIT -1 OFFSET ?2)",
+    )?
+    .execute(params![me, i64::try_from(CARDS).unwrap_or(i64::MAX)])?;
+    Ok(())
+}
+
+fn apply_list(db: &Connection, me: &str, update: &ListUpdate) -> rusqlite::Result<()> {
+    if update.full {
+        db.execute("DELETE FROM ocpp_list WHERE identity = ?1", params![me])?;
+    }
+    let mut put = db.prepare_cached("INSERT OR REPLACE INTO ocpp_list VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut drop = db.prepare_cached("DELETE FROM ocpp_list WHERE identity = ?1 AND id_tag = ?2")?;
+    for (id_tag, info) in &update.entries {
+        match info {
+            Some(info) => {
+                put.execute(params![me, id_tag, info.status, info.expiry_date, info.parent_id_tag])?
+            }
+            None => drop.execute(params![me, id_tag])?,
+        };
+    }
+    db.execute(
+        "INSERT INTO ocpp_station (identity, list_version) VALUES (?1, ?2)
+         ON CONFLICT (identity) DO UPDATE SET list_version = ?2",
+        params![me, update.version],
+    )?;
+    Ok(())
+}
+
+/// Dead messages of one station: all, or the one with this number.
+pub(crate) fn dead(db: &Connection, identity: &Identity, seq: Option<i64>) -> rusqlite::Result<Vec<Message>> {
+    db.prepare(
+        "SELECT seq, kind, frame, tx, digest, version FROM ocpp_message
+         WHERE identity = ?1 AND state = 'dead' AND (?2 IS NULL OR seq = ?2) ORDER BY seq",
+    )?
+    .query_map(params![identity.as_str(), seq], |r| {
+        Ok(Message {
+            seq: r.get(0)?,
+            kind: kind(&r.get::<_, String>(1)?),
+            frame: r.get(2)?,
+            tx: r.get(3)?,
+            sent: false,
+            attempts: 0,
+            digest: r.get(4)?,
+            version: version(&r.get::<_, String>(5)?),
+        })
+    })?
+    .collect()
+}
+
+/// Reads the cards that a station knows.
+fn load_cards(db: &Connection, me: &str) -> rusqlite::Result<Vec<Card>> {
+    db.prepare("SELECT id_tag, status, expiry, parent, heard FROM ocpp_card WHERE identity = ?1")?
+        .query_map([me], |r| {
+            Ok(Card {
+                id_tag: r.get(0)?,
+                info: IdTagInfo { status: r.get(1)?, expiry_date: r.get(2)?, parent_id_tag: r.get(3)? },
+                heard: Wall(r.get(4)?),
+            })
+        })?
+        .collect()
+}
+
+/// Reads the list that the backend gave a station.
+fn load_list(db: &Connection, me: &str) -> rusqlite::Result<List> {
+    let me = [me];
+    Ok(List {
+        version: db
+            .query_row("SELECT list_version FROM ocpp_station WHERE identity = ?1", me, |r| r.get(0))
+            .optional()?
+            .unwrap_or_default(),
+        entries: db
+            .prepare("SELECT id_tag, status, expiry, parent FROM ocpp_list WHERE identity = ?1")?
+            .query_map(me, |r| {
+                let info = IdTagInfo { status: r.get(1)?, expiry_date: r.get(2)?, parent_id_tag: r.get(3)? };
+                Ok((r.get(0)?, info))
+            })?
+            .collect::<rusqlite::Result<_>>()?,
+    })
+}
+
 /// Reads what is kept of one station.
 pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Saved> {
     let me = [identity.as_str()];
@@ -420,6 +557,12 @@ pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Sav
         me,
         |r| Ok((r.get(0)?, r.get::<_, i64>(1)?)),
     )?;
+    let dead_of = db
+        .prepare(
+            "SELECT DISTINCT tx FROM ocpp_message WHERE identity = ?1 AND state = 'dead' AND tx IS NOT NULL",
+        )?
+        .query_map(me, |r| r.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
     let transactions = db
         .prepare(
             "SELECT identity, id, backend_id, told, dead, ended, connector, id_tag, started, meter_start, sameness,
@@ -439,19 +582,13 @@ pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Sav
                 meter_start: r.get(9)?,
                 sameness: r.get(10)?,
                 message_id: r.get(11)?,
+                local: false,
+                end: None,
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
-    let cards = db
-        .prepare("SELECT id_tag, status, expiry, parent, heard FROM ocpp_card WHERE identity = ?1")?
-        .query_map(me, |r| {
-            Ok(Card {
-                id_tag: r.get(0)?,
-                info: IdTagInfo { status: r.get(1)?, expiry_date: r.get(2)?, parent_id_tag: r.get(3)? },
-                heard: Wall(r.get(4)?),
-            })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
+    let cards = load_cards(db, identity.as_str())?;
+    let list = load_list(db, identity.as_str())?;
     let profiles = db
         .prepare(
             "SELECT id, version, payload, set_at FROM ocpp_profile WHERE identity = ?1 ORDER BY set_at, id",
@@ -469,9 +606,11 @@ pub(crate) fn load(db: &Connection, identity: &Identity) -> rusqlite::Result<Sav
         messages,
         recent,
         dead: u64::try_from(dead).unwrap_or_default(),
+        dead_of,
         next_seq,
         transactions,
         cards,
+        list,
         accepted,
         boot,
         version: spoken,
@@ -513,7 +652,7 @@ mod tests {
         run(Op::Done(1));
         run(Op::Sent(2));
         run(Op::Attempts(2, 3));
-        run(Op::Dead(2, "InternalError".into()));
+        run(Op::Dead(2, "InternalError".into(), Wall(5)));
         run(Op::Sent(3));
         run(Op::Boot(Some("b".into())));
         run(Op::Accepted(true));
@@ -532,6 +671,33 @@ mod tests {
         assert_eq!((saved.accepted, saved.boot.as_deref()), (true, Some("b")));
         assert_eq!((saved.version, saved.profiles, saved.merged), (Version::V21, vec![profile(3)], true));
         assert_eq!(load(&db, &other).unwrap(), Saved { next_seq: 1, ..Saved::default() });
+        assert_eq!((saved.dead_of, dead(&db, &me, None).unwrap()), (vec![7], vec![message(2, "m2")]));
+        assert!(dead(&db, &me, Some(3)).unwrap().is_empty(), "that one is not dead");
+        run(Op::Discard(3));
+        run(Op::Revive(2, 5));
+        let saved = load(&db, &me).unwrap();
+        assert_eq!(saved.messages[2], message(5, "m2"), "it goes behind what waits");
+        assert_eq!((saved.messages.len(), saved.dead, saved.next_seq), (3, 0, 6));
+    }
+
+    #[test]
+    fn a_list_comes_back_as_it_was() {
+        let db = Connection::open_in_memory().unwrap();
+        for step in MIGRATIONS {
+            db.execute_batch(step.sql).unwrap();
+        }
+        let me = Identity::new("A");
+        let info = |status: &str| Some(IdTagInfo { status: status.into(), ..IdTagInfo::default() });
+        let update = |version, full, entries| ListUpdate { version, full, entries };
+        let mut list = List::default();
+        for update in [
+            update(3, true, vec![("ada".to_owned(), info("Accepted")), ("ben".to_owned(), info("Blocked"))]),
+            update(4, false, vec![("ada".to_owned(), None), ("cy".to_owned(), info("Accepted"))]),
+        ] {
+            list.update(&update);
+            apply(&db, &me, &Op::List(update)).unwrap();
+        }
+        assert_eq!(load(&db, &me).unwrap().list, list);
     }
 
     #[test]

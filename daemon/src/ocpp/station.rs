@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error, Schemas, Secret, Version,
     handshake::{Refusal, Request, Socket},
+    local,
+    orders::{self, Action, Command, Desk, Failed},
     queue,
     route::{BackendRules, Out, Route, Rules},
     socket::{self, End, Heard, Link},
@@ -77,6 +79,9 @@ pub(super) struct Station {
     pub(super) schemas: Option<Arc<Schemas>>,
     pub(super) setpoint: watch::Receiver<Option<Setpoint>>,
     pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) inbox: orders::Inbox,
+    /// The charge point is played here.
+    pub(super) local: bool,
     pub(super) config: config::Ocpp,
     pub(super) backend: Option<(config::Backend, Arc<dyn Dial>)>,
     pub(super) events: control::Events,
@@ -102,6 +107,7 @@ struct Running {
     backoff: Backoff,
     waiting: Option<(Request, Mono)>,
     refused: Option<(u16, Mono)>,
+    desk: Desk,
 }
 
 impl Station {
@@ -119,6 +125,8 @@ impl Station {
             backend,
             own_timeout: self.config.call_timeout,
             accept_unknown: self.config.accept_unknown_offline,
+            users: Arc::clone(&self.config.users),
+            local: self.local,
             rated: self.settings.max,
             phases: self.settings.wiring.count(),
             merged: self.settings.ocpp.merged_profiles,
@@ -143,6 +151,7 @@ impl Station {
             backoff: Backoff::default(),
             waiting: None,
             refused: None,
+            desk: Desk::default(),
         };
         running.turn(inbox, &stop).await;
         running.leave().await;
@@ -163,6 +172,7 @@ impl Running {
                 () = stop.cancelled() => return,
                 Some(request) = self.station.requests.recv() => self.request(request).await,
                 Some((id, heard)) = inbox.recv() => self.heard(id, heard),
+                Some(command) = self.station.inbox.0.recv() => self.command(command).await,
                 Some((ticket, outcome)) = self.acks.next(), if !self.acks.is_empty() => {
                     self.route.stored(self.station.clock.now(), ticket, &outcome);
                 }
@@ -462,6 +472,45 @@ impl Running {
         }
     }
 
+    /// Somebody wants something of this station.
+    async fn command(&mut self, command: Command) {
+        let now = self.station.clock.now();
+        match command {
+            Command::Order(Action::Authorize { id_tag }, reply)
+                if let Some(verdict) = self.route.refuses(&id_tag, now.wall) =>
+            {
+                let _ = reply.send(Err(Failed::Refused(verdict)));
+            }
+            Command::Order(action, reply) => {
+                if let Some(order) =
+                    self.desk.take(&action, self.route.version(), self.route.running(), reply)
+                {
+                    self.route.order(now, order);
+                }
+            }
+            Command::Revive(seq, reply) => {
+                let identity = self.station.identity.clone();
+                let dead = self.station.store.read(move |db| queue::dead(db, &identity, seq)).await;
+                // The caller may have gone.
+                let _ = reply.send(dead.map(|messages| {
+                    let count = messages.len();
+                    self.route.revive(now, messages);
+                    count
+                }));
+            }
+            Command::Discard(seq, reply) => {
+                let identity = self.station.identity.clone();
+                let dead = self.station.store.read(move |db| queue::dead(db, &identity, seq)).await;
+                let _ = reply.send(dead.map(|messages| {
+                    let seqs: Vec<_> = messages.iter().map(|m| m.seq).collect();
+                    let count = seqs.len();
+                    self.route.discard(now, seqs);
+                    count
+                }));
+            }
+        }
+    }
+
     /// Does what the route wants done.
     async fn carry_out(&mut self) {
         while let Some(out) = self.route.output() {
@@ -486,12 +535,14 @@ impl Running {
                         (ticket, stored.await.unwrap_or_else(|_| gone()))
                     }));
                 }
+                Out::Tell(event) if self.station.local && !local::is_news(&event) => {}
                 Out::Tell(event) => {
                     let event = Event::Evse(self.station.evse.clone(), event);
                     if self.station.events.send(event).await.is_err() {
                         tracing::debug!("the site takes no more events");
                     }
                 }
+                Out::Answered { ticket, outcome } => self.desk.answered(ticket, outcome),
                 Out::CloseNorth(why) => {
                     if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
                         link.close(CloseCode::Away, why);

@@ -167,6 +167,8 @@ struct Site {
     running: JoinSet<Result<(), Error>>,
     events: mpsc::Receiver<Event>,
     wishes: Vec<watch::Sender<Option<Setpoint>>>,
+    orders: Orders,
+    store: Store,
     _writer: Writer,
 }
 
@@ -180,6 +182,9 @@ fn evse(name: &str) -> config::Evse {
         min: Milliamps::amps(6),
         step: Milliamps::amps(1),
         failsafe: Milliamps::amps(6),
+        class: 100,
+        weight: 1,
+        public: false,
         ocpp: config::EvseOcpp::default(),
     }
 }
@@ -197,15 +202,19 @@ impl Site {
         let address = listener.local_addr().unwrap();
         let (events, heard) = mpsc::channel(1000);
         let (mut wishes, mut stations) = (vec![], vec![]);
+        let (orders, mut inboxes) = Orders::new(&NAMES.map(EvseId::new));
+        inboxes.reverse();
         for name in NAMES {
             let (wish, setpoint) = watch::channel(None);
             wishes.push(wish);
+            let inbox = inboxes.pop().unwrap();
             stations.push(Station {
                 evse: EvseId::new(name),
                 identity: Identity::new(name),
                 settings: evse(name),
                 way: None,
                 setpoint,
+                inbox,
             });
         }
         let backend = config::Backend {
@@ -228,6 +237,8 @@ impl Site {
                 ping_interval: Duration::from_secs(30),
                 call_timeout: Duration::from_secs(10),
                 accept_unknown_offline: true,
+                users: Arc::default(),
+                site: None,
                 max_frame: 65_536,
                 tls: None,
                 compression: true,
@@ -236,8 +247,9 @@ impl Site {
             },
             backend: way.map(|way| (backend, Arc::clone(way) as Arc<dyn Dial>)),
             stations,
+            locals: vec![],
             events,
-            store,
+            store: store.clone(),
             clock: Clock::system(),
             listener,
             tls: None,
@@ -247,7 +259,7 @@ impl Site {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(run(parts, stop.clone()));
-        Self { address, stop, running, events: heard, wishes, _writer: writer }
+        Self { address, stop, running, events: heard, wishes, orders, store, _writer: writer }
     }
 
     async fn try_connect(&self, path: &str, protocol: Option<&str>) -> Result<Peer, WsError> {
@@ -605,6 +617,95 @@ async fn a_site_without_a_backend_charges() {
     assert!(id.as_i64().unwrap() > 0);
     assert_eq!(evse.call("e", "StopTransaction", stop(&id)).await, json!({}));
     site.event("CP1", |e| *e == EvseEvent::TransactionEnded).await;
+}
+
+#[tokio::test]
+async fn an_order_reaches_the_evse_and_its_answer_the_caller_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let csms = Csms(TcpListener::bind("127.0.0.1:0").await.unwrap(), vec!["ocpp1.6"]);
+    let way = Arc::new(Way { to: csms.0.local_addr().unwrap(), open: AtomicBool::new(true) });
+    let site = Site::start(dir.path(), Some(&way)).await;
+    let (evse, mut peer, mut backend) = (EvseId::new("CP1"), None, None);
+    let away = site.orders.order(&evse, orders::Action::Unlock).await;
+    assert_eq!(away, Err(orders::Failed::Away));
+    let ((), accepted) = tokio::join!(async { peer = Some(site.connect("CP1").await) }, csms.accept());
+    backend.replace(accepted.1);
+    let mut peer = peer.unwrap();
+    let orders = site.orders.clone();
+    let answer = async {
+        let (id, payload) = peer.hear_call("UnlockConnector").await;
+        assert_eq!(payload, json!({ "connectorId": 1 }));
+        peer.say(json!([3, id, { "status": "UnlockFailed" }])).await;
+    };
+    let (asked, ()) = tokio::join!(orders.order(&evse, orders::Action::Unlock), answer);
+    assert_eq!(asked, Err(orders::Failed::Refused("UnlockFailed".into())));
+    peer.say(json!([2, "h", "Heartbeat", {}])).await;
+    let (id, _) = backend.unwrap().hear_call("Heartbeat").await;
+    assert_eq!(id, "h", "the backend hears of nothing before");
+    let stranger = site.orders.order(&EvseId::new("CP9"), orders::Action::Stop).await;
+    assert!(matches!(stranger, Err(orders::Failed::Unknown(_))));
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_shown_and_sent_again_on_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let csms = Csms(TcpListener::bind("127.0.0.1:0").await.unwrap(), vec!["ocpp1.6"]);
+    let way = Arc::new(Way { to: csms.0.local_addr().unwrap(), open: AtomicBool::new(true) });
+    let mut site = Site::start(dir.path(), Some(&way)).await;
+    let mut peer = None;
+    let ((), (_, mut backend)) =
+        tokio::join!(async { peer = Some(site.connect("CP1").await) }, csms.accept());
+    let mut peer = peer.unwrap();
+    let start =
+        json!({ "connectorId": 1, "idTag": "Ada", "meterStart": 100, "timestamp": "2026-11-23T12:00:00Z" });
+    peer.say(json!([2, "s", "StartTransaction", start])).await;
+    for _ in 0..2 {
+        let (id, _) = backend.hear_call("StartTransaction").await;
+        backend.say(json!([4, id, "InternalError", "", {}])).await;
+    }
+    site.event("CP1", |e| matches!(e, EvseEvent::Queue { dead: 1, .. })).await;
+    let answer = peer.hear().await;
+    let known = answer[2]["transactionId"].clone();
+    let ledger = ledger::Ledger::new(site.store.clone());
+    let dead = soon("the letter on disk", async {
+        loop {
+            let dead = ledger.dead_letters(None, 10).await.unwrap();
+            if !dead.is_empty() {
+                break dead;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!((dead.len(), dead[0].identity.as_str(), dead[0].why.as_str()), (1, "CP1", "InternalError"));
+    assert!(dead[0].frame.contains("Ada") && dead[0].died.is_some());
+    let filter = ledger::Filter::default();
+    let session = ledger.sessions(filter.clone(), None, true, 1).await.unwrap().remove(0);
+    assert_eq!((session.delivery, session.id_tag.as_str()), (ledger::Delivery::Refused, "Ada"));
+    let revived = site.orders.revive(&EvseId::new("CP1"), Some(dead[0].seq)).await.unwrap();
+    assert_eq!(revived.unwrap(), 1);
+    let (id, _) = backend.hear_call("StartTransaction").await;
+    backend.say(json!([3, id, { "transactionId": 41, "idTagInfo": { "status": "Accepted" } }])).await;
+    peer.say(json!([2, "e", "StopTransaction",
+        { "transactionId": known, "meterStop": 1100, "timestamp": "2026-11-23T13:00:00Z", "reason": "EVDisconnected" }]))
+        .await;
+    let (id, stop) = backend.hear_call("StopTransaction").await;
+    assert_eq!(stop["transactionId"], 41, "the charge has its id after all");
+    backend.say(json!([3, id, {}])).await;
+    peer.hear().await;
+    site.event("CP1", |e| matches!(e, EvseEvent::Queue { waiting: 0, dead: 0 })).await;
+    soon("the delivery", async {
+        loop {
+            let session = ledger.sessions(filter.clone(), None, true, 1).await.unwrap().remove(0);
+            if session.delivery == ledger::Delivery::Delivered {
+                assert_eq!((session.energy(), session.reason.as_str()), (Some(1000), "EVDisconnected"));
+                assert_eq!(session.backend_id.as_deref(), Some("41"));
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// A site whose only EVSE is set up as the test wants.

@@ -1,31 +1,108 @@
-//! Who may charge, and how much each: admission by floors, then max–min fair filling, all EVSEs at once.
+//! Who may draw, and how much each: admission by floors, then weighted max–min fair filling, all at once.
 //!
-//! In: demands and linear constraints, integers only. Out: one current per demand and what bound it. Invariant: no
-//! constraint is exceeded; each current is 0 or within the demand's bounds and on its step.
+//! ```text
+//! admission: in order of rank, who still fits with its floor
+//!        ─→ filling: all rise together; who meets its bound or a full constraint stops, the others go on
+//!        ─→ once more for those that were held to what they use, up to their real bound
+//!        ─→ down to whole steps; what that frees goes to those that lost most
+//! ```
+//!
+//! In: demands and linear constraints, integers only. Out: one value per demand and what bound it. Invariant: no
+//! constraint is exceeded; each value is 0 or within the demand's bounds and on its step. Effort: nearly linear in
+//! the number of (demand, constraint) pairs.
 
-/// What one EVSE asks for. Currents in milliamperes per phase.
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+/// What one device asks for. Values are in its own unit: milliamperes per phase, or watts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
-    /// Least current it can charge with.
+    /// Least value it can run with.
     pub least: i64,
     /// Most it may have; below `least` it gets nothing.
     pub most: i64,
-    /// Its setpoints are multiples of this.
+    /// What it was seen to use: beyond it, it gets only what the others leave.
+    pub used: i64,
+    /// Its values are multiples of this.
     pub step: i64,
+    /// Its share in thousandths of its unit per unit of level: 1000 for a milliampere per milliampere.
+    pub rate: i64,
     /// Class and rank in it: served in rising order when the floors of all do not fit.
     pub rank: (u8, u64),
 }
 
-/// `Σ weight[i] × current[i] ≤ room`. Weights are not negative; 0 means not concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Constraint {
-    /// One per demand.
-    pub weights: Vec<i64>,
+/// `Σ weight × value ≤ room` for each constraint; weights are positive.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Constraints {
     /// What is left for the demands; negative when overdrawn already.
-    pub room: i128,
+    pub rooms: Vec<i128>,
+    /// Where each demand's part of `uses` begins; one more than there are demands.
+    starts: Vec<usize>,
+    uses: Vec<Use>,
 }
 
-/// What kept an EVSE from more.
+/// A demand's part in a constraint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    /// Index of the constraint.
+    pub constraint: usize,
+    /// How much of it one unit takes.
+    pub weight: i64,
+}
+
+impl Constraints {
+    /// Constraints of these rooms that concern nobody yet.
+    #[must_use]
+    pub fn new(rooms: Vec<i128>) -> Self {
+        Self { rooms, starts: vec![0], uses: Vec::new() }
+    }
+
+    /// Adds the next demand with its part in the constraints. Weights that are not positive do not count.
+    pub fn concern(&mut self, uses: impl IntoIterator<Item = Use>) {
+        let known = self.rooms.len();
+        self.uses.extend(uses.into_iter().filter(|u| u.weight > 0 && u.constraint < known));
+        self.starts.push(self.uses.len());
+    }
+
+    /// What concerns a demand.
+    #[must_use]
+    pub fn of(&self, demand: usize) -> &[Use] {
+        match (self.starts.get(demand), self.starts.get(demand + 1)) {
+            (Some(from), Some(to)) => &self.uses[*from..*to],
+            _ => &[],
+        }
+    }
+
+    /// The rooms with some values taken already.
+    #[must_use]
+    pub fn less(&self, taken: &[i64]) -> Vec<i128> {
+        let mut rooms = self.rooms.clone();
+        for (i, value) in taken.iter().enumerate().filter(|(_, value)| **value != 0) {
+            self.take(&mut rooms, i, *value);
+        }
+        rooms
+    }
+
+    /// How much more a demand may have within these rooms.
+    #[must_use]
+    pub fn free(&self, rooms: &[i128], demand: usize) -> i64 {
+        let each = self.of(demand).iter().map(|u| (rooms[u.constraint] / i128::from(u.weight)).max(0));
+        i64::try_from(each.min().unwrap_or(i128::from(i64::MAX))).unwrap_or(i64::MAX)
+    }
+
+    /// Takes a value from the rooms.
+    pub fn take(&self, rooms: &mut [i128], demand: usize, value: i64) {
+        for u in self.of(demand) {
+            rooms[u.constraint] -= i128::from(u.weight) * i128::from(value);
+        }
+    }
+
+    fn blocking(&self, rooms: &[i128], demand: usize, more: i64) -> Option<usize> {
+        let full = |u: &&Use| i128::from(u.weight) * i128::from(more) > rooms[u.constraint];
+        self.of(demand).iter().find(full).map(|u| u.constraint)
+    }
+}
+
+/// What kept a device from more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binding {
     /// Its own bound.
@@ -37,240 +114,239 @@ pub enum Binding {
 /// The outcome for one demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allocation {
-    /// Milliamperes per phase.
-    pub current: i64,
+    /// In the demand's unit.
+    pub value: i64,
     /// What kept it from more.
     pub binding: Binding,
 }
 
-/// Shares out. `demands` that want nothing have `most` 0.
+/// Shares out within the constraints, `taken` counted as gone already (one value per demand). Demands that want
+/// nothing have `most` 0.
 #[must_use]
-pub fn allocate(demands: &[Demand], constraints: &[Constraint]) -> Vec<Allocation> {
-    let mut rooms: Vec<i128> = constraints.iter().map(|c| c.room).collect();
-    let mut out = vec![Allocation { current: 0, binding: Binding::Own }; demands.len()];
-    let most: Vec<i64> = demands.iter().map(|d| d.most / d.step.max(1) * d.step.max(1)).collect();
+pub fn allocate(demands: &[Demand], constraints: &Constraints, taken: &[i64]) -> Vec<Allocation> {
+    let mut rooms = constraints.less(taken);
+    let mut out = vec![Allocation { value: 0, binding: Binding::Own }; demands.len()];
+    let most: Vec<i64> = demands.iter().map(|d| down(d.most, d.step)).collect();
 
-    let mut order: Vec<usize> = (0..demands.len()).filter(|i| most[*i] >= demands[*i].least).collect();
+    let mut order: Vec<usize> = (0..demands.len()).filter(|i| most[*i] >= floor(&demands[*i])).collect();
     order.sort_by_key(|i| (demands[*i].rank, *i));
-    let mut active = Vec::with_capacity(order.len());
+    let mut admitted = Vec::with_capacity(order.len());
     for i in order {
-        match blocking(constraints, &rooms, i, floor(&demands[i])) {
+        let least = floor(&demands[i]);
+        match constraints.blocking(&rooms, i, least) {
             Some(c) => out[i].binding = Binding::Constraint(c),
             None => {
-                take(constraints, &mut rooms, i, floor(&demands[i]));
-                out[i].current = floor(&demands[i]);
-                active.push(i);
+                constraints.take(&mut rooms, i, least);
+                out[i].value = least;
+                admitted.push(i);
             }
         }
     }
-    fill(constraints, &mut rooms, &most, active.clone(), &mut out);
-    settle(demands, constraints, &mut rooms, &most, &active, &mut out);
+    let used: Vec<i64> = demands.iter().zip(&most).map(|(d, m)| down(d.used, d.step).min(*m)).collect();
+    fill(demands, constraints, &rooms, &used, &admitted, &mut out);
+    let held: Vec<usize> =
+        admitted.iter().copied().filter(|i| used[*i] < most[*i] && out[*i].value >= used[*i]).collect();
+    if !held.is_empty() {
+        let values: Vec<i64> = out.iter().map(|a| a.value).collect();
+        let left = constraints.less(&values.iter().zip(taken).map(|(v, t)| v + t).collect::<Vec<_>>());
+        fill(demands, constraints, &left, &most, &held, &mut out);
+    }
+    settle(demands, constraints, taken, &most, &admitted, &mut out);
     out
 }
 
-/// The least current on the step grid that the EVSE can charge with.
+/// The least value on the step grid that the device can run with.
 fn floor(demand: &Demand) -> i64 {
     let step = demand.step.max(1);
     (demand.least + step - 1) / step * step
 }
 
-fn blocking(constraints: &[Constraint], rooms: &[i128], i: usize, more: i64) -> Option<usize> {
-    constraints
-        .iter()
-        .zip(rooms)
-        .position(|(c, room)| c.weights[i] > 0 && i128::from(c.weights[i]) * i128::from(more) > *room)
+fn down(value: i64, step: i64) -> i64 {
+    let step = step.max(1);
+    value.max(0) / step * step
 }
 
-fn take(constraints: &[Constraint], rooms: &mut [i128], i: usize, more: i64) {
-    for (c, room) in constraints.iter().zip(rooms) {
-        *room -= i128::from(c.weights[i]) * i128::from(more);
+/// A constraint while the level rises. Rooms are in thousandths, so that rates need no fractions.
+#[derive(Clone, Copy, Default)]
+struct Filling {
+    room: i128,
+    /// What one unit of level takes.
+    rate: i128,
+    /// The level that `room` is told for.
+    at: i64,
+    version: u32,
+    full: bool,
+}
+
+impl Filling {
+    /// Moves to a level; what rose until then is taken.
+    fn to(&mut self, level: i64) {
+        self.room -= self.rate * i128::from(level - self.at);
+        self.at = level;
+    }
+
+    /// The level at which it will be full.
+    fn full_at(&self) -> Option<i64> {
+        if self.rate <= 0 {
+            return None;
+        }
+        let (room, rate) = (self.room.max(0), self.rate);
+        // Division of the narrow type is many times faster.
+        let more = match (i64::try_from(room), i64::try_from(rate)) {
+            (Ok(room), Ok(rate)) => room / rate,
+            _ => i64::try_from(room / rate).unwrap_or(i64::MAX),
+        };
+        Some(self.at.saturating_add(more))
     }
 }
 
-/// Raises all active ones together to the next point where a constraint or a bound is met, freezes those, repeats.
-/// Those that stand lower rise first, so that equal shares come out even when the floors differ.
+/// Raises all active ones together until each meets its bound or a constraint. Those that stand lower rise first, so
+/// that fair shares come out even when the floors differ. `rooms` is what is left beside the present values.
 fn fill(
-    constraints: &[Constraint],
-    rooms: &mut [i128],
-    most: &[i64],
-    mut active: Vec<usize>,
+    demands: &[Demand],
+    constraints: &Constraints,
+    rooms: &[i128],
+    bounds: &[i64],
+    active: &[usize],
     out: &mut [Allocation],
 ) {
-    active.retain(|i| out[*i].current < most[*i]);
-    while !active.is_empty() {
-        let level = active.iter().map(|i| out[*i].current).min().unwrap_or(0);
-        let (rising, higher): (Vec<usize>, Vec<usize>) =
-            active.iter().partition(|i| out[**i].current == level);
-        // Up to the level of the next higher one, or to the lowest bound among the rising.
-        let mut by = rising.iter().map(|i| most[*i] - level).min().unwrap_or(0);
-        by = higher.iter().map(|i| out[*i].current - level).min().map_or(by, |up| by.min(up));
-        let mut tight = None;
-        for (c, (constraint, room)) in constraints.iter().zip(rooms.iter()).enumerate() {
-            let weight: i128 = rising.iter().map(|i| i128::from(constraint.weights[*i])).sum();
-            if weight > 0 {
-                let fits = i64::try_from((room / weight).max(0)).unwrap_or(i64::MAX);
-                if fits < by {
-                    by = fits;
-                    tight = Some(c);
+    let rate = |i: usize| demands[i].rate.max(1);
+    let enters = |i: usize, out: &[Allocation]| out[i].value.saturating_mul(1000) / rate(i);
+    let leaves = |i: usize| (bounds[i].saturating_mul(1000) + rate(i) - 1) / rate(i);
+    let mut state: Vec<Filling> =
+        rooms.iter().map(|room| Filling { room: room.saturating_mul(1000), ..Filling::default() }).collect();
+    let mut entering: Vec<(i64, usize)> =
+        active.iter().filter(|i| out[**i].value < bounds[**i]).map(|i| (enters(*i, out), *i)).collect();
+    entering.sort_unstable();
+    let mut leaving: Vec<(i64, usize)> = entering.iter().map(|(_, i)| (leaves(*i), *i)).collect();
+    leaving.sort_unstable();
+    let members = Members::new(constraints, entering.iter().map(|(_, i)| *i));
+
+    let mut rising = vec![false; demands.len()];
+    let mut dirty: Vec<usize> = Vec::new();
+    let mut heap: BinaryHeap<Reverse<(i64, usize, u32)>> = BinaryHeap::new();
+    let (mut entering, mut leaving) = (entering.into_iter().peekable(), leaving.into_iter().peekable());
+    loop {
+        for c in dirty.drain(..) {
+            state[c].version += 1;
+            if let Some(level) = state[c].full_at().filter(|_| !state[c].full) {
+                heap.push(Reverse((level, c, state[c].version)));
+            }
+        }
+        while heap.peek().is_some_and(|Reverse((_, c, version))| state[*c].version != *version) {
+            heap.pop();
+        }
+        let enter = entering.peek().map(|(level, _)| *level);
+        let leave = leaving.peek().map(|(level, _)| *level);
+        let full = heap.peek().map(|Reverse((level, ..))| *level);
+        let Some(level) = [enter, leave, full].into_iter().flatten().min() else { break };
+        let mut stop = |i: usize, state: &mut [Filling], dirty: &mut Vec<usize>| {
+            if !std::mem::replace(&mut rising[i], false) {
+                return false;
+            }
+            for u in constraints.of(i) {
+                state[u.constraint].to(level);
+                state[u.constraint].rate -= i128::from(u.weight) * i128::from(rate(i));
+                dirty.push(u.constraint);
+            }
+            true
+        };
+        if leave == Some(level) {
+            if let Some((_, i)) = leaving.next()
+                && stop(i, &mut state, &mut dirty)
+            {
+                out[i].value = bounds[i];
+            }
+        } else if full == Some(level) {
+            let Some(Reverse((_, c, _))) = heap.pop() else { break };
+            state[c].full = true;
+            for i in members.of(c) {
+                if stop(*i, &mut state, &mut dirty) {
+                    out[*i].value = out[*i].value.max(share(level, rate(*i)));
+                    out[*i].binding = Binding::Constraint(c);
+                }
+            }
+        } else if let Some((_, i)) = entering.next() {
+            match constraints.of(i).iter().find(|u| state[u.constraint].full) {
+                Some(u) => out[i].binding = Binding::Constraint(u.constraint),
+                None => {
+                    rising[i] = true;
+                    for u in constraints.of(i) {
+                        state[u.constraint].to(level);
+                        state[u.constraint].rate += i128::from(u.weight) * i128::from(rate(i));
+                        dirty.push(u.constraint);
+                    }
                 }
             }
         }
-        for i in &rising {
-            take(constraints, rooms, *i, by);
-            out[*i].current += by;
+    }
+}
+
+/// What a rate has at a level.
+fn share(level: i64, rate: i64) -> i64 {
+    if rate == 1000 {
+        return level;
+    }
+    i64::try_from(i128::from(level) * i128::from(rate) / 1000).unwrap_or(i64::MAX)
+}
+
+/// Who takes part in each constraint.
+struct Members {
+    starts: Vec<usize>,
+    demands: Vec<usize>,
+}
+
+impl Members {
+    fn new(constraints: &Constraints, demands: impl Iterator<Item = usize> + Clone) -> Self {
+        let mut starts = vec![0; constraints.rooms.len() + 1];
+        for u in demands.clone().flat_map(|i| constraints.of(i)) {
+            starts[u.constraint + 1] += 1;
         }
-        active.retain(|i| {
-            let bound = out[*i].current >= most[*i];
-            let stuck = tight.filter(|c| constraints[*c].weights[*i] > 0 && rising.contains(i));
-            if let Some(c) = stuck {
-                out[*i].binding = Binding::Constraint(c);
+        for c in 1..starts.len() {
+            starts[c] += starts[c - 1];
+        }
+        let mut next = starts.clone();
+        let mut members = vec![0; starts.last().copied().unwrap_or(0)];
+        for i in demands {
+            for u in constraints.of(i) {
+                members[next[u.constraint]] = i;
+                next[u.constraint] += 1;
             }
-            !bound && stuck.is_none()
-        });
+        }
+        Self { starts, demands: members }
+    }
+
+    fn of(&self, constraint: usize) -> &[usize] {
+        &self.demands[self.starts[constraint]..self.starts[constraint + 1]]
     }
 }
 
 /// Rounds down to steps; what that frees goes step by step to those that lost most.
 fn settle(
     demands: &[Demand],
-    constraints: &[Constraint],
-    rooms: &mut [i128],
+    constraints: &Constraints,
+    taken: &[i64],
     most: &[i64],
     admitted: &[usize],
     out: &mut [Allocation],
 ) {
     let mut lost = Vec::with_capacity(admitted.len());
     for &i in admitted {
-        let step = demands[i].step.max(1);
-        let rest = out[i].current % step;
-        if rest > 0 {
-            take(constraints, rooms, i, -rest);
-            out[i].current -= rest;
-        }
+        let rest = out[i].value % demands[i].step.max(1);
+        out[i].value -= rest;
         lost.push((rest, i));
     }
-    lost.sort_by_key(|(rest, i)| (std::cmp::Reverse(*rest), out[*i].current, *i));
+    let gone: Vec<i64> = out.iter().zip(taken).map(|(a, t)| a.value + t).collect();
+    let mut rooms = constraints.less(&gone);
+    lost.sort_by_key(|(rest, i)| (Reverse(*rest), out[*i].value, *i));
     for (_, i) in lost {
         let step = demands[i].step.max(1);
-        if out[i].current + step <= most[i] && blocking(constraints, rooms, i, step).is_none() {
-            take(constraints, rooms, i, step);
-            out[i].current += step;
+        if out[i].value + step <= most[i] && constraints.blocking(&rooms, i, step).is_none() {
+            constraints.take(&mut rooms, i, step);
+            out[i].value += step;
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn demand(most: i64) -> Demand {
-        Demand { least: 6000, most, step: 1000, rank: (0, 0) }
-    }
-
-    fn currents(out: &[Allocation]) -> Vec<i64> {
-        out.iter().map(|a| a.current).collect()
-    }
-
-    #[test]
-    fn equal_claims_get_equal_shares_and_leftovers_go_round() {
-        let all = Constraint { weights: vec![1; 3], room: 50_000 };
-        assert_eq!(currents(&allocate(&[demand(32_000); 3], &[all])), [17_000, 17_000, 16_000]);
-    }
-
-    #[test]
-    fn who_cannot_use_more_leaves_it_to_the_others() {
-        let all = Constraint { weights: vec![1; 3], room: 50_000 };
-        let out = allocate(&[demand(8_000), demand(32_000), demand(32_000)], &[all]);
-        assert_eq!(currents(&out), [8_000, 21_000, 21_000]);
-        assert_eq!(out[0].binding, Binding::Own);
-        assert_eq!(out[1].binding, Binding::Constraint(0));
-    }
-
-    #[test]
-    fn floors_that_do_not_fit_are_served_by_rank() {
-        let all = Constraint { weights: vec![1; 3], room: 13_000 };
-        let mut demands = [demand(16_000); 3];
-        demands[0].rank = (0, 9);
-        let out = allocate(&demands, &[all]);
-        assert_eq!(currents(&out), [0, 7_000, 6_000]);
-        assert_eq!(out[0].binding, Binding::Constraint(0));
-    }
-
-    #[test]
-    fn a_phase_of_its_own_is_not_held_down_by_the_others() {
-        // Two one-phase cars on L1, one on L2.
-        let l1 = Constraint { weights: vec![1, 1, 0], room: 20_000 };
-        let l2 = Constraint { weights: vec![0, 0, 1], room: 20_000 };
-        assert_eq!(currents(&allocate(&[demand(32_000); 3], &[l1, l2])), [10_000, 10_000, 20_000]);
-    }
-
-    #[test]
-    fn an_overdrawn_constraint_stops_those_it_concerns_only() {
-        let gone = Constraint { weights: vec![1, 0], room: -5 };
-        assert_eq!(currents(&allocate(&[demand(16_000); 2], &[gone])), [0, 16_000]);
-    }
-
-    fn cases() -> impl Strategy<Value = (Vec<Demand>, Vec<Constraint>)> {
-        let demand =
-            (6_000_i64..10_000, 0_i64..64_000, prop::sample::select(vec![100_i64, 500, 1000]), 0_u64..4)
-                .prop_map(|(least, most, step, rank)| Demand { least, most, step, rank: (0, rank) });
-        prop::collection::vec(demand, 1..12).prop_flat_map(|demands| {
-            let n = demands.len();
-            let constraint = (prop::collection::vec(0_i64..3, n), -10_000_i128..200_000)
-                .prop_map(|(weights, room)| Constraint { weights, room });
-            (Just(demands), prop::collection::vec(constraint, 1..8))
-        })
-    }
-
-    proptest! {
-        /// Nothing is ever exceeded; everybody gets 0 or what the EVSE can do.
-        #[test]
-        fn bounds_are_kept((demands, constraints) in cases()) {
-            let out = allocate(&demands, &constraints);
-            for c in &constraints {
-                let sum: i128 =
-                    out.iter().zip(&c.weights).map(|(a, w)| i128::from(a.current) * i128::from(*w)).sum();
-                prop_assert!(sum <= c.room.max(0));
-            }
-            for (a, d) in out.iter().zip(&demands) {
-                prop_assert!(a.current == 0 || (a.current >= d.least && a.current <= d.most));
-                prop_assert_eq!(a.current % d.step, 0);
-            }
-        }
-
-        /// Nobody who could have one step more by itself is left below it: no room is wasted on the admitted.
-        #[test]
-        fn admitted_ones_cannot_all_be_left_short((demands, constraints) in cases()) {
-            let out = allocate(&demands, &constraints);
-            for (i, (a, d)) in out.iter().zip(&demands).enumerate() {
-                if a.current == 0 || a.binding == Binding::Own {
-                    continue;
-                }
-                // Two steps would not fit: one may be lost to rounding of the others.
-                let more = 2 * d.step.max(demands.iter().map(|d| d.step).max().unwrap_or(0)) * 12;
-                let fits = a.current + more <= d.most && constraints.iter().all(|c| {
-                    let sum: i128 =
-                        out.iter().zip(&c.weights).map(|(a, w)| i128::from(a.current) * i128::from(*w)).sum();
-                    c.weights[i] == 0 || sum + i128::from(more) * i128::from(c.weights[i]) <= c.room
-                });
-                prop_assert!(!fits, "{i} stays at {} although there is room", a.current);
-            }
-        }
-
-        /// A smaller room never gives more in sum under a single common constraint.
-        #[test]
-        fn less_room_never_gives_more(
-            n in 1_usize..12, most in prop::collection::vec(0_i64..40_000, 12), room in 0_i128..200_000,
-            less in 0_i128..200_000,
-        ) {
-            let demands: Vec<_> = most[..n].iter().map(|m| demand(*m)).collect();
-            let total = |room| -> i64 {
-                let c = Constraint { weights: vec![1; n], room };
-                currents(&allocate(&demands, &[c])).iter().sum()
-            };
-            prop_assert!(total(room.min(less)) <= total(room.max(less)));
-        }
-    }
-}
+mod tests;

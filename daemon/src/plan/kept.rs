@@ -4,7 +4,7 @@
 //! taken after the limit was applied, of every EVSE behind the node with a running transaction; the stages are reached
 //! in their order.
 
-use super::reserve;
+use super::reserve::{self, reserve};
 use crate::{
     grid::Stage,
     ids::LimitId,
@@ -30,7 +30,8 @@ pub struct Reached {
 #[must_use]
 pub fn reached(site: &Site, now: Now) -> Vec<Reached> {
     let mut out = Vec::new();
-    for record in site.limits.in_force(now.wall).filter(|r| r.accepted.is_some()) {
+    let time = site.certain(now);
+    for record in site.limits.in_force(time).filter(|r| r.accepted.is_some()) {
         let Some(node) = site.node(&record.limit.node) else { continue };
         let reached = |stage, measured| Reached {
             id: record.limit.id.clone(),
@@ -38,11 +39,13 @@ pub fn reached(site: &Site, now: Now) -> Vec<Reached> {
             stage,
             measured,
         };
+        // Own generation may be drawn beside the limit (BK6-22-300 Anlage 1 no. 2.3).
+        let allowed = record.limit.watts_at(time) + site.own_generation(node, now.mono);
         match record.applied {
-            None if bound(site, node, now) <= record.limit.watts => out.push(reached(Stage::Applied, None)),
+            None if bound(site, node, now) <= allowed => out.push(reached(Stage::Applied, None)),
             Some(applied) if record.effective.is_none() => {
                 if let Some(watts) = measured(site, node, applied, now)
-                    && watts <= record.limit.watts
+                    && watts <= allowed
                 {
                     out.push(reached(Stage::Effective, Some(watts)));
                 }
@@ -53,17 +56,20 @@ pub fn reached(site: &Site, now: Now) -> Vec<Reached> {
     out
 }
 
-/// The most that the EVSEs behind a node may be drawing.
+/// The most that the controllable devices behind a node may be drawing.
 #[must_use]
 pub fn bound(site: &Site, node: usize, now: Now) -> Watts {
-    site.behind(node).map(|e| site.power_at(e, reserve(site, e, now.mono), now.mono)).sum()
+    let evses = concerned(site, node).map(|e| site.power_at(e, reserve(site, e, now.mono), now.mono));
+    evses.chain(site.devices_behind(node).map(|d| reserve::device(site, d, now.mono))).sum()
 }
 
-/// What the EVSEs behind a node draw, measured after `since`; `None` while a measurement is missing.
-fn measured(site: &Site, node: usize, since: Wall, now: Now) -> Option<Watts> {
+/// What the controllable devices behind a node draw, measured after `since`; `None` while a measurement is missing. A
+/// device without a meter of its own counts with what it may draw.
+#[must_use]
+pub fn measured(site: &Site, node: usize, since: Wall, now: Now) -> Option<Watts> {
     let voltages = site.voltages(now.mono);
     let mut sum = Watts::ZERO;
-    for e in site.behind(node) {
+    for e in concerned(site, node) {
         let (facts, config) = (&site.evses[e], &site.config.evses[e]);
         if facts.connected.is_some() && facts.transaction.is_none() {
             // Its contactor is open without a transaction (OCPP 1.6 §4.8: energy is offered within one).
@@ -75,5 +81,16 @@ fn measured(site: &Site, node: usize, since: Wall, now: Now) -> Option<Watts> {
         facts.draw.filter(|d| d.at.wall >= since)?;
         sum += facts.draw_power(config, voltages)?;
     }
+    for d in site.devices_behind(node) {
+        sum += match site.config.devices[d].meter {
+            Some(meter) => site.meters[meter].reading.filter(|r| r.at.wall >= since)?.power.max(Watts::ZERO),
+            None => reserve::device(site, d, now.mono),
+        };
+    }
     Some(sum)
+}
+
+/// The EVSEs behind a node that a grid limit binds.
+fn concerned(site: &Site, node: usize) -> impl Iterator<Item = usize> + '_ {
+    site.behind(node).filter(|e| !site.config.evses[*e].public)
 }

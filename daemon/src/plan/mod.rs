@@ -1,9 +1,9 @@
-//! Budget → one leased setpoint per EVSE. Pure: no async, no I/O, no clock.
+//! Budget → one leased setpoint per EVSE, one grant per device. Pure: no async, no I/O, no clock.
 //!
 //! ```text
 //! budget ─→ targets (allocate: fair, all at once)
 //!        ─→ decreases at once
-//!        ─→ increases: only into room that is confirmed free, after a dwell
+//!        ─→ increases: only into room that is confirmed free, after a dwell, by no more than the ramp at a time
 //! ```
 //!
 //! In: the site, the budget, the time. Out: a [`Plan`]. Invariant: at no instant is the sum of what the EVSEs may be
@@ -11,16 +11,23 @@
 //! minimum; each says what bound it.
 
 pub mod allocate;
+mod constraint;
 pub mod kept;
+mod rank;
+pub mod reserve;
 
 use std::time::Duration;
 
-use self::allocate::{Allocation, Binding, Constraint, Demand, allocate};
+pub use self::reserve::reserve;
+use self::{
+    allocate::{Allocation, Binding, Demand, allocate},
+    constraint::Bounds,
+};
 use crate::{
-    policy::{Bound, Budget, Cap, Want},
-    site::{Site, facts::EvseFacts},
+    policy::{Bound, Budget, Want},
+    site::Site,
     time::{Mono, Now},
-    units::{Milliamps, Millivolts, PerPhase, Phase, Watts},
+    units::{Milliamps, Millivolts, PerPhase, Watts},
 };
 
 /// What an EVSE may draw, as a lease: without renewal it falls to `failsafe`.
@@ -51,7 +58,18 @@ pub struct Grant {
     pub room_since: Option<Mono>,
 }
 
-/// What a node leaves to its EVSEs.
+/// What the plan grants one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceGrant {
+    /// Power; 0 switches it off.
+    pub power: Watts,
+    /// The binding constraint, in words.
+    pub reason: String,
+    /// Since when there has been room for more.
+    pub room_since: Option<Mono>,
+}
+
+/// What a node leaves to its EVSEs and devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeShare {
     /// Per phase.
@@ -67,6 +85,8 @@ pub struct NodeShare {
 pub struct Plan {
     /// One per EVSE.
     pub grants: Vec<Grant>,
+    /// One per device.
+    pub devices: Vec<DeviceGrant>,
     /// One per node.
     pub nodes: Vec<NodeShare>,
 }
@@ -74,81 +94,76 @@ pub struct Plan {
 /// Decides.
 #[must_use]
 pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
-    let count = site.config.evses.len();
-    let voltages = site.voltages(now.mono);
-    let held: Vec<Option<Milliamps>> = (0..count).map(|e| uncontrolled(site, e, now.mono)).collect();
-    let caps: Vec<Constraint> = budget.caps.iter().flat_map(|cap| constraints(site, cap, voltages)).collect();
-    let owners: Vec<&Cap> = budget
-        .caps
-        .iter()
-        .flat_map(|cap| std::iter::repeat_n(cap, if matches!(cap.bound, Bound::Current(_)) { 3 } else { 1 }))
-        .collect();
+    let (evses, devices) = (site.config.evses.len(), site.config.devices.len());
+    let Bounds { constraints, owners, limited } = constraint::bounds(site, budget, now);
 
-    let fixed: Vec<i64> = held.iter().map(|h| h.map_or(0, |ma| ma.0)).collect();
-    let demands: Vec<Demand> =
-        (0..count).map(|e| demand(site, budget, e, held[e].is_some(), now.mono)).collect();
-    let targets = allocate(&demands, &less(&caps, &fixed));
+    let held: Vec<Option<Milliamps>> = (0..evses).map(|e| reserve::uncontrolled(site, e, now.mono)).collect();
+    let stuck: Vec<Option<&str>> = (0..devices).map(|d| reserve::stuck(site, d)).collect();
+    let fixed: Vec<i64> = held
+        .iter()
+        .map(|h| h.map_or(0, |ma| ma.0))
+        .chain((0..devices).map(|d| stuck[d].map_or(0, |_| site.config.devices[d].power.0)))
+        .collect();
+    let demands: Vec<Demand> = (0..evses)
+        .map(|e| demand(site, budget, e, held[e].is_some(), now))
+        .chain((0..devices).map(|d| device_demand(site, budget, d, stuck[d].is_some(), now.mono)))
+        .collect();
+    let targets = allocate(&demands, &constraints, &fixed);
 
     // Where everybody may be right now, and what is left above that. A car that was told to draw less may still be on
     // its way down: its room is free once it has had time to follow.
-    let in_force: Vec<i64> = (0..count).map(|e| reserve(site, e, now.mono).0).collect();
-    let drawn: Vec<i64> = (0..count).map(|e| in_force[e].max(descending(site, e, now.mono).0)).collect();
-    let mut rooms = less(&caps, &drawn);
-    let grants = (0..count)
+    let in_force: Vec<i64> = (0..evses)
+        .map(|e| reserve(site, e, now.mono).0)
+        .chain((0..devices).map(|d| reserve::device(site, d, now.mono).0))
+        .collect();
+    let drawn: Vec<i64> = (0..evses)
+        .map(|e| in_force[e].max(reserve::descending(site, e, now.mono).0))
+        .chain(in_force[evses..].iter().copied())
+        .collect();
+    let mut rooms = constraints.less(&drawn);
+    let because = |i: usize, own: &str| because(&targets[i], &owners, budget, own, &demands[i]);
+
+    // Devices first: theirs are the lower classes.
+    let device_grants = (0..devices)
+        .map(|d| {
+            let i = evses + d;
+            let own = &budget.devices[d].reason;
+            if let Some(problem) = stuck[d] {
+                let reason = format!("does not obey, counts with all it can draw: {problem}");
+                return DeviceGrant { power: Watts::ZERO, reason, room_since: None };
+            }
+            let step = raise(site, d, targets[i].value, constraints.free(&rooms, i), &demands[i], now.mono);
+            constraints.take(&mut rooms, i, (step.value - in_force[i]).max(0));
+            let reason = waiting(because(i, own), step.waits, &Watts(targets[i].value));
+            DeviceGrant { power: Watts(step.value), reason, room_since: step.room_since }
+        })
+        .collect();
+    let grants = (0..evses)
         .map(|e| {
-            let facts = &site.evses[e];
-            let config = &site.config.evses[e];
-            let reason = because(&targets[e], &owners, &budget.shares[e].reason, &demands[e]);
-            if held[e].is_some() {
+            let (facts, config) = (&site.evses[e], &site.config.evses[e]);
+            if let Some(counts) = held[e] {
                 let reason = if facts.connected.is_none() {
                     "not connected: counts with what it may draw by itself".to_owned()
                 } else {
-                    format!("does not follow, counts with {}: {}", held[e].unwrap_or_default(), facts.refusal)
+                    format!("does not follow, counts with {counts}: {}", facts.refusal)
                 };
                 return Grant { limit: config.failsafe, failsafe: config.failsafe, reason, room_since: None };
             }
-            let (limit, room_since, waits) =
-                approach(site, e, targets[e].current, in_force[e], &mut rooms, &demands[e], now.mono);
-            let limited = caps_power(site, budget, e);
+            let free = constraints.free(&rooms, e);
+            let step = approach(site, e, targets[e].value, in_force[e], free, &demands[e], now.mono);
+            constraints.take(&mut rooms, e, (step.value - in_force[e]).max(0));
+            let limit = Milliamps(step.value);
+            let limited = limited[config.node] && !config.public;
             let failsafe = if limited { config.failsafe.min(limit) } else { config.failsafe };
-            let reason = if waits {
-                format!("{reason}; rises to {} when the room lasts", Milliamps(targets[e].current))
-            } else {
-                reason
-            };
-            Grant { limit, failsafe, reason, room_since }
+            let reason =
+                waiting(because(e, &budget.shares[e].reason), step.waits, &Milliamps(targets[e].value));
+            Grant { limit, failsafe, reason, room_since: step.room_since }
         })
         .collect();
-    Plan { grants, nodes: nodes(site, budget) }
+    Plan { grants, devices: device_grants, nodes: nodes(site, budget) }
 }
 
-/// What an EVSE may be drawing: nothing without a vehicle, else what it may be obeying.
-#[must_use]
-pub fn reserve(site: &Site, e: usize, now: Mono) -> Milliamps {
-    let (facts, config) = (&site.evses[e], &site.config.evses[e]);
-    if facts.connected.is_none() && facts.leash.untouched() {
-        // Never heard of: it holds what it was left with.
-        return config.failsafe;
-    }
-    if facts.vehicle_possible() { facts.leash.in_force(now, config.max) } else { Milliamps::ZERO }
-}
-
-/// What an EVSE whose setpoint was just lowered may be drawing until its car has followed.
-fn descending(site: &Site, e: usize, now: Mono) -> Milliamps {
-    let facts = &site.evses[e];
-    match facts.leash.last_change() {
-        Some((at, before)) if facts.vehicle_possible() && now < at + site.config.control.settle => before,
-        _ => Milliamps::ZERO,
-    }
-}
-
-/// The current of an EVSE that does not listen now, if so.
-fn uncontrolled(site: &Site, e: usize, now: Mono) -> Option<Milliamps> {
-    let facts = &site.evses[e];
-    (facts.connected.is_none() || facts.leash.adrift(now)).then(|| reserve(site, e, now))
-}
-
-fn demand(site: &Site, budget: &Budget, e: usize, held: bool, now: Mono) -> Demand {
+fn demand(site: &Site, budget: &Budget, e: usize, held: bool, now: Now) -> Demand {
     let (facts, config, share) = (&site.evses[e], &site.config.evses[e], &budget.shares[e]);
     let most = match share.want {
         _ if held => Milliamps::ZERO,
@@ -156,164 +171,144 @@ fn demand(site: &Site, budget: &Budget, e: usize, held: bool, now: Mono) -> Dema
         Want::Least => config.min.min(share.most),
         Want::All => share.most,
     };
+    let power = config.rated();
+    // Who can only just be on time gets a larger share of what is free.
+    let hurry = if rank::presses(share.deadline, power, now) { 4 } else { 1 };
     Demand {
         least: config.min.0,
         most: most.0,
+        used: facts.follow.used().map_or(most.0, |used| used.max(config.min).0),
         step: config.step.0,
-        rank: (share.class, rank(facts, share.want, site, now)),
+        rate: 1000 * i64::from(config.weight) * hurry,
+        rank: (share.class, rank::rank(facts, share.want, share.deadline, power, &site.config.control, now)),
     }
 }
 
-/// A turn lasts at least this long: cars need time to start, and do not like to be paused often.
-const LEAST_TURN: Duration = Duration::from_secs(30);
-
-/// Order of service when the floors do not fit: those whose turn lasts, those who have waited for a whole turn
-/// (longest first), those whose turn is over (longest last), those who wait since a moment ago, and last the vehicles
-/// that take nothing.
-fn rank(facts: &EvseFacts, want: Want, site: &Site, now: Mono) -> u64 {
-    const CLASS: u64 = 1 << 60;
-    let ms = |at: Mono| u64::try_from(at.0.as_millis()).unwrap_or(CLASS - 1).min(CLASS - 1);
-    let turn = site.config.control.min_on.max(LEAST_TURN);
-    if want == Want::Least {
-        return 4 * CLASS;
-    }
-    match (facts.on_since, facts.on_until) {
-        (Some(since), _) if now.since(since) < turn => ms(since),
-        (Some(since), _) => 2 * CLASS + (CLASS - 1 - ms(since)),
-        (None, Some(until)) if now.since(until) < turn => 3 * CLASS + ms(until),
-        (None, Some(until)) => CLASS + ms(until),
-        (None, None) => CLASS,
+fn device_demand(site: &Site, budget: &Budget, d: usize, stuck: bool, now: Mono) -> Demand {
+    let (facts, config, share) = (&site.devices[d], &site.config.devices[d], &budget.devices[d]);
+    let most = if stuck { Watts::ZERO } else { share.most };
+    let count = i64::try_from(config.wiring.count()).unwrap_or(3);
+    let running = facts.on_since.is_some_and(|since| now.since(since) < config.min_on);
+    Demand {
+        least: config.min.0,
+        most: most.0,
+        used: most.0,
+        step: config.step.0,
+        // A level ampere is what its phases make of it.
+        rate: (Millivolts::NOMINAL.0 * count / 1000).max(1) * i64::from(config.weight),
+        rank: (share.class, u64::from(!running)),
     }
 }
 
-fn constraints(site: &Site, cap: &Cap, voltages: PerPhase<Millivolts>) -> Vec<Constraint> {
-    let behind: Vec<bool> = {
-        let mut behind = vec![false; site.config.evses.len()];
-        site.behind(cap.node).for_each(|e| behind[e] = true);
-        behind
-    };
-    let used = |e: usize| site.evses[e].phases(&site.config.evses[e]);
-    match cap.bound {
-        Bound::Current(room) => Phase::ALL
-            .into_iter()
-            .map(|p| Constraint {
-                weights: behind.iter().enumerate().map(|(e, b)| i64::from(*b && used(e)[p])).collect(),
-                room: i128::from(room[p].0),
-            })
-            .collect(),
-        // Milliamperes times millivolts are microwatts.
-        Bound::Power(watts) => vec![Constraint {
-            weights: behind
-                .iter()
-                .enumerate()
-                .map(|(e, b)| {
-                    if *b {
-                        Phase::ALL.into_iter().filter(|p| used(e)[*p]).map(|p| voltages[p].0).sum()
-                    } else {
-                        0
-                    }
-                })
-                .collect(),
-            room: i128::from(watts.0) * 1_000_000,
-        }],
+/// One step of an EVSE or device towards its target.
+struct Step {
+    value: i64,
+    room_since: Option<Mono>,
+    /// Whether the target is not reached yet.
+    waits: bool,
+}
+
+impl Step {
+    const fn arrived(value: i64) -> Self {
+        Self { value, room_since: None, waits: false }
     }
 }
 
-/// The constraints with some currents taken already.
-fn less(constraints: &[Constraint], taken: &[i64]) -> Vec<Constraint> {
-    constraints
-        .iter()
-        .map(|c| {
-            let used: i128 = c.weights.iter().zip(taken).map(|(w, t)| i128::from(*w) * i128::from(*t)).sum();
-            Constraint { weights: c.weights.clone(), room: c.room - used }
-        })
-        .collect()
-}
-
-/// One step from where the EVSE may be towards its target: down at once; up only into free room and after the dwell.
-/// Returns the value, since when there is room, and whether it waits.
+/// One step from where the EVSE may be towards its target: down at once; up only into free room, after the dwell, and
+/// by no more than the ramp.
 fn approach(
     site: &Site,
     e: usize,
     target: i64,
     in_force: i64,
-    rooms: &mut [Constraint],
+    free: i64,
     demand: &Demand,
     now: Mono,
-) -> (Milliamps, Option<Mono>, bool) {
-    let facts = &site.evses[e];
-    let dwell = site.config.control.raise_dwell;
+) -> Step {
+    let (facts, control) = (&site.evses[e], &site.config.control);
     let standing = facts.leash.newest().map_or(0, |s| s.limit.0).min(in_force);
     if target <= in_force && facts.leash.newest().is_none_or(|s| target <= s.limit.0) {
-        return (Milliamps(target), None, false);
+        return Step::arrived(target);
     }
     let room_since = facts.room_since.unwrap_or(now);
     let waited = if standing == 0 && facts.on_since.is_none() {
         // A car that comes is served at once; one that was paused waits.
-        facts.on_until.is_none_or(|until| now.since(until) >= dwell)
+        facts.on_until.is_none_or(|until| now.since(until) >= control.raise_dwell.max(control.min_off))
     } else {
-        now.since(room_since) >= dwell
+        let moved = facts.leash.last_change().is_none_or(|(at, _)| now.since(at) >= control.settle);
+        now.since(room_since) >= control.raise_dwell && moved
     };
     if !waited {
-        return (Milliamps(standing), Some(room_since), true);
+        return Step { value: standing, room_since: Some(room_since), waits: true };
     }
     let step = demand.step.max(1);
-    let free = rooms
-        .iter()
-        .filter(|c| c.weights[e] > 0)
-        .map(|c| i64::try_from((c.room / i128::from(c.weights[e])).max(0)).unwrap_or(i64::MAX))
-        .min()
-        .unwrap_or(i64::MAX);
-    let mut reached = in_force.saturating_add(free).min(target) / step * step;
-    if reached < demand.least {
+    let ramp = standing.saturating_add(control.ramp.0).max(demand.least);
+    let mut reached = in_force.saturating_add(free).min(target).min(ramp) / step * step;
+    if reached < demand.least || reached < standing {
         reached = standing;
     }
-    let more = (reached - in_force).max(0);
-    for c in rooms.iter_mut() {
-        c.room -= i128::from(c.weights[e]) * i128::from(more);
-    }
     let waits = reached < target;
-    (Milliamps(reached), waits.then_some(room_since), waits)
+    Step { value: reached, room_since: waits.then_some(room_since), waits }
 }
 
-fn because(target: &Allocation, owners: &[&Cap], own: &str, demand: &Demand) -> String {
+/// The same for a device, which has no lease and follows at once.
+fn raise(site: &Site, d: usize, target: i64, free: i64, demand: &Demand, now: Mono) -> Step {
+    let (facts, config) = (&site.devices[d], &site.config.devices[d]);
+    let standing = facts.granted.0;
+    if target <= standing {
+        return Step::arrived(target);
+    }
+    let room_since = facts.room_since.unwrap_or(now);
+    let waited = match facts.on_until {
+        Some(until) if standing == 0 => now.since(until) >= config.min_off,
+        _ => now.since(room_since) >= site.config.control.raise_dwell || facts.changed.is_none(),
+    };
+    let step = demand.step.max(1);
+    let mut reached = standing;
+    if waited {
+        let up = standing.saturating_add(free).min(target) / step * step;
+        reached = if up < demand.least { standing } else { up };
+    }
+    let waits = reached < target;
+    Step { value: reached, room_since: waits.then_some(room_since), waits }
+}
+
+fn waiting(reason: String, waits: bool, target: &dyn std::fmt::Display) -> String {
+    if waits { format!("{reason}; rises to {target} when the room lasts") } else { reason }
+}
+
+fn because(target: &Allocation, owners: &[usize], budget: &Budget, own: &str, demand: &Demand) -> String {
     match target.binding {
         Binding::Own => own.to_owned(),
         Binding::Constraint(c) => {
-            let cap = &owners[c].reason;
-            if target.current == 0 && demand.most > 0 { format!("waits: {cap}") } else { cap.clone() }
+            let cap = &budget.caps[owners[c]].reason;
+            if target.value == 0 && demand.most > 0 {
+                format!("waits: {cap}")
+            } else if target.value >= demand.used && demand.used < demand.most {
+                format!("draws less than it was offered, the others get the rest; {cap}")
+            } else {
+                cap.clone()
+            }
         }
     }
-}
-
-/// Whether a power limit lies on the EVSE's way to the grid connection.
-fn caps_power(site: &Site, budget: &Budget, e: usize) -> bool {
-    let mut at = Some(site.config.evses[e].node);
-    while let Some(n) = at {
-        if budget.caps.iter().any(|c| c.node == n && matches!(c.bound, Bound::Power(_))) {
-            return true;
-        }
-        at = site.config.nodes[n].parent;
-    }
-    false
 }
 
 fn nodes(site: &Site, budget: &Budget) -> Vec<NodeShare> {
-    (0..site.config.nodes.len())
-        .map(|n| {
-            let mut share =
-                NodeShare { available: PerPhase::default(), power_limit: None, reason: String::new() };
-            for cap in budget.caps.iter().filter(|c| c.node == n) {
-                match cap.bound {
-                    Bound::Current(room) => share.available = room,
-                    Bound::Power(watts) => share.power_limit = Some(watts),
-                }
-                if !share.reason.is_empty() {
-                    share.reason.push_str("; ");
-                }
-                share.reason.push_str(&cap.reason);
+    let empty = NodeShare { available: PerPhase::default(), power_limit: None, reason: String::new() };
+    let mut shares = vec![empty; site.config.nodes.len()];
+    for cap in &budget.caps {
+        let share = &mut shares[cap.node];
+        match cap.bound {
+            Bound::Current(room) => share.available = room,
+            Bound::Power(watts) => {
+                share.power_limit = Some(share.power_limit.map_or(watts, |before| before.min(watts)));
             }
-            share
-        })
-        .collect()
+            Bound::Unbalance(_) => {}
+        }
+        if !share.reason.is_empty() {
+            share.reason.push_str("; ");
+        }
+        share.reason.push_str(&cap.reason);
+    }
+    shares
 }

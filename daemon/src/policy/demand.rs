@@ -1,6 +1,6 @@
-//! Who wants to charge, and the EVSE's own rating.
+//! Who wants to charge or to run, and the own rating.
 
-use super::{Share, Want, wish::USUAL};
+use super::{DeviceShare, Share, Want};
 use crate::site::{Site, event::ConnectorStatus};
 
 pub(super) fn shares(site: &Site) -> Vec<Share> {
@@ -24,7 +24,17 @@ pub(super) fn shares(site: &Site) -> Vec<Share> {
                     _ => (Want::Nothing, "no vehicle".to_owned()),
                 }
             };
-            Share { want, most: config.max, reason, class: USUAL, deadline: None }
+            Share { want, most: config.max, reason, class: config.class, deadline: None }
         })
         .collect()
+}
+
+/// A device decides by itself what it draws of what it may.
+pub(super) fn devices(site: &Site) -> Vec<DeviceShare> {
+    let share = |device: &crate::config::Device| DeviceShare {
+        most: device.power,
+        reason: format!("own maximum of {}", device.power),
+        class: device.class,
+    };
+    site.config.devices.iter().map(share).collect()
 }

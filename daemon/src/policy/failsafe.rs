@@ -19,9 +19,13 @@ pub(super) fn cap(site: &Site, now: Now, budget: &mut Budget) {
         for e in site.behind(n) {
             let config = &site.config.evses[e];
             let (most, reason) = match quality {
-                Quality::Stale => (
+                Quality::Stale | Quality::Implausible => (
                     site.evses[e].leash.newest().map_or(Milliamps::ZERO, |s| s.limit).max(config.failsafe),
-                    format!("meter {name} is stale: nothing rises"),
+                    if quality == Quality::Stale {
+                        format!("meter {name} is stale: nothing rises")
+                    } else {
+                        format!("meter {name} is implausible: nothing rises")
+                    },
                 ),
                 _ => (config.failsafe, format!("meter {name} is lost: failsafe value")),
             };

@@ -1,6 +1,6 @@
-//! A node's fuse, less what the rest draws behind it.
+//! A node's fuse, less what is kept back and what the rest draws behind it.
 
-use super::{Bound, Budget, Cap};
+use super::{Bound, Budget, Cap, Scope};
 use crate::{
     site::Site,
     time::Now,
@@ -11,16 +11,18 @@ pub(super) fn cap(site: &Site, _now: Now, budget: &mut Budget) {
     for (n, node) in site.config.nodes.iter().enumerate() {
         // Generation behind the same fuse can stop within a second: it gives no room.
         let other = site.loads[n].map(|load| PerPhase(load.other.0.map(|ma| ma.max(Milliamps::ZERO))));
-        let reason = match other {
-            Some(load) => {
-                let most = load.0.into_iter().max().unwrap_or_default();
-                format!("fuse {} of {} less other load of up to {}", node.id, node.fuse, tenths(most))
-            }
-            None => format!("fuse {} of {}", node.id, node.fuse),
-        };
+        let least = node.fuse.0.into_iter().min().unwrap_or_default();
+        let mut reason = format!("fuse {} of {least}", node.id);
+        if node.reserve > Milliamps::ZERO {
+            reason = format!("{reason} less {} kept back", node.reserve);
+        }
+        if let Some(load) = other {
+            let most = load.0.into_iter().max().unwrap_or_default();
+            reason = format!("{reason} less other load of up to {}", tenths(most));
+        }
         let other = other.unwrap_or_default();
-        let room = PerPhase::from_fn(|p| (node.fuse - other[p]).max(Milliamps::ZERO));
-        budget.caps.push(Cap { node: n, bound: Bound::Current(room), reason });
+        let room = PerPhase::from_fn(|p| (node.fuse[p] - node.reserve - other[p]).max(Milliamps::ZERO));
+        budget.caps.push(Cap { node: n, bound: Bound::Current(room), scope: Scope::All, reason });
     }
 }
 

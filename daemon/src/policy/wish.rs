@@ -40,7 +40,9 @@ impl Default for Wish {
 
 pub(super) fn cap(site: &Site, budget: &mut Budget) {
     for (share, wish) in budget.shares.iter_mut().zip(&site.wishes) {
-        share.class = wish.class;
+        if wish.class != USUAL {
+            share.class = wish.class;
+        }
         share.deadline = wish.deadline;
         if let Some(cap) = wish.cap
             && cap < share.most

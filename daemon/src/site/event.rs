@@ -1,7 +1,7 @@
 //! What the upper half tells the site.
 
 use crate::{
-    ids::{ContactId, EvseId, MeterId, RelayId},
+    ids::{ContactId, DeviceId, EvseId, MeterId, RelayId},
     time::{Mono, Now, Wall},
     units::{Milliamps, Millivolts, PerPhase, WattHours, Watts},
 };
@@ -19,6 +19,8 @@ pub enum Event {
     Contact(ContactId, Level),
     /// A relay was switched or refused.
     Relay(RelayId, Result<bool, String>),
+    /// A device was told a power, or does not take it.
+    Device(DeviceId, Result<Watts, String>),
 }
 
 /// One answer of a meter: all values from one instant. Phases are those of the grid connection.
@@ -92,6 +94,8 @@ pub enum EvseEvent {
         /// The refusal in words.
         why: String,
     },
+    /// What the backend's charging profiles allow an EVSE that we play towards it; `None`: they say nothing.
+    BackendLimit(Option<Milliamps>),
     /// Its own connection to the backend came or went.
     Backend(bool),
     /// How many of its messages wait for the backend, and how many the backend refused for good.

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::{
     event::{ConnectorStatus, Draw, Reading, Transaction},
+    follow::Follow,
     leash::Leash,
     load::Interval,
+    plausible::Judge,
     view::Quality,
 };
 use crate::{
@@ -35,6 +37,8 @@ pub struct EvseFacts {
     pub status: ConnectorStatus,
     /// Error code.
     pub error: String,
+    /// What the backend's charging profiles allow, where we play the charge point.
+    pub backend_limit: Option<Milliamps>,
     /// Running transaction.
     pub transaction: Option<Transaction>,
     /// Last measurement of its own.
@@ -57,6 +61,8 @@ pub struct EvseFacts {
     pub on_until: Option<Mono>,
     /// Since when there has been room for a higher setpoint.
     pub room_since: Option<Mono>,
+    /// Whether it uses what it is offered.
+    pub follow: Follow,
 }
 
 impl EvseFacts {
@@ -157,6 +163,21 @@ impl EvseFacts {
         interval
     }
 
+    /// What the car draws on its most loaded phase while it charges, by a measurement that shows the present setpoint.
+    #[must_use]
+    pub fn settled_draw(
+        &self,
+        config: &config::Evse,
+        control: &config::Control,
+        now: Mono,
+    ) -> Option<Milliamps> {
+        let draw = self
+            .draw
+            .filter(|d| self.status == ConnectorStatus::Charging && now.since(d.at.mono) <= DRAW_FRESH)?;
+        let settled = self.leash.last_change().is_none_or(|(at, _)| draw.at.mono >= at + control.settle);
+        settled.then(|| self.draw_phases(config))?.and_then(|phases| phases.0.into_iter().max())
+    }
+
     /// Learns from a measurement which phases the car uses; a phase that carries current counts at once.
     pub fn observe(&mut self, config: &config::Evse, control: &config::Control) {
         let Some(draw) = self.draw.filter(|d| d.currents.is_some()) else { return };
@@ -177,23 +198,68 @@ impl EvseFacts {
     }
 }
 
+/// One controllable device that is no EVSE.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeviceFacts {
+    /// What the plan grants it.
+    pub granted: Watts,
+    /// When that last changed.
+    pub changed: Option<Mono>,
+    /// What it was granted before, as long as it may not have followed.
+    pub before: Watts,
+    /// Since when it may run.
+    pub on_since: Option<Mono>,
+    /// Until when it last might.
+    pub on_until: Option<Mono>,
+    /// Since when there has been room for more.
+    pub room_since: Option<Mono>,
+    /// What it was told and read back, or why it does not follow; `None` before the first answer.
+    pub told: Option<Result<Watts, String>>,
+}
+
+impl DeviceFacts {
+    /// Keeps what the plan grants.
+    pub fn granted(&mut self, power: Watts, room_since: Option<Mono>, settle: Duration, now: Mono) {
+        self.room_since = room_since;
+        if power == self.granted {
+            return;
+        }
+        let moving = self.changed.is_some_and(|at| now.since(at) < settle);
+        self.before = if moving { self.before.max(self.granted) } else { self.granted };
+        match (self.granted > Watts::ZERO, power > Watts::ZERO) {
+            (false, true) => self.on_since = Some(now),
+            (true, false) => (self.on_since, self.on_until) = (None, Some(now)),
+            _ => {}
+        }
+        (self.granted, self.changed) = (power, Some(now));
+    }
+}
+
 /// One meter.
 #[derive(Debug, Clone, Default)]
 pub struct MeterFacts {
-    /// Last good answer.
+    /// Last answer that can be believed.
     pub reading: Option<Reading>,
     /// What is wrong since.
     pub problem: String,
+    /// What later answers are judged by.
+    pub judge: Judge,
 }
 
 impl MeterFacts {
-    /// How far the last answer can be trusted.
+    /// How far the last answer can be trusted. One that cannot be believed does not make an older one younger.
     #[must_use]
     pub fn quality(&self, control: &config::Control, now: Mono) -> Quality {
-        match self.reading {
-            Some(r) if now.since(r.at.mono) <= control.meter_stale => Quality::Good,
-            Some(r) if now.since(r.at.mono) <= control.meter_lost => Quality::Stale,
-            _ => Quality::Lost,
+        let Some(reading) = self.reading else { return Quality::Lost };
+        let age = now.since(reading.at.mono);
+        if age > control.meter_lost {
+            Quality::Lost
+        } else if age <= control.meter_stale {
+            Quality::Good
+        } else if self.judge.doubts() {
+            Quality::Implausible
+        } else {
+            Quality::Stale
         }
     }
 }

@@ -6,10 +6,17 @@
 
 pub mod event;
 pub mod facts;
+pub mod follow;
+pub mod jump;
 pub mod leash;
+mod limits;
 pub mod load;
+mod metering;
 mod note;
 mod picture;
+pub mod plausible;
+mod power;
+pub mod returning;
 pub mod view;
 
 use std::sync::Arc;
@@ -19,18 +26,18 @@ use serde_json::json;
 pub use self::{event::Event, note::Note, view::View};
 use self::{
     event::{ConnectorStatus, EvseEvent, Level},
-    facts::{EvseFacts, MeterFacts},
-    load::Overload,
+    facts::{DeviceFacts, EvseFacts, MeterFacts},
+    returning::Return,
     view::Quality,
 };
 use crate::{
     config::Config,
-    grid::Book,
+    grid::{Book, Guard, Place, pmin},
     ids::NodeId,
     plan::Plan,
     policy,
     time::{Mono, Now, Wall},
-    units::{Milliamps, Millivolts, PerPhase, Phase, Watts},
+    units::{Milliamps, PerPhase},
 };
 
 /// A digital input as last reported.
@@ -60,6 +67,8 @@ pub struct Site {
     pub config: Arc<Config>,
     /// EVSEs.
     pub evses: Vec<EvseFacts>,
+    /// Other controllable devices.
+    pub devices: Vec<DeviceFacts>,
     /// Meters.
     pub meters: Vec<MeterFacts>,
     /// Contacts; unreadable until first reported, and that counts as limited.
@@ -70,8 +79,20 @@ pub struct Site {
     pub loads: Vec<Option<load::Split>>,
     /// Grid limits.
     pub limits: Book,
+    /// Who limits from afar, one per `[[grid.source]]`.
+    pub guards: Vec<Guard>,
+    /// The nodes, as limits see them.
+    pub places: Arc<[Place]>,
+    /// What the controllable devices of the whole site are owed.
+    pub minimum: Arc<pmin::Minimum>,
+    /// Whether the wall clock can be believed.
+    pub clock: jump::Watch,
     /// What charging rules wish, one per EVSE.
     pub wishes: Vec<policy::Wish>,
+    /// The gradual return after a limit, for each node.
+    pub returns: Vec<Return>,
+    /// Which EVSEs and which devices are behind each node.
+    members: Arc<[(Vec<usize>, Vec<usize>)]>,
     /// Since when each node's fuse has been exceeded, by its meter.
     over_since: Vec<PerPhase<Option<Mono>>>,
     /// The quality of each meter when last looked at.
@@ -84,6 +105,13 @@ impl Site {
     pub fn new(config: Arc<Config>, limits: Book, now: Now) -> Self {
         Self {
             evses: vec![EvseFacts::default(); config.evses.len()],
+            devices: vec![DeviceFacts::default(); config.devices.len()],
+            returns: vec![Return::default(); config.nodes.len()],
+            members: members(&config),
+            guards: config.grid.sources.iter().map(|source| Guard::new(source, now.mono)).collect(),
+            places: limits::places(&config),
+            minimum: Arc::new(pmin::minimum(pmin::count(&config, 0))),
+            clock: jump::Watch::default(),
             wishes: vec![policy::Wish::default(); config.evses.len()],
             meters: vec![MeterFacts::default(); config.meters.len()],
             contacts: vec![
@@ -110,8 +138,7 @@ impl Site {
         match event {
             Event::Reading(id, reading) => {
                 if let Some(at) = config.meters.iter().position(|m| m.id == id) {
-                    self.meters[at] = MeterFacts { reading: Some(reading), problem: String::new() };
-                    self.split_load(at, now.mono);
+                    self.take_reading(at, reading, now);
                 }
             }
             Event::MeterProblem(id, problem) => {
@@ -130,6 +157,14 @@ impl Site {
                 {
                     notes.push(Note::new("contact.changed", &id, json!({ "state": words(&level) })));
                     self.contacts[at] = ContactFacts { level, since: now.wall };
+                }
+            }
+            Event::Device(id, outcome) => {
+                if let Some(at) = config.devices.iter().position(|d| d.id == id) {
+                    if let Err(problem) = &outcome {
+                        notes.push(Note::new("device.failed", &id, json!({ "problem": problem })));
+                    }
+                    self.devices[at].told = Some(outcome);
                 }
             }
             Event::Relay(id, outcome) => {
@@ -217,6 +252,13 @@ impl Site {
                 evse.refusal = why;
             }
             EvseEvent::Backend(up) => evse.backend = up,
+            EvseEvent::BackendLimit(limit) => {
+                if limit != evse.backend_limit {
+                    let body = json!({ "milliamps": limit.map(|l| l.0) });
+                    notes.push(Note::new("evse.backend-limit", &config.id, body));
+                }
+                evse.backend_limit = limit;
+            }
             EvseEvent::Queue { waiting, dead } => {
                 if dead > evse.dead {
                     notes.push(Note::new("backend.refused", &config.id, json!({ "dead_messages": dead })));
@@ -233,37 +275,22 @@ impl Site {
         }
     }
 
-    fn split_load(&mut self, meter: usize, now: Mono) {
-        let Some(reading) = self.meters[meter].reading else { return };
-        for node in 0..self.config.nodes.len() {
-            if self.config.nodes[node].meter != Some(meter) {
-                continue;
-            }
-            let over = &mut self.over_since[node];
-            let overload = PerPhase::from_fn(|p| {
-                if reading.currents[p] <= self.config.nodes[node].fuse {
-                    over[p] = None;
-                    return Overload::None;
-                }
-                let since = *over[p].get_or_insert(now);
-                if now.since(since) < self.config.control.settle { Overload::New } else { Overload::Lasting }
-            });
-            let behind = self
-                .behind(node)
-                .map(|e| self.evses[e].interval(&self.config.evses[e], &self.config.control, now));
-            self.loads[node] = Some(load::split(self.loads[node], reading.currents, overload, behind));
-        }
-    }
-
     /// Looks at what only time changes: meters that grow stale or come back.
     pub fn tick(&mut self, now: Now) -> Vec<Note> {
         let mut notes = Vec::new();
+        if let Some(by) = self.clock.look(now) {
+            notes.push(Note::new("clock.jumped", &self.config.name, json!({ "by_milliseconds": by })));
+        }
+        for g in 0..self.guards.len() {
+            self.look_at_source(g, now, &mut notes);
+        }
         for (at, meter) in self.meters.iter().enumerate() {
             let quality = meter.quality(&self.config.control, now.mono);
             if quality != self.quality[at] {
                 let kind = match quality {
                     Quality::Good => "meter.good",
                     Quality::Stale => "meter.stale",
+                    Quality::Implausible => "meter.implausible",
                     Quality::Lost => "meter.lost",
                 };
                 notes.push(Note::new(kind, &self.config.meters[at].id, json!({ "problem": meter.problem })));
@@ -281,39 +308,47 @@ impl Site {
     }
 
     /// Keeps what the plan granted, for its next turn.
-    pub fn granted(&mut self, plan: &Plan, now: Mono) {
-        for (evse, grant) in self.evses.iter_mut().zip(&plan.grants) {
+    pub fn granted(&mut self, plan: &Plan, now: Now) {
+        let control = self.config.control;
+        for ((evse, config), grant) in self.evses.iter_mut().zip(&self.config.evses).zip(&plan.grants) {
             evse.room_since = grant.room_since;
+            let drawn = evse.settled_draw(config, &control, now.mono);
+            let offered = evse.leash.newest().map_or(Milliamps::ZERO, |s| s.limit);
+            evse.follow.look(drawn, offered, &control, now.mono);
             let on = grant.limit > Milliamps::ZERO;
             if !evse.vehicle_possible() {
                 // The next car begins its own turn.
                 (evse.on_since, evse.on_until) = (None, None);
+                evse.follow.forget();
                 continue;
             }
             match (on, evse.on_since) {
-                (true, None) => evse.on_since = Some(now),
+                (true, None) => evse.on_since = Some(now.mono),
                 (false, Some(_)) => {
                     evse.on_since = None;
-                    evse.on_until = Some(now);
+                    evse.on_until = Some(now.mono);
                 }
                 _ => {}
             }
+        }
+        for (facts, grant) in self.devices.iter_mut().zip(&plan.devices) {
+            facts.granted(grant.power, grant.room_since, control.settle, now.mono);
+        }
+        for n in 0..self.returns.len() {
+            let limit = self.smallest_limit(n, now).map(|(watts, _)| watts);
+            let full = self.rated(n);
+            self.returns[n].look(limit, full, self.config.grid.return_over, now.mono);
         }
     }
 
     /// The EVSEs behind a node, those of its children included.
     pub fn behind(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
-        let config = &self.config;
-        (0..config.evses.len()).filter(move |e| {
-            let mut at = Some(config.evses[*e].node);
-            while let Some(n) = at {
-                if n == node {
-                    return true;
-                }
-                at = config.nodes[n].parent;
-            }
-            false
-        })
+        self.members[node].0.iter().copied()
+    }
+
+    /// The devices behind a node, those of its children included.
+    pub fn devices_behind(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
+        self.members[node].1.iter().copied()
     }
 
     /// Index of a node.
@@ -321,29 +356,19 @@ impl Site {
     pub fn node(&self, id: &NodeId) -> Option<usize> {
         self.config.nodes.iter().position(|n| n.id == *id)
     }
+}
 
-    /// Voltages for turning power into current: measured at the grid connection if that is fresh and plausible, else
-    /// the highest lawful ones, so that a power limit is kept in any case.
-    #[must_use]
-    pub fn voltages(&self, now: Mono) -> PerPhase<Millivolts> {
-        let control = &self.config.control;
-        let measured = self.config.nodes.first().and_then(|n| n.meter).and_then(|m| {
-            let fresh = self.meters[m].quality(control, now) == Quality::Good;
-            self.meters[m].reading.filter(|_| fresh).map(|r| r.voltages)
-        });
-        PerPhase::from_fn(|p| match measured {
-            Some(v) if (Millivolts(195_000)..=Millivolts(264_000)).contains(&v[p]) => v[p],
-            _ => Millivolts::HIGHEST,
-        })
+/// Which EVSEs and which devices are behind each node.
+fn members(config: &Config) -> Arc<[(Vec<usize>, Vec<usize>)]> {
+    let mut members = vec![(Vec::new(), Vec::new()); config.nodes.len()];
+    let way = |node: usize| std::iter::successors(Some(node), |n| config.nodes[*n].parent);
+    for (e, evse) in config.evses.iter().enumerate() {
+        way(evse.node).for_each(|n| members[n].0.push(e));
     }
-
-    /// Power of an EVSE that draws `current` on the phases it uses.
-    #[must_use]
-    pub fn power_at(&self, evse: usize, current: Milliamps, now: Mono) -> Watts {
-        let voltages = self.voltages(now);
-        let phases = self.evses[evse].phases(&self.config.evses[evse]);
-        Phase::ALL.into_iter().filter(|p| phases[*p]).map(|p| voltages[p].power_ceil(current)).sum()
+    for (d, device) in config.devices.iter().enumerate() {
+        way(device.node).for_each(|n| members[n].1.push(d));
     }
+    members.into()
 }
 
 pub(crate) fn words(level: &Level) -> String {

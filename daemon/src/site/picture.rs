@@ -1,8 +1,10 @@
 //! Facts → [`View`].
 
+use std::sync::Arc;
+
 use super::{
     Site, View,
-    view::{ContactView, EvseView, MeterView, NodeView, RelayView, SetpointView},
+    view::{ContactView, DeviceView, EvseView, MeterView, NodeView, RelayView, SetpointView, SourceView},
 };
 use crate::{
     plan::Plan,
@@ -27,6 +29,7 @@ impl Site {
                         id: node.id.clone(),
                         parent: node.parent.map(|p| config.nodes[p].id.clone()),
                         fuse: node.fuse,
+                        contract: node.contract,
                         meter: node.meter.map(|m| config.meters[m].id.clone()),
                         available: share.available,
                         other_load: self.loads[i].map(|l| l.other).unwrap_or_default(),
@@ -36,6 +39,20 @@ impl Site {
                 })
                 .collect(),
             evses: (0..config.evses.len()).map(|e| self.evse_view(e, plan, now)).collect(),
+            devices: config
+                .devices
+                .iter()
+                .zip(&plan.devices)
+                .map(|(d, grant)| DeviceView {
+                    id: d.id.clone(),
+                    node: config.nodes[d.node].id.clone(),
+                    kind: d.kind.name(),
+                    power: d.power,
+                    granted: grant.power,
+                    measured: d.meter.and_then(|m| self.meters[m].reading).map(|r| r.power),
+                    reason: grant.reason.clone(),
+                })
+                .collect(),
             meters: config
                 .meters
                 .iter()
@@ -69,7 +86,26 @@ impl Site {
                     problem: facts.problem.clone(),
                 })
                 .collect(),
+            sources: (0..self.guards.len()).map(|g| self.source_view(g, now)).collect(),
+            minimum: Arc::clone(&self.minimum),
             limits: self.limits.records().to_vec(),
+        }
+    }
+
+    /// Where a source stands.
+    #[must_use]
+    pub fn source_view(&self, g: usize, now: Now) -> SourceView {
+        let (guard, config) = (&self.guards[g], &self.config.grid.sources[g]);
+        let (failsafe, failsafe_for) = guard.failsafe();
+        SourceView {
+            issuer: config.issuer.clone(),
+            node: self.config.nodes[config.node].id.clone(),
+            state: guard.state(),
+            since: wall(guard.since(), now),
+            heard: guard.heard_at().map(|at| wall(at, now)),
+            timeout: config.timeout,
+            failsafe,
+            failsafe_for,
         }
     }
 

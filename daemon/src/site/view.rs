@@ -1,9 +1,11 @@
 //! The site as one picture, for `api`.
 
+use std::{sync::Arc, time::Duration};
+
 use super::event::{ConnectorStatus, Draw, Level, Reading, Transaction};
 use crate::{
-    grid::Record,
-    ids::{ContactId, EvseId, Identity, MeterId, NodeId, RelayId},
+    grid::{Record, guard::State, pmin::Minimum},
+    ids::{ContactId, DeviceId, EvseId, Identity, MeterId, NodeId, RelayId},
     time::{Now, Wall},
     units::{Milliamps, PerPhase, Watts},
 };
@@ -20,11 +22,17 @@ pub struct View {
     /// In the order of the configuration.
     pub evses: Vec<EvseView>,
     /// In the order of the configuration.
+    pub devices: Vec<DeviceView>,
+    /// In the order of the configuration.
     pub meters: Vec<MeterView>,
     /// In the order of the configuration.
     pub contacts: Vec<ContactView>,
     /// In the order of the configuration.
     pub relays: Vec<RelayView>,
+    /// Who must be heard from, in the order of the configuration.
+    pub sources: Vec<SourceView>,
+    /// What the controllable devices of the whole site are owed.
+    pub minimum: Arc<Minimum>,
     /// Every limit that is known, ended ones included; oldest first.
     pub limits: Vec<Record>,
 }
@@ -37,7 +45,9 @@ pub struct NodeView {
     /// Name of the parent.
     pub parent: Option<NodeId>,
     /// Rated current.
-    pub fuse: Milliamps,
+    pub fuse: PerPhase<Milliamps>,
+    /// Power agreed for it.
+    pub contract: Option<Watts>,
     /// Name of the meter.
     pub meter: Option<MeterId>,
     /// What the EVSEs behind may draw.
@@ -47,6 +57,46 @@ pub struct NodeView {
     /// Smallest power limit in force.
     pub power_limit: Option<Watts>,
     /// Why `available` is what it is.
+    pub reason: String,
+}
+
+/// Somebody who limits from afar and must be heard from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceView {
+    /// The caller.
+    pub issuer: String,
+    /// The node that its failsafe value limits.
+    pub node: NodeId,
+    /// Where it stands.
+    pub state: State,
+    /// Since when.
+    pub since: Wall,
+    /// Last heartbeat.
+    pub heard: Option<Wall>,
+    /// Silence after which it counts as gone.
+    pub timeout: Duration,
+    /// Power while it is gone.
+    pub failsafe: Watts,
+    /// Least time in failsafe.
+    pub failsafe_for: Duration,
+}
+
+/// A controllable device that is no EVSE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceView {
+    /// Name.
+    pub id: DeviceId,
+    /// Its node.
+    pub node: NodeId,
+    /// `"heat-pump"`, `"cooling"` or `"storage"`.
+    pub kind: &'static str,
+    /// Most that it draws.
+    pub power: Watts,
+    /// What it may draw now.
+    pub granted: Watts,
+    /// What it draws, by a meter of its own.
+    pub measured: Option<Watts>,
+    /// The binding constraint.
     pub reason: String,
 }
 
@@ -109,6 +159,8 @@ pub enum Quality {
     Good,
     /// Old: the site plans on the worst case.
     Stale,
+    /// It answers, but what it says cannot be: as stale, and as lost when it lasts.
+    Implausible,
     /// Nothing usable: the site is at its failsafe values.
     Lost,
 }

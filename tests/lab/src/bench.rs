@@ -22,44 +22,36 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Runs all.
-pub(crate) async fn run(evses: u32, trials: u32) -> anyhow::Result<()> {
-    ensure!((1..=100).contains(&evses), "use 1 to 100 EVSEs");
-    ensure!(trials > 0, "at least one trial");
-    let lab = Lab::start(Plan {
-        fuse: 40 * evses,
-        evses: (1..=evses).map(|i| EvsePlan::new(&format!("evse-{i}"), L123, 32)).collect(),
-        lease: 60,
-        raise_dwell: 0,
-        pace: 20.0,
-        ..Plan::default()
-    })
-    .await?;
-    let footprint = idle(lab, evses).await?;
-    let (lab, idle_kib) = footprint;
-    let (wire, acknowledged) = latency(&lab, evses, trials).await?;
-    lab.finish().await?;
+/// What each car takes before a limit and what is left to it, A.
+const FULL: u32 = 12;
+const LEFT: u32 = 7;
+/// The largest fuse that a node may have, A.
+const LARGEST: u32 = 3000;
 
-    let rows = [("last setpoint on the wire", &wire), ("acknowledged (synced)", &acknowledged)];
+/// Runs all: one site after the other, each with so many charge points.
+pub(crate) async fn run(sizes: &[u32], trials: u32) -> anyhow::Result<()> {
+    ensure!(sizes.iter().all(|n| (1..=240).contains(n)), "use 1 to 240 EVSEs");
+    ensure!(trials > 0 && !sizes.is_empty(), "at least one trial and one number of EVSEs");
     let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY).set_header(["limit → …", "p50 ms", "p99 ms", "max ms"]);
-    for (name, times) in rows {
-        table.add_row(vec![
-            name.to_owned(),
-            format!("{:.2}", percentile(times, 50)),
-            format!("{:.2}", percentile(times, 99)),
-            format!("{:.2}", percentile(times, 100)),
-        ]);
+    table.load_style(UTF8_BORDERS_ONLY).set_header(["EVSEs", "limit → …", "p50 ms", "p99 ms", "max ms"]);
+    let mut lines = Vec::new();
+    let mut idle_kib = 0;
+    let mut evses = 0;
+    for size in sizes {
+        evses = *size;
+        let (wire, acknowledged);
+        (wire, acknowledged, idle_kib) = one(evses, trials).await?;
+        for (name, times) in [("last setpoint on the wire", &wire), ("acknowledged (synced)", &acknowledged)]
+        {
+            let mut row = vec![evses.to_string(), name.to_owned()];
+            row.extend([50, 99, 100].map(|p| format!("{:.2}", percentile(times, p))));
+            table.add_row(row);
+            lines.push(json!({ "step": name, "evses": evses, "trials": trials, "p50": percentile(times, 50),
+                               "p99": percentile(times, 99), "max": percentile(times, 100) }));
+        }
     }
-    print(&format!("\n{evses} EVSEs, {trials} trials\n{table}"))?;
-    let rows: Vec<Value> = rows
-        .iter()
-        .map(|(name, times)| {
-            json!({ "step": name, "evses": evses, "trials": trials, "p50": percentile(times, 50),
-                    "p99": percentile(times, 99), "max": percentile(times, 100) })
-        })
-        .collect();
-    report("limit-latency", &json!({ "name": "limit-latency", "unit": "ms", "rows": rows, "peer": null }))?;
+    print(&format!("\n{trials} trials each\n{table}"))?;
+    report("limit-latency", &json!({ "name": "limit-latency", "unit": "ms", "rows": lines, "peer": null }))?;
 
     let mut rows = vec![("resident, idle", idle_kib)];
     if let Some(bytes) = stripped_size(&process::program("ladewartd")?)? {
@@ -76,6 +68,23 @@ pub(crate) async fn run(evses: u32, trials: u32) -> anyhow::Result<()> {
     report("footprint", &json!({ "name": "footprint", "unit": "KiB", "rows": rows, "peer": null }))
 }
 
+/// One site: milliseconds to the last setpoint and to the acknowledgement, and the daemon's memory before.
+async fn one(evses: u32, trials: u32) -> anyhow::Result<(Vec<f64>, Vec<f64>, u64)> {
+    let lab = Lab::start(Plan {
+        fuse: (40 * evses).min(LARGEST),
+        evses: (1..=evses).map(|i| EvsePlan::new(&format!("evse-{i}"), L123, 32)).collect(),
+        lease: 60,
+        raise_dwell: 0,
+        pace: 20.0,
+        ..Plan::default()
+    })
+    .await?;
+    let (lab, idle_kib) = idle(lab, evses).await?;
+    let (wire, acknowledged) = latency(&lab, evses, trials).await?;
+    lab.finish().await?;
+    Ok((wire, acknowledged, idle_kib))
+}
+
 async fn idle(mut lab: Lab, evses: u32) -> anyhow::Result<(Lab, u64)> {
     eventually(SOON, "all charge points are accepted", || {
         lab.evses.iter().all(|e| e.state().booted).then_some(())
@@ -89,15 +98,14 @@ async fn idle(mut lab: Lab, evses: u32) -> anyhow::Result<(Lab, u64)> {
 /// Milliseconds per trial: to the last setpoint needed, and to the acknowledgement.
 async fn latency(lab: &Lab, evses: u32, trials: u32) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     for evse in &lab.evses {
-        evse.plug(Car { phases: 3, max_amps: 16.0, room_wh: 1e9 });
+        evse.plug(Car { phases: 3, max_amps: f64::from(FULL), room_wh: 1e9 });
         eventually(SOON, "the car is seen", || (evse.state().status == "Preparing").then_some(())).await?;
         evse.present("BENCH");
     }
-    let full = f64::from(evses) * 3.0 * 230.0 * 16.0;
+    let full = f64::from(evses) * 3.0 * 230.0 * f64::from(FULL);
     let rested = || (lab.connection.allowed_watts() >= full - 1.0).then_some(());
-    eventually(SOON, "all cars charge", rested).await?;
-    // 8 A each.
-    let watts = i64::from(evses) * 3 * 230 * 8;
+    eventually(Duration::from_secs(90), "all cars charge", rested).await?;
+    let watts = i64::from(evses) * 3 * 230 * i64::from(LEFT);
     let (mut wire, mut acknowledged) = (Vec::new(), Vec::new());
     for _ in 0..trials {
         let before = Before::now(&lab.evses);

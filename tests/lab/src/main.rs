@@ -29,11 +29,11 @@ enum Command {
     },
     /// From a limit to the last setpoint on the wire; memory and size of the daemon.
     Bench {
-        /// Charge points.
-        #[arg(long, default_value_t = 10)]
-        evses: u32,
-        /// Limits set.
-        #[arg(long, default_value_t = 200)]
+        /// Charge points; one row of the table for each number.
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 20, 50, 200])]
+        evses: Vec<u32>,
+        /// Limits set, for each.
+        #[arg(long, default_value_t = 40)]
         trials: u32,
     },
 }
@@ -62,6 +62,6 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo { fast } => demo::run(fast).await,
-        Command::Bench { evses, trials } => bench::run(evses, trials).await,
+        Command::Bench { evses, trials } => bench::run(&evses, trials).await,
     }
 }

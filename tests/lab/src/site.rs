@@ -73,6 +73,8 @@ pub struct Plan {
     pub lease: u32,
     /// Dwell before a setpoint rises, ms.
     pub raise_dwell: u32,
+    /// Gradual return after a limit, ms.
+    pub return_over: u32,
     /// More configuration, TOML.
     pub extra: String,
     /// How many times faster than real ones cars ramp and batteries fill.
@@ -92,6 +94,7 @@ impl Default for Plan {
             evses: vec![EvsePlan::new("carport", L123, 32)],
             lease: 10,
             raise_dwell: 500,
+            return_over: 0,
             extra: String::new(),
             pace: 5.0,
             meter_interval: Duration::from_secs(1),
@@ -240,8 +243,13 @@ lease = "{lease} s"
 raise_dwell = "{dwell} ms"
 settle = "2 s"
 min_on = "60 s"
+min_off = "1 s"
+ramp = "32 A"
 meter_stale = "3 s"
 meter_lost = "6 s"
+
+[grid]
+return_over = "{back} ms"
 
 [[meter]]
 id = "grid"
@@ -259,6 +267,7 @@ meter = "grid"
             listen = self.reserved.0,
             lease = self.plan.lease,
             dwell = self.plan.raise_dwell,
+            back = self.plan.return_over,
             meter = self.meter.address(),
             fuse = self.plan.fuse,
         );

@@ -30,6 +30,7 @@ pub(in crate::api) fn command(error: CommandError) -> Status {
         CommandError::Refused(Refusal::NotYours { .. }) => Status::permission_denied(text),
         CommandError::Refused(Refusal::Full) => Status::resource_exhausted(text),
         CommandError::NotRecorded(error) => coded(&error, text),
+        CommandError::NoSource(_) => Status::failed_precondition(text),
         CommandError::Stopping => Status::unavailable(text),
     }
 }

@@ -6,9 +6,9 @@ use tonic::Status;
 use super::{invalid, time::wall, timestamp};
 use crate::{
     api::Caller,
-    grid::{Change, Limit, Record, Stage, Wish},
+    grid::{Change, Limit, Record, Stage, Step, Wish, guard::State, pmin::Minimum},
     ids::LimitId,
-    site::View,
+    site::{View, view::SourceView},
     time::Wall,
     units::Watts,
 };
@@ -37,6 +37,7 @@ pub(in crate::api) fn limit(record: &Record) -> v1::Limit {
         effective_at: record.effective.map(timestamp),
         ended_at: record.ended.map(timestamp),
         measured_watts: record.measured.map(|w| w.0),
+        owed_watts: record.owed.0,
         ..command_only(&record.limit)
     }
 }
@@ -52,7 +53,52 @@ pub(in crate::api) fn command_only(limit: &Limit) -> v1::Limit {
         valid_from: Some(timestamp(limit.valid_from)),
         valid_until: limit.valid_until.map(timestamp),
         reason: limit.reason.clone(),
+        percent: limit.percent,
+        steps: limit.steps.iter().map(step).collect(),
         ..v1::Limit::default()
+    }
+}
+
+fn step(step: &Step) -> v1::LimitStep {
+    v1::LimitStep { from: Some(timestamp(step.from)), watts: step.watts.0 }
+}
+
+/// A source that must be heard from.
+pub(in crate::api) fn source(source: &SourceView) -> v1::GridSource {
+    let state = match source.state {
+        State::Init => v1::SourceState::Init,
+        State::UnlimitedControlled => v1::SourceState::UnlimitedControlled,
+        State::Limited => v1::SourceState::Limited,
+        State::Failsafe => v1::SourceState::Failsafe,
+        State::UnlimitedAutonomous => v1::SourceState::UnlimitedAutonomous,
+    };
+    let seconds = |time: std::time::Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    v1::GridSource {
+        issuer: source.issuer.clone(),
+        node: source.node.to_string(),
+        state: state.into(),
+        since: Some(timestamp(source.since)),
+        heard_at: source.heard.map(timestamp),
+        timeout_seconds: seconds(source.timeout),
+        failsafe_watts: source.failsafe.0,
+        failsafe_seconds: seconds(source.failsafe_for),
+    }
+}
+
+/// What the devices are owed.
+pub(in crate::api) fn minimum(minimum: &Minimum) -> v1::GetMinimumPowerResponse {
+    let counted = minimum.counted.iter().map(|device| v1::CountedDevice {
+        name: device.name.clone(),
+        kind: device.kind.to_owned(),
+        watts: device.power.0,
+        outside: device.outside.unwrap_or_default().to_owned(),
+    });
+    v1::GetMinimumPowerResponse {
+        watts: minimum.watts.0,
+        devices: u32::try_from(minimum.devices).unwrap_or(u32::MAX),
+        simultaneity_percent: minimum.simultaneity.into(),
+        base_watts: minimum.base.0,
+        counted: counted.collect(),
     }
 }
 
@@ -83,7 +129,7 @@ pub(in crate::api) fn set_limit(
     view: &View,
     now: Wall,
 ) -> Result<Wish, Status> {
-    let v1::SetLimitRequest { id, node, watts, valid_from, valid_until, reason } = request;
+    let v1::SetLimitRequest { id, node, watts, valid_from, valid_until, reason, percent, steps } = request;
     let id = if id.is_empty() { None } else { Some(limit_id(&id)?) };
     let node = if node.is_empty() {
         None
@@ -94,6 +140,15 @@ pub(in crate::api) fn set_limit(
     if watts < 0 {
         return Err(invalid("watts", format!("{watts} is negative; a limit is 0 or more")));
     }
+    if percent.is_some() && watts != 0 {
+        return Err(invalid("percent", "stands beside watts; one of them is right"));
+    }
+    let step = |step: v1::LimitStep| {
+        let from =
+            step.from.ok_or_else(|| invalid("steps", "a step has no time; say from when on it holds"))?;
+        Ok(Step { from: wall("steps", from)?, watts: Watts(step.watts) })
+    };
+    let steps = steps.into_iter().map(step).collect::<Result<_, Status>>()?;
     let valid_from = valid_from.map(|time| wall("valid_from", time)).transpose()?;
     let valid_until = valid_until.map(|time| wall("valid_until", time)).transpose()?;
     if let Some(until) = valid_until {
@@ -113,7 +168,7 @@ pub(in crate::api) fn set_limit(
         return Err(invalid("reason", "holds control characters; one line of plain text would be right"));
     }
     let Caller { issuer, role } = caller;
-    Ok(Wish { id, issuer, role, node, watts: Watts(watts), valid_from, valid_until, reason })
+    Ok(Wish { id, issuer, role, node, watts: Watts(watts), percent, steps, valid_from, valid_until, reason })
 }
 
 fn unknown_node(node: &str, view: &View) -> Status {

@@ -16,6 +16,7 @@ pub(in crate::api) fn meter(meter: &MeterView, now: Now) -> v1::Meter {
         Quality::Good => v1::Quality::Good,
         Quality::Stale => v1::Quality::Stale,
         Quality::Lost => v1::Quality::Lost,
+        Quality::Implausible => v1::Quality::Implausible,
     };
     let reading = meter.reading.as_ref();
     let age = |at: Now| u64::try_from(now.mono.since(at.mono).as_millis()).unwrap_or(u64::MAX);

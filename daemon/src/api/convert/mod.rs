@@ -11,18 +11,20 @@ mod journal;
 mod meter;
 mod site;
 mod time;
+mod transaction;
 mod update;
 mod uplink;
 
 pub(super) use self::{
     error::{command, invalid, storage},
     evse::evse,
-    grid::{change, command_only, limit, limit_id, set_limit},
+    grid::{change, command_only, limit, limit_id, minimum, set_limit, source},
     identity::{algorithm, identity, identity_error},
     journal::{entry, hex, kind},
     meter::meter,
     site::site,
     time::timestamp,
+    transaction::{count, dead_letter, failed, id_tag, transaction, wall},
     update::{installation, slot, update_error},
     uplink::{report, uplink},
 };

@@ -6,7 +6,7 @@ use super::{evse, limit, meter, timestamp, uplink};
 use crate::{
     site::{
         event::Level,
-        view::{ContactView, NodeView, RelayView, View},
+        view::{ContactView, DeviceView, NodeView, RelayView, View},
     },
     smgw,
     time::Now,
@@ -24,6 +24,7 @@ pub(in crate::api) fn site(view: &View, status: Option<&smgw::Status>, now: Now)
         contacts: view.contacts.iter().map(contact).collect(),
         relays: view.relays.iter().map(relay).collect(),
         limits: view.limits.iter().filter(|record| record.ended.is_none()).map(limit).collect(),
+        devices: view.devices.iter().map(device).collect(),
         uplink: status.map(|status| uplink(status, view)),
     }
 }
@@ -37,15 +38,30 @@ pub(super) fn currents(amps: &PerPhase<Milliamps>) -> v1::PhaseCurrents {
 }
 
 fn node(node: &NodeView) -> v1::Node {
+    let least = node.fuse.0.into_iter().min().unwrap_or_default();
     v1::Node {
         id: node.id.to_string(),
         parent: node.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
-        fuse_milliamps: u32::try_from(node.fuse.0).unwrap_or(if node.fuse.0 < 0 { 0 } else { u32::MAX }),
+        fuse_milliamps: u32::try_from(least.0.max(0)).unwrap_or(u32::MAX),
+        fuses: Some(currents(&node.fuse)),
+        contract_watts: node.contract.map(|w| w.0),
         meter: node.meter.as_ref().map(ToString::to_string).unwrap_or_default(),
         available: Some(currents(&node.available)),
         other_load: Some(currents(&node.other_load)),
         power_limit_watts: node.power_limit.map(|w| w.0),
         reason: node.reason.clone(),
+    }
+}
+
+fn device(device: &DeviceView) -> v1::Device {
+    v1::Device {
+        id: device.id.to_string(),
+        node: device.node.to_string(),
+        kind: device.kind.to_owned(),
+        power_watts: device.power.0,
+        granted_watts: device.granted.0,
+        measured_watts: device.measured.map(|w| w.0),
+        reason: device.reason.clone(),
     }
 }
 

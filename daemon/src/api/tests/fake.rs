@@ -8,7 +8,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::{
     clock::Clock,
     control::{Command, CommandError, Synced},
-    grid::{Change, Limit, Record, Refusal, Stage, Wish},
+    grid::{Change, Limit, Record, Refusal, Stage, Wish, pmin::Minimum},
     ids::{ContactId, EvseId, Identity, LimitId, MeterId, NodeId, RelayId},
     journal::{Entry, Journal},
     site::{
@@ -67,7 +67,8 @@ pub(super) fn view(now: Now) -> View {
         nodes: vec![NodeView {
             id: NodeId::new("grid"),
             parent: None,
-            fuse: Milliamps(63_000),
+            fuse: PerPhase([Milliamps(63_000); 3]),
+            contract: None,
             meter: Some(MeterId::new("main")),
             available: PerPhase([Milliamps(40_000), Milliamps(41_000), Milliamps(42_000)]),
             other_load: PerPhase([Milliamps(-1000), Milliamps(0), Milliamps(2000)]),
@@ -75,6 +76,7 @@ pub(super) fn view(now: Now) -> View {
             reason: "the fuse".into(),
         }],
         evses: (0..2).map(|n| evse(n, now)).collect(),
+        devices: Vec::new(),
         meters: vec![
             MeterView {
                 id: MeterId::new("main"),
@@ -109,6 +111,8 @@ pub(super) fn view(now: Now) -> View {
             since: now.wall,
             problem: String::new(),
         }],
+        sources: Vec::new(),
+        minimum: Arc::new(Minimum::default()),
         limits: Vec::new(),
     }
 }
@@ -145,6 +149,8 @@ impl Loop {
             role: request.role,
             node: request.node.unwrap_or_else(|| NodeId::new("grid")),
             watts: request.watts,
+            percent: request.percent,
+            steps: request.steps,
             valid_from: request.valid_from.unwrap_or(now),
             valid_until: request.valid_until,
             reason: request.reason,
@@ -163,6 +169,8 @@ impl Loop {
             effective: None,
             ended: None,
             measured: None,
+            owed: Watts(7_560),
+            step: 0,
         };
         self.tell(&record);
         let entry = Entry {
@@ -198,6 +206,12 @@ impl Loop {
             match command {
                 Command::SetLimit(request, reply) => drop(reply.send(self.set(request))),
                 Command::ClearLimit { id, reply, .. } => drop(reply.send(Ok(self.clear(&id)))),
+                Command::Heartbeat { issuer, reply } => {
+                    drop(reply.send(Err(CommandError::NoSource(issuer))));
+                }
+                Command::SetFailsafe { chosen, reply } => {
+                    drop(reply.send(Err(CommandError::NoSource(chosen.issuer))));
+                }
             }
         }
     }

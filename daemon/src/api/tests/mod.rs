@@ -5,6 +5,7 @@ mod fake;
 mod identities;
 mod limits;
 mod pictures;
+mod transactions;
 
 use hyper_util::rt::TokioIo;
 use ladewart_proto::v1;
@@ -52,8 +53,9 @@ pub(crate) struct Daemon {
 impl Daemon {
     pub(crate) fn start(users: Vec<(u32, Role)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (store, writer) = Store::open(dir.path(), MIGRATIONS).unwrap();
-        let (clock, journal) = (Clock::system(), Journal::new(store));
+        let migrations = [MIGRATIONS, crate::ocpp::MIGRATIONS].concat();
+        let (store, writer) = Store::open(dir.path(), &migrations).unwrap();
+        let (clock, journal) = (Clock::system(), Journal::new(store.clone()));
         let (commands, queue) = mpsc::channel(16);
         let (view, shown) = watch::channel(Arc::new(fake::view(clock.now())));
         let (limits, _) = broadcast::channel(64);
@@ -69,6 +71,8 @@ impl Daemon {
             way: None,
             identities: Some(crate::identity::Store::open(&dir.path().join("identity"), clock).unwrap()),
             updates: None,
+            orders: crate::ocpp::Orders::default(),
+            ledger: crate::ocpp::ledger::Ledger::new(store),
             journal,
             clock,
         };

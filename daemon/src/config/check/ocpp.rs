@@ -1,6 +1,6 @@
 //! `[ocpp]` and `[evse.ocpp]`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{Check, Checked, raw};
 use crate::{
@@ -43,6 +43,8 @@ impl Check<'_> {
             ping_interval: self.duration("ocpp.ping_interval", raw.ping_interval, s(30), ms(100), s(3600))?,
             call_timeout: self.duration("ocpp.call_timeout", raw.call_timeout, s(10), ms(100), s(120))?,
             accept_unknown_offline: raw.accept_unknown_offline.unwrap_or(false),
+            site: raw.site,
+            users: Arc::new(self.cards(&raw.cards)?),
             max_frame,
             tls,
             compression: raw.compression.unwrap_or(true),
@@ -50,6 +52,17 @@ impl Check<'_> {
             schemas,
         };
         Ok(CheckedOcpp { ocpp, security: raw.security.unwrap_or_default() })
+    }
+
+    /// OCPP 1.6 §7.28: an IdToken has up to 20 characters and no case.
+    fn cards(&self, raw: &[String]) -> Checked<HashSet<String>> {
+        for (i, card) in raw.iter().enumerate() {
+            if card.is_empty() || card.chars().count() > 20 {
+                let field = format!("ocpp.cards[{i}]");
+                return self.fail(&field, format!("{card:?} is no card; use 1 to 20 characters"));
+            }
+        }
+        Ok(raw.iter().map(|card| card.to_lowercase()).collect())
     }
 
     /// A password's file; only its owner should be able to read it.

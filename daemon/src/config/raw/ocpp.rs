@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::{Backend, Span};
 use crate::{
     config::{Check, Security},
+    ids::Identity,
     ocpp::Version,
 };
 
@@ -21,6 +22,11 @@ pub(in crate::config) struct Ocpp {
     pub(in crate::config) call_timeout: Option<Span>,
     /// Whether an unknown card may charge while the backend cannot be asked; default false.
     pub(in crate::config) accept_unknown_offline: Option<bool>,
+    /// The site as one charge point: its identity towards the backend; its profile is a limit of the grid connection.
+    pub(in crate::config) site: Option<Identity>,
+    /// Cards (IdTags) that may charge while the backend cannot be asked, and on a site without one.
+    #[serde(default)]
+    pub(in crate::config) cards: Vec<String>,
     /// Largest frame in bytes; default 1 MiB.
     pub(in crate::config) max_frame: Option<usize>,
     /// PEM, what we show the EVSEs over TLS, leaf first.

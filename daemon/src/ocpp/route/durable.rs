@@ -174,6 +174,7 @@ impl Route {
             (Kind::Stop, Some(id)) => {
                 if let Some(t) = self.transactions.iter_mut().rev().find(|t| t.id == id) {
                     t.ended = false;
+                    t.end = None;
                     self.tell_transaction();
                 }
             }
@@ -377,7 +378,8 @@ impl Route {
         };
         tracing::error!(kind = ?message.kind, attempts, why, "the backend refuses a message for good; it is kept");
         self.dead += 1;
-        let mut ops = vec![Op::Dead(seq, why.to_owned())];
+        self.dead_of.extend(message.tx.filter(|tx| !self.dead_of.contains(tx)));
+        let mut ops = vec![Op::Dead(seq, why.to_owned(), now.wall)];
         if message.kind == Kind::Start
             && let Some(t) = self.transactions.iter_mut().rev().find(|t| Some(t.id) == message.tx)
         {
@@ -387,12 +389,53 @@ impl Route {
         self.store(ops, After::Nothing);
     }
 
+    /// Lets messages that were given up wait again, behind all others. A StartTransaction that comes through this time
+    /// gives its transaction an id after all.
+    pub(crate) fn revive(&mut self, now: Now, messages: Vec<Message>) {
+        for message in messages {
+            let (old, seq) = (message.seq, self.next_seq);
+            if self.reviving.contains(&old) {
+                continue;
+            }
+            self.reviving.push(old);
+            self.next_seq += 1;
+            self.dead = self.dead.saturating_sub(1);
+            self.queue.push_back(Entry {
+                stored: false,
+                ..Entry::loaded(Message { seq, sent: false, attempts: 0, ..message })
+            });
+            self.store(vec![Op::Revive(old, seq)], After::Revived(old, seq));
+        }
+        self.go_on(now);
+    }
+
+    /// The store has made a dead message wait, or not.
+    pub(super) fn revived(&mut self, old: i64, seq: i64, stored: bool) {
+        self.reviving.retain(|other| *other != old);
+        let Ok(at) = self.queue.binary_search_by_key(&seq, |e| e.message.seq) else {
+            return;
+        };
+        if stored {
+            self.queue[at].stored = true;
+        } else {
+            self.queue.remove(at);
+            self.dead += 1;
+        }
+    }
+
+    /// Drops messages that were given up, for good.
+    pub(crate) fn discard(&mut self, now: Now, seqs: Vec<i64>) {
+        self.dead = self.dead.saturating_sub(u64::try_from(seqs.len()).unwrap_or(u64::MAX));
+        self.store(seqs.into_iter().map(Op::Discard).collect(), After::Nothing);
+        self.go_on(now);
+    }
+
     /// The backend does not speak this version any more: what waits in it is laid aside for a person.
     pub(crate) fn bury(&mut self, now: Now, version: Version) {
         let why = format!("the backend does not speak OCPP {version}");
         while let Some(head) = self.queue.pop_front_if(|e| e.message.version == version) {
             self.dead += 1;
-            self.store(vec![Op::Dead(head.message.seq, why.clone())], After::Nothing);
+            self.store(vec![Op::Dead(head.message.seq, why.clone(), now.wall)], After::Nothing);
         }
         self.go_on(now);
     }

@@ -6,7 +6,7 @@
 use super::{
     super::{
         frame,
-        queue::{Op, Transaction, digest},
+        queue::{End, Op, Transaction, digest},
         table::Kind,
         v2::message::{self, TransactionEvent},
         v16::{draw::draw, message::read},
@@ -59,15 +59,23 @@ impl Route {
         }
         let id = number_of(name);
         let ended = event.event_type == "Ended";
+        let end = ended.then(|| End {
+            at: Wall::parse(&event.timestamp).unwrap_or(now.wall),
+            meter: event.last_energy(),
+            reason: event.stopped_reason(),
+        });
         let known = self.transactions.iter_mut().rev().find(|t| t.id == id);
         let changed = match known {
             Some(known) => {
                 let changed = known.ended != ended && ended;
                 known.ended |= ended;
+                if changed {
+                    known.end = end;
+                }
                 changed.then(|| known.clone())
             }
             None => {
-                let card = event.id_token.as_ref().map(|t| t.card().to_lowercase()).unwrap_or_default();
+                let card = event.id_token.as_ref().map(|t| t.card().to_owned()).unwrap_or_default();
                 let transaction = Transaction {
                     id,
                     backend_id: None,
@@ -80,6 +88,8 @@ impl Route {
                     meter_start: event.energy().unwrap_or_default(),
                     sameness: name.to_owned(),
                     message_id: String::new(),
+                    local: self.rules.backend.is_none(),
+                    end,
                 };
                 self.transactions.push(transaction.clone());
                 Some(transaction)

@@ -16,7 +16,7 @@
 //!
 //!        ←── [outstanding] ←┬─ 1 our limit
 //!                           ├─ 2 calls ←──────────────── table::down ←── CALL
-//!                           └─ 3 TriggerMessage
+//!                           └─ 3 orders, TriggerMessage
 //!   answer ──→ to the call it belongs to ──────────────────────────────→
 //!
 //!   a queued message:  kept ─stored→ waiting ─marked sent→ sent ─CALLRESULT→ done
@@ -26,8 +26,10 @@
 mod durable;
 mod events;
 mod guard;
+pub(super) mod list;
 mod north;
 mod offline;
+mod order;
 mod profiles;
 mod south;
 mod transactions;
@@ -47,17 +49,20 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::order::{NoAnswer, Order};
 use self::{
     durable::Entry,
+    list::List,
     north::{Live, North},
     profiles::Kept,
     south::{South, Wish},
 };
 use super::{
     Schemas, Secret, Version,
-    frame::Id,
+    frame::{self, Id},
     queue::{Card, Op, Saved, Transaction},
     table::SIGNED,
+    v16::message,
 };
 use crate::{
     plan::Setpoint,
@@ -78,6 +83,7 @@ const MOST_UNANSWERED: usize = 64;
 
 /// What does not change while the daemon runs.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
 pub(crate) struct Rules {
     /// `None`: the site has no backend; everything is answered here, nothing is kept for it.
     pub(crate) backend: Option<BackendRules>,
@@ -85,6 +91,10 @@ pub(crate) struct Rules {
     pub(crate) own_timeout: Duration,
     /// The verdict on a card that nothing is known about.
     pub(crate) accept_unknown: bool,
+    /// The charge point is played here: every purpose of a profile is its own business.
+    pub(crate) local: bool,
+    /// Cards of the site's own users, in lower case.
+    pub(crate) users: Arc<HashSet<String>>,
     /// What the EVSE may draw at most, per phase.
     pub(crate) rated: Milliamps,
     /// On how many phases.
@@ -119,6 +129,8 @@ pub(crate) enum Out {
     Store { ticket: u64, ops: Vec<Op> },
     /// Tell the site.
     Tell(EvseEvent),
+    /// What became of an order.
+    Answered { ticket: u64, outcome: Result<String, NoAnswer> },
     /// The backend gave a password for its leg; it counts from the next connection on.
     Password(Secret),
     /// The backend stays silent: close its connection and make a new one.
@@ -139,6 +151,8 @@ enum After {
     Nothing,
     /// The message is kept.
     Kept(i64),
+    /// The dead message with the first number waits again under the second.
+    Revived(i64, i64),
     /// It may be sent.
     Marked(i64),
     /// The answer may be given.
@@ -195,8 +209,13 @@ pub(crate) struct Route {
     next_seq: i64,
     recent: VecDeque<i64>,
     dead: u64,
+    /// Transactions that dead messages belong to: they are not forgotten, the messages may be sent again.
+    dead_of: Vec<i64>,
+    /// Dead messages that are on their way back.
+    reviving: Vec<i64>,
     transactions: Vec<Transaction>,
     cards: HashMap<String, Card>,
+    list: List,
     /// The backend's charging profiles.
     profiles: Vec<Kept>,
     /// The EVSE gets one profile that holds all.
@@ -239,8 +258,11 @@ impl Route {
             next_seq: saved.next_seq.max(1),
             recent: saved.recent.into(),
             dead: saved.dead,
+            dead_of: saved.dead_of,
+            reviving: Vec::new(),
             transactions: saved.transactions,
             cards: saved.cards.into_iter().map(|c| (c.id_tag.clone(), c)).collect(),
+            list: saved.list,
             profiles: saved.profiles.into_iter().filter_map(|p| Kept::loaded(p, merged)).collect(),
             merged,
             own_north: VecDeque::new(),
@@ -304,6 +326,7 @@ impl Route {
         match after {
             After::Nothing => {}
             After::Kept(seq) => self.kept(now, seq, outcome.is_ok()),
+            After::Revived(old, seq) => self.revived(old, seq, outcome.is_ok()),
             After::Marked(seq) => self.marked(now, seq, outcome.is_ok()),
             After::Answer(asked, text) => self.reply(&asked, text),
             After::North(connection, text) => self.answer_north(connection, text),
@@ -430,7 +453,7 @@ impl Route {
     }
 
     fn refuse(&mut self, asked: &Asked, code: &str, why: &str) {
-        self.reply(asked, super::frame::error(&asked.id, code, why));
+        self.reply(asked, frame::error(&asked.id, code, why));
     }
 
     fn uuid(&mut self) -> String {

@@ -131,6 +131,8 @@ fn rules() -> Rules {
         }),
         own_timeout: Duration::from_secs(10),
         accept_unknown: true,
+        users: Arc::default(),
+        local: false,
         rated: Milliamps::amps(32),
         phases: 3,
         merged: false,
@@ -315,7 +317,7 @@ impl World {
                     assert!(self.backend.answered.contains(&id), "gone from the disk without an answer");
                     self.done.insert(id);
                 }
-                Op::Dead(seq, _) => {
+                Op::Dead(seq, ..) => {
                     self.dead.insert(self.kept[seq].clone());
                 }
                 _ => {}
@@ -332,6 +334,7 @@ impl World {
                     Out::North(text) => self.backend_hears(&text),
                     Out::Store { ticket, ops } => self.disk.push_back((ticket, ops)),
                     Out::Tell(_) | Out::Password(_) => {}
+                    Out::Answered { .. } => unreachable!("nobody orders anything here"),
                     Out::CloseNorth(_) => self.north(false),
                 }
             }

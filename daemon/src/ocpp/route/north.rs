@@ -12,6 +12,7 @@ use super::{
     },
     After, Asked, Out, Route, Trouble,
     guard::{self, Guarded},
+    list,
     south::{BackendCall, Then},
 };
 use crate::{
@@ -159,6 +160,13 @@ impl Route {
         }
         let mut then = Then::Relay;
         let path: &[&str] = match table::down(self.version, action) {
+            // It is the site that plays it: the backend's profiles and settings are its own business.
+            Down::SetProfile(path) if self.rules.local => path,
+            Down::Settings | Down::ClearProfile | Down::Composite | Down::Profiles | Down::Levels
+                if self.rules.local =>
+            {
+                &[]
+            }
             Down::Pass => &[],
             Down::Settings => return self.guarded(north, id, payload, text),
             Down::Network => {
@@ -195,12 +203,13 @@ impl Route {
                 &[]
             }
         };
-        Some(BackendCall { id, frame: self.translated(path, payload, text), north, then })
+        let list = if action == "SendLocalList" { list::read(payload).map(Box::new) } else { None };
+        Some(BackendCall { id, frame: self.translated(path, payload, text), north, then, list })
     }
 
     /// A setting: passes unless it is about the connection.
     fn guarded(&mut self, north: u64, id: Id, payload: &str, text: &str) -> Option<BackendCall> {
-        let pass = |id, then| Some(BackendCall { id, frame: text.to_owned(), north, then });
+        let pass = |id, then| Some(BackendCall { id, frame: text.to_owned(), north, then, list: None });
         if !self.version.is_2() {
             let (status, password) = match guard::configuration(payload) {
                 Guarded::Pass => return pass(id, Then::Relay),
@@ -220,7 +229,8 @@ impl Route {
             return None;
         };
         let frame = format!("[2,{},\"SetVariables\",{rest}]", id.token());
-        Some(BackendCall { id, frame, north, then: Then::Variables(sorted.own, sorted.password) })
+        let then = Then::Variables(sorted.own, sorted.password);
+        Some(BackendCall { id, frame, north, then, list: None })
     }
 
     /// The answer to a setting, behind the password if it was one.

@@ -50,24 +50,33 @@ impl Route {
         self.booted();
     }
 
-    /// The verdict on a card (G-30): what the backend said last, unless it is out of date, else the policy.
+    /// The verdict on a card (G-30): the backend's list, what it said last, the site's own users, the policy. Whatever
+    /// is out of date is refused (1.6 §3.5.4).
     pub(super) fn verdict(&self, id_tag: &str, now: Wall) -> IdTagInfo {
         let with = |status: &str| IdTagInfo { status: status.into(), ..IdTagInfo::default() };
-        match self.cards.get(&id_tag.to_lowercase()) {
-            Some(card) if Wall::parse(&card.info.expiry_date).is_some_and(|until| until <= now) => {
-                with("Expired")
-            }
+        let key = id_tag.to_lowercase();
+        let known = self.list.entries.get(&key).or_else(|| self.cards.get(&key).map(|card| &card.info));
+        match known {
+            Some(info) if Wall::parse(&info.expiry_date).is_some_and(|until| until <= now) => with("Expired"),
             // §7.2: this one speaks of a single moment, not of the card.
-            Some(card) if card.info.status == "ConcurrentTx" => with("Accepted"),
-            Some(card) => card.info.clone(),
-            None if self.rules.accept_unknown => with("Accepted"),
+            Some(info) if info.status == "ConcurrentTx" => with("Accepted"),
+            Some(info) => info.clone(),
+            None if self.rules.users.contains(&key) || self.rules.accept_unknown => with("Accepted"),
             None => with("Invalid"),
         }
     }
 
+    /// Why the card is not welcome, as far as that can be said here: by what is known of it, and while the backend
+    /// cannot be asked also by the policy.
+    pub(crate) fn refuses(&self, id_tag: &str, now: Wall) -> Option<String> {
+        let verdict = self.verdict(id_tag, now).status;
+        (verdict != "Accepted" && (self.knows(id_tag) || self.north.is_none())).then_some(verdict)
+    }
+
     /// Whether anything was heard about the card.
     pub(super) fn knows(&self, id_tag: &str) -> bool {
-        self.cards.contains_key(&id_tag.to_lowercase())
+        let key = id_tag.to_lowercase();
+        self.list.entries.contains_key(&key) || self.cards.contains_key(&key)
     }
 
     /// Learns a card from a verdict of the backend.

@@ -75,7 +75,7 @@ impl Route {
                 self.answer_north(north, frame::result(&id, &self.version.profile_refused("InvalidProfile")));
                 return None;
             }
-            Err(_) => return Some(BackendCall { id, frame, north, then: Then::Relay }),
+            Err(_) => return Some(BackendCall { id, frame, north, then: Then::Relay, list: None }),
         };
         let restore = self.wish.avoid(profile.id);
         let known = self.profiles.iter().any(|k| k.profile.id == profile.id);
@@ -93,7 +93,8 @@ impl Route {
         let here = profile.purpose == Purpose::Max || self.merged && profile.purpose != Purpose::Other;
         let kept = Kept { profile, saved, installed: !here };
         if !here {
-            return Some(BackendCall { id, frame, north, then: Then::Profile(Box::new(kept), restore) });
+            let then = Then::Profile(Box::new(kept), restore);
+            return Some(BackendCall { id, frame, north, then, list: None });
         }
         if self.south.is_none() {
             self.gone(north, &id);
@@ -180,7 +181,7 @@ impl Route {
         }
         // Connector and stack level are not looked at: boxes do not agree on what they match.
         let restore = criteria.ids.is_empty() && criteria.purpose.is_none_or(|p| p == Purpose::Max);
-        Some(BackendCall { id, frame, north, then: Then::Clear(criteria, restore) })
+        Some(BackendCall { id, frame, north, then: Then::Clear(criteria, restore), list: None })
     }
 
     /// When the running transaction began.

@@ -23,6 +23,8 @@ use super::{
         },
     },
     After, Asked, MOST_UNANSWERED, Out, Route, guard,
+    list::ListUpdate,
+    order::{NoAnswer, Order},
     profiles::Kept,
 };
 use crate::{
@@ -55,6 +57,7 @@ pub(super) struct South {
     pub(super) connection: u64,
     outstanding: Option<Outstanding>,
     calls: VecDeque<BackendCall>,
+    pub(super) orders: VecDeque<Order>,
     /// Answers to the backend that wait for our limit to be set.
     pub(super) held: Vec<Held>,
     /// What is to be done at the EVSE when nothing else is.
@@ -94,9 +97,10 @@ struct Outstanding {
 }
 
 #[derive(Debug)]
-enum What {
+pub(super) enum What {
     Limit { setpoint: Setpoint, of_site: bool },
     Trigger,
+    Order(u64),
     Errand,
     Backend(BackendCall),
 }
@@ -111,6 +115,8 @@ pub(super) struct BackendCall {
     pub(super) north: u64,
     /// What follows the answer.
     pub(super) then: Then,
+    /// The EVSE's list changes once it is accepted.
+    pub(super) list: Option<Box<ListUpdate>>,
 }
 
 /// What follows the EVSE's answer to a CALL of the backend.
@@ -213,6 +219,7 @@ impl Route {
             connection: self.connections,
             outstanding: None,
             calls: VecDeque::new(),
+            orders: VecDeque::new(),
             held: Vec::new(),
             errands: VecDeque::new(),
             hold_until: Some(now.mono + BOOT_GRACE),
@@ -233,8 +240,15 @@ impl Route {
             // What is kept here holds from the next connection on.
             self.answer_north(held.north, held.text);
         }
+        for order in south.orders {
+            self.order_ended(order.ticket, Err(NoAnswer::Away));
+        }
         let outstanding = south.outstanding.and_then(|o| match o.what {
             What::Backend(call) => Some(call),
+            What::Order(ticket) => {
+                self.order_ended(ticket, Err(NoAnswer::Away));
+                None
+            }
             What::Limit { .. } | What::Trigger | What::Errand => None,
         });
         for call in outstanding.into_iter().chain(south.calls) {
@@ -402,9 +416,26 @@ impl Route {
     /// An answer, by its status (empty without one) or its error.
     fn south_answer(&mut self, now: Now, id: &Id, status: &str, payload: &str, text: String) {
         let Some(south) = &mut self.south else { return };
-        let Some(Outstanding { what, .. }) = south.outstanding.take_if(|o| o.key == id.key()) else {
+        let Some(Outstanding { mut what, .. }) = south.outstanding.take_if(|o| o.key == id.key()) else {
             return self.note("the EVSE answers calls that nobody waits for");
         };
+        if let What::Backend(call) = &mut what
+            && let Some(update) = call.list.take().filter(|_| status == "Accepted")
+        {
+            return self.list_taken(*update, what, text);
+        }
+        self.answered(now, what, status, payload, text);
+    }
+
+    fn list_taken(&mut self, update: ListUpdate, what: What, text: String) {
+        self.take_list(update);
+        if let What::Backend(call) = what {
+            self.answer_north(call.north, text);
+        }
+    }
+
+    fn answered(&mut self, now: Now, what: What, status: &str, payload: &str, text: String) {
+        let Some(south) = &mut self.south else { return };
         match what {
             What::Limit { setpoint, of_site } if status == "Accepted" => {
                 self.confirmed(now, &setpoint, of_site);
@@ -423,6 +454,7 @@ impl Route {
                     south.can_trigger = false;
                 }
             }
+            What::Order(ticket) => self.order_answered(ticket, &text),
             What::Backend(call) => match call.then {
                 Then::Profile(kept, restore) => {
                     if status == "Accepted" {
@@ -577,6 +609,8 @@ impl Route {
             self.out.push_back(Out::South(call.frame.clone()));
             south.outstanding =
                 Some(Outstanding { key: call.id.key().to_owned(), until, what: What::Backend(call) });
+        } else if !south.orders.is_empty() {
+            self.send_order(now);
         } else if south.trigger_at.is_some_and(|at| at <= now.mono) {
             south.trigger_at = None;
             self.send_own(now, "TriggerMessage", &self.version.trigger_meter_values(), What::Trigger);
@@ -589,7 +623,7 @@ impl Route {
         }
     }
 
-    fn send_own(&mut self, now: Now, action: &str, payload: &str, what: What) {
+    pub(super) fn send_own(&mut self, now: Now, action: &str, payload: &str, what: What) {
         let key = self.uuid();
         self.out.push_back(Out::South(frame::call(&key, action, payload)));
         let until = now.mono + self.rules.own_timeout;
@@ -622,6 +656,7 @@ impl Route {
                 self.refused(&setpoint, of_site, "the EVSE does not answer".to_owned());
             }
             What::Trigger => south.can_trigger = false,
+            What::Order(ticket) => self.order_ended(ticket, Err(NoAnswer::Silent)),
             What::Errand => self.note("the EVSE does not answer a call of ours"),
             What::Backend(call) => {
                 if matches!(call.then, Then::Clear(_, true) | Then::Profile(_, true)) {

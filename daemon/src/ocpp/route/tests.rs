@@ -16,6 +16,7 @@ pub(super) struct Bench {
     pub(super) north: VecDeque<Value>,
     pub(super) told: Vec<EvseEvent>,
     pub(super) closed: bool,
+    pub(super) answered: Vec<(u64, Result<String, NoAnswer>)>,
 }
 
 impl Bench {
@@ -29,6 +30,8 @@ impl Bench {
             backend: Some(backend),
             own_timeout: Duration::from_secs(10),
             accept_unknown,
+            users: Arc::default(),
+            local: false,
             rated: Milliamps::amps(32),
             phases: 3,
             merged: false,
@@ -44,6 +47,7 @@ impl Bench {
             north: VecDeque::new(),
             told: vec![],
             closed: false,
+            answered: vec![],
         };
         bench.drain();
         bench
@@ -76,6 +80,7 @@ impl Bench {
                 Out::Store { ticket, ops } if self.slow_disk => self.tickets.push_back((ticket, ops)),
                 Out::Store { ticket, .. } => self.route.stored(self.now, ticket, &Ok(())),
                 Out::Tell(event) => self.told.push(event),
+                Out::Answered { ticket, outcome } => self.answered.push((ticket, outcome)),
                 Out::CloseNorth(_) => self.closed = true,
                 Out::Password(_) => {}
             }
@@ -675,4 +680,73 @@ fn rubbish() -> impl proptest::strategy::Strategy<Value = String> {
         4 => format!("[4,\"{id}\",\"{action}\",\"\",{payload}]"),
         _ => format!("[{kind},{payload}"),
     })
+}
+
+#[test]
+fn an_order_waits_for_its_turn_and_its_answer_never_goes_north() {
+    let mut bench = Bench::both();
+    bench.backend(&json!([2, "b", "Reset", {"type": "Soft"}]));
+    let order = |ticket| Order { ticket, action: "UnlockConnector", payload: r#"{"connectorId":1}"#.into() };
+    bench.route.order(bench.now, order(7));
+    bench.drain();
+    assert_eq!(bench.evse_hears()[2], "Reset");
+    assert_eq!(bench.evse_hears(), Value::Null, "one at a time");
+    bench.evse(&json!([3, "b", {"status": "Accepted"}]));
+    let call = bench.evse_hears();
+    assert_eq!((&call[2], &call[3]), (&json!("UnlockConnector"), &json!({"connectorId": 1})));
+    assert_eq!(bench.backend_hears()[1], "b");
+    bench.evse(&json!([3, call[1], {"status": "Unlocked"}]));
+    assert_eq!(bench.answered.pop(), Some((7, Ok(r#"{"status":"Unlocked"}"#.to_owned()))));
+    assert_eq!(bench.backend_hears(), Value::Null);
+    bench.route.order(bench.now, order(8));
+    bench.route.order(bench.now, order(9));
+    bench.drain();
+    bench.route.south_down(bench.now);
+    bench.drain();
+    bench.route.order(bench.now, order(10));
+    bench.drain();
+    let mut away: Vec<_> = bench.answered.iter().map(|(t, o)| (*t, o.clone())).collect();
+    away.sort_by_key(|(t, _)| *t);
+    assert_eq!(away, [8, 9, 10].map(|t| (t, Err(NoAnswer::Away))));
+}
+
+#[test]
+fn an_order_that_is_not_answered_says_so() {
+    let mut bench = Bench::both();
+    let order = Order { ticket: 1, action: "Reset", payload: r#"{"type":"Hard"}"#.into() };
+    bench.route.order(bench.now, order);
+    bench.drain();
+    bench.wait(11);
+    assert_eq!(bench.answered, [(1, Err(NoAnswer::Silent))]);
+}
+
+#[test]
+fn a_list_that_the_evse_took_decides_before_what_was_heard() {
+    let mut bench = Bench::new(Saved::default(), false);
+    bench.south_up();
+    bench.north_up();
+    bench.wait(2);
+    let list = json!([2, "l", "SendLocalList", {"listVersion": 1, "updateType": "Full", "localAuthorizationList": [
+        {"idTag": "ADA", "idTagInfo": {"status": "Accepted"}},
+        {"idTag": "BEN", "idTagInfo": {"status": "Blocked"}},
+        {"idTag": "OLD", "idTagInfo": {"status": "Accepted", "expiryDate": "2020-01-01T00:00:00Z"}}]}]);
+    bench.backend(&list);
+    assert_eq!(bench.evse_hears(), list, "it passes as it is");
+    bench.evse(&json!([3, "l", {"status": "Failed"}]));
+    let ask = |bench: &mut Bench, tag: &str| {
+        bench.evse(&json!([2, tag, "Authorize", {"idTag": tag}]));
+        bench.evse_hears()[2]["idTagInfo"]["status"].clone()
+    };
+    bench.backend_hears();
+    bench.north_down();
+    assert_eq!(ask(&mut bench, "ada"), "Invalid", "the EVSE has no list, so there is none here");
+    bench.north_up();
+    bench.backend(&list);
+    bench.evse_hears();
+    bench.evse(&json!([3, "l", {"status": "Accepted"}]));
+    assert_eq!(bench.backend_hears()[2]["status"], "Accepted");
+    bench.north_down();
+    for (tag, verdict) in [("ada", "Accepted"), ("ben", "Blocked"), ("OLD", "Expired"), ("cy", "Invalid")] {
+        assert_eq!(ask(&mut bench, tag), verdict, "{tag}");
+    }
 }

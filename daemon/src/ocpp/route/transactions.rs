@@ -9,7 +9,7 @@
 use super::{
     super::{
         frame,
-        queue::{Message, Op, Transaction},
+        queue::{End, Message, Op, Transaction},
         table::Kind,
         v16::message::{self, StartTransaction, StopTransaction, Verdict},
     },
@@ -58,11 +58,13 @@ impl Route {
             dead: false,
             ended: false,
             connector: message.connector_id.unwrap_or(1),
-            id_tag: message.id_tag.to_lowercase(),
+            id_tag: message.id_tag.clone(),
             started: Wall::parse(&message.timestamp).unwrap_or(now.wall),
             meter_start: message.energy().0,
             sameness,
             message_id: key,
+            local: self.rules.backend.is_none(),
+            end: None,
         };
         let mut ops = vec![Op::Transaction(Box::new(transaction.clone()))];
         self.transactions.push(transaction);
@@ -115,6 +117,11 @@ impl Route {
                 return self.stop_again(now, asked, id);
             }
             transaction.ended = true;
+            transaction.end = Some(End {
+                at: Wall::parse(&message.timestamp).unwrap_or(now.wall),
+                meter: message.meter_stop,
+                reason: message.reason(),
+            });
             ops.push(Op::Transaction(Box::new(transaction.clone())));
             ops.extend(self.forget_old());
             self.tell_transaction();
@@ -172,6 +179,8 @@ impl Route {
             meter_start: 0,
             sameness: String::new(),
             message_id: String::new(),
+            local: self.rules.backend.is_none(),
+            end: None,
         };
         self.transactions.push(transaction);
         let last = self.transactions.len() - 1;
@@ -180,7 +189,8 @@ impl Route {
 
     /// Drops what nobody will ask for any more: the oldest without a waiting message.
     pub(super) fn forget_old(&mut self) -> Vec<Op> {
-        let waits = |id: i64| self.queue.iter().any(|e| e.message.tx == Some(id));
+        let waits =
+            |id: i64| self.queue.iter().any(|e| e.message.tx == Some(id)) || self.dead_of.contains(&id);
         let mut gone = Vec::new();
         for (ended, keep) in [(true, ENDED), (false, OPEN)] {
             let old = self.transactions.iter().rev().filter(|t| t.ended == ended).skip(keep);
@@ -224,6 +234,7 @@ impl Route {
             return (String::new(), None);
         };
         t.backend_id = real;
+        t.dead = false;
         t.told = !fresh || taken;
         ops.push(Op::Transaction(Box::new(t.clone())));
         let info = verdict.id_tag_info.clone().unwrap_or_default();

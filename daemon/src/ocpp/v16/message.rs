@@ -122,6 +122,19 @@ pub(crate) struct StopTransaction {
     pub(crate) transaction_id: Option<i64>,
     #[serde(deserialize_with = "text")]
     pub(crate) id_tag: String,
+    #[serde(deserialize_with = "int")]
+    pub(crate) meter_stop: Option<i64>,
+    #[serde(deserialize_with = "text")]
+    pub(crate) timestamp: String,
+    #[serde(deserialize_with = "text")]
+    reason: String,
+}
+
+impl StopTransaction {
+    /// §6.49: `Local` where it is left out.
+    pub(crate) fn reason(&self) -> String {
+        if self.reason.is_empty() { "Local".to_owned() } else { self.reason.chars().take(32).collect() }
+    }
 }
 
 /// §6.46 StartTransaction.conf; Authorize.conf and StopTransaction.conf have a part of it.

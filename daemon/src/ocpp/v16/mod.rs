@@ -2,4 +2,5 @@
 
 pub(crate) mod draw;
 pub(crate) mod message;
+pub(crate) mod order;
 pub(crate) mod table;

@@ -111,6 +111,8 @@ pub(crate) struct TransactionInfo {
     pub(crate) transaction_id: String,
     #[serde(deserialize_with = "text")]
     pub(crate) charging_state: String,
+    #[serde(deserialize_with = "text")]
+    stopped_reason: String,
 }
 
 /// TransactionEventRequest.
@@ -142,15 +144,29 @@ impl TransactionEvent {
         MeterValues { transaction_id: None, meter_value: self.meter_value.iter().map(Meter::plain).collect() }
     }
 
-    /// The register at the event in Wh, if it tells it.
+    /// The register at the beginning of what it tells, in Wh.
     pub(crate) fn energy(&self) -> Option<i64> {
+        self.registers().next()
+    }
+
+    /// The register at the end of what it tells, in Wh.
+    pub(crate) fn last_energy(&self) -> Option<i64> {
+        self.registers().last()
+    }
+
+    fn registers(&self) -> impl Iterator<Item = i64> + '_ {
         let all = self.meter_value.iter().flat_map(|m| &m.sampled_value);
-        let mut register = all.filter(|s| {
+        let register = all.filter(|s| {
             (s.measurand.is_empty() || s.measurand == "Energy.Active.Import.Register") && s.phase.is_empty()
         });
-        let sample = register.next()?;
         #[expect(clippy::cast_possible_truncation, reason = "the cast saturates; registers are far smaller")]
-        sample.scaled().map(|wh| wh.round() as i64)
+        register.filter_map(|sample| sample.scaled().map(|wh| wh.round() as i64))
+    }
+
+    /// Why it ended; `Local` where it is left out (ReasonEnumType).
+    pub(crate) fn stopped_reason(&self) -> String {
+        let reason = self.transaction_info.as_ref().map(|t| t.stopped_reason.as_str());
+        reason.filter(|r| !r.is_empty()).unwrap_or("Local").chars().take(32).collect()
     }
 
     /// ChargingStateEnumType in the terms of 1.6; nothing if it does not tell.

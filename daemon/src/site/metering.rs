@@ -1,0 +1,63 @@
+//! An answer of a meter: judged, taken, and split between the cars and the rest.
+
+use super::{Site, event::Reading, load, load::Overload};
+use crate::{
+    time::{Mono, Now},
+    units::{Milliamps, PerPhase},
+};
+
+impl Site {
+    pub(super) fn take_reading(&mut self, at: usize, reading: Reading, now: Now) {
+        let node = (0..self.config.nodes.len()).find(|n| self.config.nodes[*n].meter == Some(at));
+        let fuse = node.map(|n| self.config.nodes[n].fuse);
+        let cars = node.and_then(|n| self.exact_draw(n, now.mono));
+        let meter = &mut self.meters[at];
+        match meter.judge.judge(&reading, cars, fuse, now) {
+            Ok(()) => {
+                meter.reading = Some(reading);
+                meter.problem.clear();
+                self.split_load(at, now.mono);
+            }
+            Err(problem) => meter.problem = problem,
+        }
+    }
+
+    /// What all EVSEs behind a node draw together, if each has just told it.
+    fn exact_draw(&self, node: usize, now: Mono) -> Option<PerPhase<Milliamps>> {
+        let mut sum = PerPhase::<Milliamps>::default();
+        for e in self.behind(node) {
+            let (facts, config) = (&self.evses[e], &self.config.evses[e]);
+            let interval = facts.interval(config, &self.config.control, now);
+            if interval.low != interval.high {
+                return None;
+            }
+            for (phase, draws) in interval.low.iter() {
+                sum[phase] += *draws;
+            }
+        }
+        Some(sum)
+    }
+
+    fn split_load(&mut self, meter: usize, now: Mono) {
+        let Some(reading) = self.meters[meter].reading else { return };
+        for node in 0..self.config.nodes.len() {
+            if self.config.nodes[node].meter != Some(meter) {
+                continue;
+            }
+            let over = &mut self.over_since[node];
+            let overload = PerPhase::from_fn(|p| {
+                if reading.currents[p] <= self.config.nodes[node].fuse[p] {
+                    over[p] = None;
+                    return Overload::None;
+                }
+                let since = *over[p].get_or_insert(now);
+                if now.since(since) < self.config.control.settle { Overload::New } else { Overload::Lasting }
+            });
+            let evses = self
+                .behind(node)
+                .map(|e| self.evses[e].interval(&self.config.evses[e], &self.config.control, now));
+            let behind = evses.chain(self.devices_behind(node).map(|d| self.device_interval(d, now)));
+            self.loads[node] = Some(load::split(self.loads[node], reading.currents, overload, behind));
+        }
+    }
+}

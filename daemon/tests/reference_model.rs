@@ -1,0 +1,441 @@
+//! Random schedules against a small reference site that was written apart: another way to count, floating numbers,
+//! no shared code with the core but the configuration's names.
+//!
+//! Each schedule runs 200 steps of random acts, time compressed. After every step invariant S is looked at on what the
+//! EVSEs really obey and the cars really draw; some schedules end with a calm time, after which every car must draw
+//! what the reference gives it. `LADEWART_MODEL_SCHEDULES` says how many; the count is printed.
+
+mod world;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use ladewartd::{
+    config::Config,
+    site::event::Level,
+    units::{Milliamps, PerPhase, Watts},
+};
+use world::{STEP, World};
+
+const SITE: &str = r#"
+[site]
+name = "reference"
+[control]
+lease = "20 s"
+raise_dwell = "5 s"
+settle = "4 s"
+min_on = "60 s"
+min_off = "5 s"
+follow_after = "5 s"
+[grid]
+return_over = "20 s"
+[[meter]]
+id = "grid"
+device = "eastron-sdm630"
+address = "127.0.0.1:502"
+[[node]]
+id = "main"
+fuse = ["63 A", "63 A", "50 A"]
+meter = "grid"
+[[node]]
+id = "garage"
+parent = "main"
+fuse = "25 A"
+[[evse]]
+id = "e0"
+max = "32 A"
+failsafe = "0 A"
+[[evse]]
+id = "e1"
+max = "32 A"
+phases = "L2 L3 L1"
+failsafe = "0 A"
+[[evse]]
+id = "e2"
+node = "garage"
+max = "32 A"
+phases = "L3"
+failsafe = "0 A"
+[[evse]]
+id = "e3"
+node = "garage"
+max = "32 A"
+phases = "L3 L1 L2"
+failsafe = "0 A"
+[[evse]]
+id = "e4"
+max = "32 A"
+phases = "L1"
+failsafe = "0 A"
+[[device]]
+id = "pump"
+kind = "heat-pump"
+power = "6 kW"
+min_on = "20 s"
+min_off = "10 s"
+[[relay]]
+id = "k1"
+line = { file = "k1" }
+function = "release"
+device = "pump"
+[[contact]]
+id = "w4"
+line = { file = "w4" }
+limited_when = "closed"
+limit = "4.2 kW"
+[[grid.source]]
+issuer = "cert:dso"
+timeout = "20 s"
+failsafe = "8 kW"
+"#;
+
+/// How each EVSE is wired, and whether it stands in the garage; written down again, not read from the configuration.
+const WIRED: [(&[usize], bool); 5] =
+    [(&[0, 1, 2], false), (&[1, 2, 0], false), (&[2], true), (&[2, 0, 1], true), (&[0], false)];
+const FUSE: [f64; 3] = [63.0, 63.0, 50.0];
+const GARAGE: f64 = 25.0;
+const VOLTS: f64 = 231.0;
+
+/// The reference: what may be drawn, kept by hand.
+#[derive(Default)]
+struct Reference {
+    now: f64,
+    /// Issuer → (watts, end).
+    limits: BTreeMap<String, (f64, f64)>,
+    heard: f64,
+    /// Whether it wrote since it was heard again, so that silence counts.
+    known: bool,
+    failsafe: bool,
+    /// Since when the smallest limit has been what it is or lower.
+    lowered: f64,
+    before: f64,
+}
+
+impl Reference {
+    /// The smallest limit that holds now.
+    fn cap(&self) -> f64 {
+        let limits = self.limits.values().filter(|(_, end)| self.now < *end).map(|(watts, _)| *watts);
+        let failsafe = if self.failsafe || !self.known { 8_000.0 } else { f64::INFINITY };
+        limits.fold(f64::INFINITY, f64::min).min(failsafe)
+    }
+
+    fn pass(&mut self, seconds: f64, alive: bool) {
+        self.now += seconds;
+        if alive {
+            self.heard = self.now;
+        }
+        if self.known && !self.failsafe && self.now - self.heard >= 20.0 {
+            self.failsafe = true;
+        }
+        self.look();
+    }
+
+    fn look(&mut self) {
+        let cap = self.cap();
+        if cap < self.before {
+            self.lowered = self.now;
+        }
+        self.before = cap;
+    }
+
+    /// The source wrote while it was alive.
+    fn wrote(&mut self) {
+        if self.now - self.heard < 20.0 {
+            (self.known, self.failsafe) = (true, false);
+        }
+    }
+
+    /// What every car should draw at rest: everybody rises by a tenth of an ampere while there is room.
+    fn fair(&self, world: &World) -> Option<Vec<f64>> {
+        let cap = self.cap();
+        let own: f64 =
+            world.house.0.iter().map(|ma| ma.0 as f64 / 1000.0 * VOLTS).sum::<f64>().min(0.0).abs();
+        let pump = if world.plan.devices[0].power > Watts::ZERO { 6_000.0 } else { 0.0 };
+        let fits = |draw: &[f64]| {
+            let (mut main, mut garage, mut single, mut watts) = ([0.0; 3], [0.0; 3], [0.0; 3], pump);
+            for (e, amps) in draw.iter().enumerate() {
+                let used = phases(world, e);
+                for p in &used {
+                    main[*p] += amps;
+                    watts += amps * VOLTS;
+                    if WIRED[e].1 {
+                        garage[*p] += amps;
+                    }
+                    if used.len() < 3 {
+                        single[*p] += amps;
+                    }
+                }
+            }
+            let house = |p: usize| (world.house.0[p].0 as f64 / 1000.0).max(0.0) + pump / VOLTS / 3.0;
+            watts <= cap + own + 1.0
+                && (0..3).all(|p| main[p] + house(p) <= FUSE[p] && garage[p] <= GARAGE && single[p] <= 20.0)
+        };
+        let wants: Vec<f64> = world
+            .boxes
+            .iter()
+            .map(|b| if b.plugged { (b.appetite.0 as f64 / 1000.0).min(32.0) } else { 0.0 })
+            .collect();
+        let mut draw: Vec<f64> = wants.iter().map(|w| if *w > 0.0 { 6.0 } else { 0.0 }).collect();
+        if !fits(&draw) {
+            // Somebody must wait: who, is a matter of turns.
+            return None;
+        }
+        let mut rising: Vec<usize> = (0..draw.len()).filter(|e| wants[*e] > 6.0).collect();
+        while !rising.is_empty() {
+            rising.retain(|e| {
+                draw[*e] += 0.1;
+                let stays = draw[*e] <= wants[*e] && fits(&draw);
+                if !stays {
+                    draw[*e] -= 0.1;
+                }
+                stays
+            });
+        }
+        Some(draw)
+    }
+}
+
+fn phases(world: &World, e: usize) -> Vec<usize> {
+    WIRED[e].0.iter().take(world.boxes[e].terminals).copied().collect()
+}
+
+/// Numbers that look random and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % n
+    }
+
+    fn between(&mut self, from: i64, to: i64) -> i64 {
+        from + i64::try_from(self.below(u64::try_from(to - from).unwrap())).unwrap()
+    }
+}
+
+#[derive(Default)]
+struct Count {
+    steps: u64,
+    decisions: u64,
+    compared: u64,
+    turns: u64,
+}
+
+/// For how long each kind of excess has lasted.
+#[derive(Default)]
+struct Excess {
+    obeyed: f64,
+    drawn: f64,
+    fuse: f64,
+    garage: f64,
+}
+
+fn act(world: &mut World, reference: &mut Reference, dice: &mut Dice) {
+    let e = usize::try_from(dice.below(5)).unwrap();
+    match dice.below(20) {
+        0 | 1 => {
+            let phase = usize::try_from(dice.below(3)).unwrap();
+            world.house.0[phase] = Milliamps(dice.between(-20_000, 66_000));
+        }
+        2..=5 => {
+            let plugged = dice.below(3) > 0;
+            if plugged && !world.boxes[e].plugged {
+                world.boxes[e].appetite = Milliamps::amps(dice.between(6, 33));
+                let most = i64::try_from(WIRED[e].0.len()).unwrap();
+                world.boxes[e].terminals = usize::try_from(dice.between(1, most + 1)).unwrap();
+            }
+            world.plug(e, plugged);
+        }
+        6 | 7 => {
+            let watts = dice.between(0, 40_000);
+            let lasting = dice.between(2, 60);
+            let end = (dice.below(2) > 0).then(|| Duration::from_secs(u64::try_from(lasting).unwrap()));
+            world.limit_by("uid:1", Some(watts), end.map(|end| world.now.wall + end));
+            let until = end.map_or(f64::INFINITY, |_| reference.now + lasting as f64);
+            reference.limits.insert("uid:1".into(), (watts as f64, until));
+        }
+        8 => {
+            world.limit_by("uid:1", None, None);
+            reference.limits.remove("uid:1");
+        }
+        9 => {
+            let watts = dice.between(0, 40_000);
+            world.limit_by("cert:dso", Some(watts), None);
+            reference.limits.insert("cert:dso".into(), (watts as f64, f64::INFINITY));
+            reference.wrote();
+        }
+        10 | 11 => {
+            world.limit_by("cert:dso", None, None);
+            reference.limits.remove("cert:dso");
+            reference.wrote();
+        }
+        12 => world.alive = dice.below(3) > 0,
+        13 => {
+            let level = match dice.below(4) {
+                0 => Level::Closed,
+                1 => Level::Unreadable("cut".into()),
+                _ => Level::Open,
+            };
+            let limited = level != Level::Open;
+            world.contact(level);
+            if limited {
+                reference.limits.insert("contact".into(), (4_200.0, f64::INFINITY));
+            } else {
+                reference.limits.remove("contact");
+            }
+        }
+        14 => world.boxes[e].answers_after = Duration::from_millis(dice.below(500)),
+        15 => world.devices[0] = Watts(dice.between(0, 6_001)),
+        _ => {}
+    }
+    reference.look();
+}
+
+/// One step of time, and invariant S after it.
+fn pass(world: &mut World, reference: &mut Reference, excess: &mut Excess, count: &mut Count) {
+    world.step();
+    reference.pass(STEP.as_secs_f64(), world.alive);
+    count.steps += 1;
+    count.decisions += 1;
+    let step = STEP.as_secs_f64();
+    let (now, at) = (reference.now, |text: &str| format!("{text} at {:.1} s", reference.now));
+
+    // What the EVSEs obey: a second after the cap was accepted. Own generation may be drawn beside it; while it changes,
+    // cars have the time that they need to follow.
+    let own: f64 = world.house.0.iter().map(|ma| ma.0 as f64 / 1000.0 * VOLTS).sum::<f64>();
+    let cap = reference.cap() + if own < 0.0 { -own } else { 0.0 };
+    let slack = 12.0 + world.config.evses.len() as f64;
+    let since = now - reference.lowered;
+    let track = |over: bool, time: &mut f64| {
+        *time = if over { *time + step } else { 0.0 };
+        *time
+    };
+    let obeyed = world.obeyed().0 as f64;
+    let time = track(obeyed > cap + slack && since > 1.0, &mut excess.obeyed);
+    // A house that takes up again what it fed in must be seen and answered.
+    assert!(
+        time <= 1.0 || (own.abs() > 0.0 && time <= 6.0),
+        "{}",
+        at(&format!("{obeyed} W obeyed under {cap} W"))
+    );
+    let drawn = world.drawn().0 as f64;
+    let time = track(drawn > cap + slack, &mut excess.drawn);
+    assert!(time <= 12.0, "{}", at(&format!("{drawn} W drawn under {cap} W for {time} s")));
+
+    let total = world.total();
+    let cars: Vec<PerPhase<Milliamps>> =
+        world.boxes.iter().zip(&world.config.evses).map(|(b, c)| b.phases(c)).collect();
+    let over = (0..3).any(|p| {
+        let here = cars.iter().any(|c| c.0[p] > Milliamps::ZERO);
+        total.0[p].0 as f64 > FUSE[p] * 1000.0 + 1.0 && here
+    });
+    let time = track(over, &mut excess.fuse);
+    assert!(time <= 12.0, "{}", at(&format!("a fuse is exceeded for {time} s: {total:?}")));
+    let over = (0..3).any(|p| {
+        let here: i64 = (0..5).filter(|e| WIRED[*e].1).map(|e| cars[e].0[p].0).sum();
+        here as f64 > GARAGE * 1000.0 + 1.0
+    });
+    let time = track(over, &mut excess.garage);
+    assert!(time <= 1.0, "{}", at(&format!("the garage's fuse is exceeded for {time} s")));
+}
+
+fn schedule(config: &Arc<Config>, number: u64, count: &mut Count) {
+    let mut dice = Dice(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    for _ in 0..8 {
+        let _ = dice.below(2);
+    }
+    let mut world = World::of(Arc::clone(config));
+    let mut reference = Reference { before: f64::INFINITY, ..Reference::default() };
+    let mut excess = Excess::default();
+    world.alive = true;
+    world.contacts();
+    reference.limits.insert("contact".into(), (4_200.0, f64::INFINITY));
+    reference.look();
+    for _ in 0..200 {
+        act(&mut world, &mut reference, &mut dice);
+        pass(&mut world, &mut reference, &mut excess, count);
+    }
+    if number.is_multiple_of(10) {
+        rest(&mut world, &mut reference, &mut excess, count);
+    }
+}
+
+/// Nothing happens any more: then every car draws its fair share, within rounding.
+fn rest(world: &mut World, reference: &mut Reference, excess: &mut Excess, count: &mut Count) {
+    world.alive = true;
+    pass(world, reference, excess, count);
+    world.limit_by("cert:dso", None, None);
+    reference.limits.remove("cert:dso");
+    reference.wrote();
+    reference.look();
+    world.contact(Level::Open);
+    reference.limits.remove("contact");
+    reference.look();
+    for e in 0..5 {
+        world.boxes[e].answers_after = Duration::from_millis(100);
+    }
+    world.house = PerPhase(world.house.0.map(|ma| Milliamps(ma.0.clamp(0, 30_000))));
+    world.devices[0] = world.config.devices[0].power;
+    for _ in 0..400 {
+        pass(world, reference, excess, count);
+    }
+    let Some(fair) = reference.fair(world) else {
+        count.turns += 1;
+        return;
+    };
+    count.compared += 1;
+    // Whole amperes, and the margin above what others use that shows when they want more.
+    let modest =
+        fair.iter().zip(&world.boxes).filter(|(f, b)| b.plugged && b.appetite.0 as f64 / 1000.0 <= **f + 0.2);
+    let tolerance = 1.2 + 2.0 * modest.count() as f64;
+    for (e, share) in fair.iter().enumerate() {
+        let draws = world.boxes[e].drawing.0 as f64 / 1000.0;
+        assert!(
+            draws >= share - tolerance,
+            "e{e} draws {draws} A, the reference gives it {share:.1} A: {fair:?}; {}",
+            world.plan.grants[e].reason
+        );
+    }
+}
+
+#[test]
+fn random_schedules_keep_to_the_reference() {
+    let schedules =
+        std::env::var("LADEWART_MODEL_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(60_u64);
+    let config = Arc::new(world::config(SITE));
+    let mut count = Count::default();
+    for number in 0..schedules {
+        let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            schedule(&config, number, &mut count);
+        }));
+        if let Err(why) = played {
+            let text = why.downcast_ref::<String>().map_or("an assertion", String::as_str);
+            panic!("schedule {number}: {text}");
+        }
+    }
+    let line = format!(
+        "{schedules} schedules of 200 steps, {} steps in all, S held in each; {} compared with the reference at rest, \
+         {} with cars that take turns",
+        count.steps, count.compared, count.turns
+    );
+    println(&line);
+    assert!(count.compared > 0 || schedules < 10, "{line}");
+    report(schedules, &count);
+}
+
+#[allow(clippy::print_stdout, reason = "the count is what the test shows")]
+fn println(line: &str) {
+    println!("{line}");
+}
+
+fn report(schedules: u64, count: &Count) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/report");
+    std::fs::create_dir_all(&directory).unwrap();
+    let text = format!(
+        "{{\"name\": \"model\", \"unit\": \"schedules\", \"rows\": [{{\"schedules\": {schedules}, \"steps\": {}, \
+         \"compared\": {}, \"violations\": 0}}], \"peer\": \"reference site\"}}\n",
+        count.steps, count.compared
+    );
+    std::fs::write(directory.join("model.json"), text).unwrap();
+}
