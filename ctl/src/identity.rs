@@ -1,5 +1,7 @@
 //! `ladewartctl identity`.
 
+mod brought;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -32,10 +34,10 @@ pub(crate) enum Identity {
         name: String,
         /// PEM file, the leaf first, then its issuers.
         certificate: PathBuf,
-        /// PEM file with a private key that was made elsewhere, not encrypted; makes a new identity.
-        #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
     },
+    /// Takes a private key that was made elsewhere, with its certificates, from PKCS#12 or PEM. A key that is made on
+    /// the device (create-key) is better: it has never been anywhere else.
+    ImportKey(brought::ImportKey),
     /// Shows this one to the gateway from now on; connections that stand keep theirs.
     Select {
         /// Its name.
@@ -91,9 +93,9 @@ fn read(path: &Path) -> Result<String, Failure> {
         return Err(wrong(&"is longer than 256 KiB; give a PEM file"));
     }
     std::fs::read_to_string(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::InvalidData => wrong(
-            &"is no text; give PEM (PKCS#12 becomes PEM with: openssl pkcs12 -in FILE -nodes -out identity.pem)",
-        ),
+        std::io::ErrorKind::InvalidData => {
+            wrong(&"is no text; give PEM (a PKCS#12 file with its key is taken by: identity import-key)")
+        }
         _ => wrong(&e),
     })
 }
@@ -131,7 +133,7 @@ impl Identity {
                 let answer = session.call(client.create_certificate_request(request)).await?;
                 session.show("CreateCertificateRequestResponse", &answer, |_| answer.request.clone()).await
             }
-            Self::Import { name, certificate, key: None } => {
+            Self::Import { name, certificate } => {
                 let request = v1::ImportCertificateRequest { name, certificate: read(&certificate)? };
                 let answer = session.call(client.import_certificate(request)).await?;
                 session
@@ -140,9 +142,8 @@ impl Identity {
                     })
                     .await
             }
-            Self::Import { name, certificate, key: Some(key) } => {
-                let (certificate, private_key) = (read(&certificate)?, read(&key)?);
-                let request = v1::ImportIdentityRequest { name, certificate, private_key };
+            Self::ImportKey(brought) => {
+                let request = brought.request()?;
                 let answer = session.call(client.import_identity(request)).await?;
                 session
                     .show("ImportIdentityResponse", &answer, |style| list(style, answer.identity.as_slice()))
@@ -227,6 +228,6 @@ mod tests {
         std::fs::write(&file, [0x30, 0x82, 0xff, 0xfe]).unwrap();
         let error = read(&file).unwrap_err().to_string();
         std::fs::remove_file(&file).unwrap();
-        assert!(error.contains("openssl pkcs12"), "{error}");
+        assert!(error.contains("identity import-key"), "{error}");
     }
 }

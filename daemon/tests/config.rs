@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use ladewartd::{
-    config::{self, Config, Mode, OperatorTrust, Role},
+    config::{self, Config, Mode, OperatorPlace, OperatorTrust, Role},
     units::Milliamps,
 };
 
@@ -346,6 +346,98 @@ key = "cls.key"
 roles = ["admin", "viewer"]
 "#;
 
+/// An uplink where the gateway connects to us, and who comes in there.
+const COMING: &str = r#"
+[site]
+name = "Hof 3"
+
+[uplink]
+mode = "listen"
+listen = "192.0.2.7"
+certificate = "cls.pem"
+key = "cls.key"
+trust = { ca = "cls.pem" }
+
+[[uplink.target]]
+name = "backend"
+port = 9000
+
+[[uplink.target]]
+name = "admin"
+port = 9001
+
+[backend]
+url = "ws://emt.example/ocpp"
+target = "backend"
+
+[[api.certificate]]
+uri = "urn:example:boss"
+role = "admin"
+
+[[operator]]
+name = "north"
+target = "admin"
+ca = "cls.pem"
+certificate = "cls.pem"
+key = "cls.key"
+roles = ["admin"]
+
+[[node]]
+id = "main"
+fuse = "63 A"
+"#;
+
+#[test]
+fn an_operator_comes_in_where_the_gateway_connects() {
+    let place = Place::new();
+    let config = place.load(COMING).unwrap();
+    assert_eq!(config.operators[0].place, OperatorPlace::Coming { target: "admin".into() });
+    for (from, to, expected) in [
+        (
+            "target = \"admin\"",
+            "",
+            "operator[0].target: is missing; add target = the name of an [[uplink.target]]",
+        ),
+        (
+            "target = \"admin\"",
+            "target = \"x\"",
+            "operator[0].target: there is no target \"x\"; there are backend, admin",
+        ),
+        (
+            "target = \"admin\"",
+            "target = \"backend\"",
+            "operator[0].target: \"backend\" is the backend's; add another",
+        ),
+        (
+            "target = \"admin\"",
+            "address = \"north.example:443\"",
+            "operator[0].address: has no meaning with the uplink's mode",
+        ),
+        (
+            "target = \"admin\"\nca = \"cls.pem\"",
+            "target = \"admin\"\npin = \"xx\"",
+            "operator[0].pin: cannot be used where the operator",
+        ),
+        (
+            "target = \"admin\"",
+            "target = \"admin\"\nserver_name = \"x\"",
+            "operator[0].server_name: has no meaning where",
+        ),
+    ] {
+        let error = place.error(&COMING.replacen(from, to, 1));
+        assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+    }
+    let dialed = place.error(&format!("{GOOD}{ACCESS}").replacen(
+        "address = \"north.example:443\"",
+        "target = \"x\"",
+        1,
+    ));
+    assert!(
+        dialed.contains("operator[0].target: has a meaning with the uplink's mode \"listen\" alone"),
+        "{dialed}"
+    );
+}
+
 #[test]
 fn operators_and_certificates_are_taken() {
     let config = Place::new().load(&format!("{GOOD}{ACCESS}")).unwrap();
@@ -353,7 +445,8 @@ fn operators_and_certificates_are_taken() {
     let names: Vec<_> = config.api.certificates.iter().map(|c| (c.name.as_str(), c.role)).collect();
     assert_eq!(names, [("dso", Role::Grid), ("urn:example:boss", Role::Admin)]);
     assert!(matches!(config.operators[0].trust, OperatorTrust::Pin(pin) if pin[1] == 0x11));
-    assert_eq!((config.operators[1].host.as_str(), config.operators[1].port), ("2001:db8::1", 443));
+    let place = OperatorPlace::Dialed { host: "2001:db8::1".into(), port: 443 };
+    assert_eq!(config.operators[1].place, place);
     let south = &config.operators[1].trust;
     assert!(matches!(south, OperatorTrust::Ca { name, .. } if name == "south.example"), "{south:?}");
     let bare = Place::new().load(GOOD).unwrap();

@@ -57,5 +57,5 @@ def bad(folder):
         "signed by a stranger": (bundle(folder, "stranger", key=stranger(folder)), r"signature|certificate"),
         "for another board": (bundle(folder, "board", compatible="other-board"), r"[Cc]ompatible"),
         "older": (bundle(folder, "older", version="0.0.1"), r"older than the running"),
-        "too large for its slot": (bundle(folder, "large", size=80 << 20), r"size|space|large|big|room"),
+        "too large for its slot": (bundle(folder, "large", size=80 << 20), r"size|space|large|big|room|small"),
     }

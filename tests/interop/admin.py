@@ -3,25 +3,24 @@
 
 The real daemon dials an operator through a gateway of stunnel and dante; the operator runs `ladewartctl reverse-listen`
 behind the stunnel at the end of the WAN leg. Each role tries what it may and what it may not; strangers try, too; then
-the gateway dies and the cable is unplugged, and the appliance must be gone and come back. grpcio calls, too: on the appliance's socket at
-the operator, and over TCP with mutual TLS on the site's own network. Needs root (network
-namespaces); `setup` installs the rest.
+the gateway dies and the cable is unplugged, and the appliance must be gone and come back. grpcio calls, too: on the
+appliance's socket at the operator, over TCP with mutual TLS on the site's own network, and at last through a gateway
+that connects to the site (mode "listen"). Needs root (network namespaces); `setup` installs the rest.
 """
 
 import argparse
 import asyncio
 import json
-import os
 import pathlib
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from typing import Any
 
+import entry
 import run
-from run import ROOT, Run
+from entry import HERE, ROOT
+from run import Run
 
 ROLES = ("viewer", "installer", "grid", "supplier", "admin")
 LIMITING = ("installer", "grid", "admin")
@@ -42,10 +41,9 @@ CALLS = {
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target/debug", help="where ladewartd lies")
-    parser.add_argument("--keep", action="store_true", help="keep the run's directory")
+    entry.common_arguments(parser)
     options = parser.parse_args()
-    options.points = 0
+    options.points, options.way = 0, "dante"
     return options
 
 
@@ -59,8 +57,8 @@ class Admin(Run):
         self.skip = 0
 
     def prepare(self) -> None:
-        from gateway import ADMIN_PORT, HAN_PORT, Certificates, write_configurations
-        from network import HAN_GW, OPERATOR
+        from gateway import ADMIN_PORT, Certificates, write_configurations
+        from network import OPERATOR
 
         certificates = Certificates(self.directory)
         for ca in ("operators", "sites", "others"):
@@ -76,6 +74,12 @@ class Admin(Run):
         certificates.leaf("wrong-name", "operators", "elsewhere.example")
         certificates.leaf("expired", "operators", OPERATOR, days=-1)
         write_configurations(self.directory)
+        self.tables, self.trust = tables, f'{{ pin = "{certificates.pin("gw-han")}" }}'
+        self.configure(f"{self.way.uplink(self.trust)}", f'address = "{OPERATOR}:{ADMIN_PORT}"')
+
+    def configure(self, uplink: str, place: str) -> None:
+        """The site's configuration, with this way to the operator."""
+        roles = ", ".join(f'"{role}"' for role in ROLES)
         (self.directory / "ladewart.toml").write_text(f"""
 [site]
 name = "interop"
@@ -87,14 +91,7 @@ listen = "127.0.0.1:{LAN_PORT}"
 certificate = "site.pem"
 key = "site.key"
 ca = "operators.pem"
-[uplink]
-mode = "socks5"
-gateway = "{HAN_GW}:{HAN_PORT}"
-interface = "han0"
-certificate = "cls.pem"
-key = "cls.key"
-trust = {{ pin = "{certificates.pin("gw-han")}" }}
-backoff_max = "2 s"
+{uplink}
 [ocpp]
 listen = "127.0.0.1:{run.OCPP_PORT}"
 [[node]]
@@ -102,12 +99,12 @@ id = "grid"
 fuse = "63 A"
 [[operator]]
 name = "north"
-address = "{OPERATOR}:{ADMIN_PORT}"
+{place}
 ca = "operators.pem"
 certificate = "site.pem"
 key = "site.key"
-roles = [{", ".join(f'"{role}"' for role in ROLES)}]
-{tables}""")
+roles = [{roles}]
+{self.tables}""")
 
     # The operator
 
@@ -152,13 +149,16 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
         return out
 
     async def grpcio(self, over: str, who: str, codes: dict[str, str]) -> None:
-        """Each call by another implementation of gRPC, on the appliance's socket or over the network."""
-        if over == "network":
+        """Each call by another implementation of gRPC: on the appliance's socket, over the network, or coming in."""
+        from ways import TO_GATEWAY_ADMIN_PORT
+
+        if over != "dialed":
             files = ["-", "-"] if who == "nobody" else [f"{who}.pem", f"{who}.key"]
-            target = [f"127.0.0.1:{LAN_PORT}", SITE, "sites.pem", *files]
+            port = LAN_PORT if over == "network" else TO_GATEWAY_ADMIN_PORT
+            target = [f"127.0.0.1:{port}", SITE, "sites.pem", *files]
         else:
             target = [f"unix:appliances/{SITE}.sock", "-", "-", "-", "-"]
-        command = [sys.executable, str(run.HERE / "caller.py"), *target, *CALLS]
+        command = [sys.executable, str(HERE / "caller.py"), *target, *CALLS]
         whole = self.network.inside("cls" if over == "network" else "emt", *command)
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*whole, cwd=self.directory, stdout=pipe)
@@ -182,6 +182,34 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
         await self.grpcio("network", "unknown", dict.fromkeys(CALLS, "PERMISSION_DENIED"))
         for stranger in ("nobody", "wrong-ca", "expired"):
             await self.grpcio("network", stranger, dict.fromkeys(CALLS, "UNAVAILABLE"))
+
+    async def coming(self) -> None:
+        """The gateway connects to the site, and the operator comes in through it."""
+        from ways import COMING_ADMIN_PORT, WAYS
+        from network import HAN_CLS
+
+        for name in ("ladewartd", "han", "danted", "wan", "emt"):
+            await self.processes.stop(name)
+        way = WAYS["listen"](self)
+        way.write(self.directory)
+        await way.start_wan()
+        await way.start_han()
+        self.configure(way.uplink(self.trust), 'target = "operator"')
+        await self.start_daemon()
+        await self.listening("cls", f"{HAN_CLS}%han0:{COMING_ADMIN_PORT}")
+        self.say("gateway stands: stunnel connects to the site")
+        for role in ROLES:
+            await self.grpcio("coming", role, self.codes(role))
+        await self.grpcio("coming", "unknown", dict.fromkeys(CALLS, "PERMISSION_DENIED"))
+        for stranger in ("nobody", "wrong-ca", "expired"):
+            await self.grpcio("coming", stranger, dict.fromkeys(CALLS, "UNAVAILABLE"))
+        status = (await self.ctl("uplink", "status"))["uplink"]
+        self.say(f"uplink: {status['refused_connections']} refused, the last: {status['last_refusal']}")
+        if "operator north: TLS: " not in status["last_refusal"]:
+            self.problems.append(f"the uplink tells of no refusal: {status}")
+        await self.processes.stop("han", signal.SIGKILL)
+        await way.start_han()
+        await self.grpcio("coming", "grid", self.codes("grid"))
 
     async def roles(self) -> None:
         for role in ROLES:
@@ -230,7 +258,7 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
             gone = time.monotonic() - began
             await self.expect("grid", UNREACHABLE, "status")
             if cut == "gateway":
-                await self.start_han()
+                await self.way.start_han()
             else:
                 self.network.link("up")
             back = time.monotonic()
@@ -262,13 +290,14 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
     async def run(self) -> int:
         try:
             self.prepare()
-            await self.start_gateway()
+            await self.way.start()
             self.say("gateway stands: stunnel, dante, stunnel")
             await self.start_daemon()
             await self.network_roles()
             await self.roles()
             await self.strangers()
             await self.cuts()
+            await self.coming()
             self.problems += await self.evidence()
             code = await self.processes.stop("ladewartd")
             self.problems += [f"ladewartd ended with code {code}"] if code else []
@@ -294,28 +323,7 @@ roles = [{", ".join(f'"{role}"' for role in ROLES)}]
 
 def main() -> int:
     options = arguments()
-    if os.geteuid() != 0:
-        print("admin: needs root for its network namespaces", file=sys.stderr)
-        return 2
-    run.enter_environment()
-    from network import Network
-    from processes import Failed
-
-    for end in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(end, lambda *_: sys.exit(143))
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="ladewart-admin-"))
-    code = 1
-    try:
-        with Network() as network:
-            code = asyncio.run(Admin(options, directory, network).run())
-    except Failed as error:
-        print(f"admin: FAILED: {error}")
-    finally:
-        if options.keep or code != 0:
-            print(f"logs in {directory}")
-        else:
-            shutil.rmtree(directory)
-    return code
+    return entry.main("admin", options.keep, lambda directory, network: Admin(options, directory, network).run())
 
 
 if __name__ == "__main__":

@@ -110,7 +110,8 @@ async def main(file: str, port: str) -> None:
         except websockets.ConnectionClosed:
             pass
 
-    async with websockets.serve(accept, "127.0.0.1", int(port), subprotocols=["ocpp1.6"]):
+    # Where the gateway connects to the site, connections are kept ready before anybody asks for an upgrade.
+    async with websockets.serve(accept, "127.0.0.1", int(port), subprotocols=["ocpp1.6"], open_timeout=None):
         await asyncio.Future()
 
 

@@ -11,18 +11,16 @@ import argparse
 import asyncio
 import itertools
 import json
-import os
 import pathlib
-import shutil
+import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from typing import Any
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+import entry
+from entry import HERE, ROOT
 
 OCPP_PORT = 8887
 METER_PORT = 5020
@@ -41,25 +39,22 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--crash", action="store_true", help="kill the daemon, too, in the middle of each outage")
     parser.add_argument("--trust", choices=("pin", "ca"), default="pin", help="how the gateway is trusted")
-    parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target/debug", help="where ladewartd lies")
-    parser.add_argument("--keep", action="store_true", help="keep the run's directory")
+    parser.add_argument("--way", default="dante", help="through dante, microsocks, sni, or listen (default dante)")
+    parser.add_argument(
+        "--flaps", type=float, default=0, metavar="SECONDS",
+        help="instead of the outages: for so long the gateway's TLS is killed every 5 s and comes back",
+    )  # fmt: skip
+    entry.common_arguments(parser)
     parser.add_argument(
         "--peers-only", action="store_true", help="without daemon, gateway and limit: the peers alone must agree"
     )
     return parser.parse_args()
 
 
-def enter_environment() -> None:
-    """Continues in the environment that `setup` makes."""
-    if os.environ.get("LADEWART_INTEROP") != "1":
-        python = subprocess.run([HERE / "setup"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-        os.environ |= {"LADEWART_INTEROP": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        os.execv(python, [python, *sys.argv])
-
-
 class Run:
     def __init__(self, options: argparse.Namespace, directory: pathlib.Path, network: Any) -> None:
         from processes import Processes
+        from ways import WAYS
 
         self.options = options
         self.directory = directory
@@ -70,6 +65,7 @@ class Run:
         self.begun = time.monotonic()
         self.limit_watts = 4500 * options.points
         self.figures: dict[str, Any] = {}
+        self.way = WAYS[options.way](self)
 
     # Views
 
@@ -114,27 +110,6 @@ class Run:
         command = self.network.inside(side, *command, str(METER_PORT))
         self.site = await self.processes.start("points", command, stdin=asyncio.subprocess.PIPE)
 
-    async def start_han(self) -> None:
-        from gateway import HAN_PORT
-        from network import HAN_GW
-
-        await self.processes.start("han", self.network.inside("gw", "stunnel", str(self.directory / "han.conf")))
-        await self.listening("gw", f"{HAN_GW}:{HAN_PORT}")
-
-    async def start_gateway(self) -> None:
-        from gateway import CHANNEL_PORT, EMT_PORT, PROXY_PORT
-        from network import TARGET_ADDRESS, WAN_EMT
-
-        inside = self.network.inside
-        await self.processes.start("emt", inside("emt", "stunnel", str(self.directory / "emt.conf")))
-        await self.listening("emt", f"{WAN_EMT}:{EMT_PORT}")
-        await self.processes.start("wan", inside("gw", "stunnel", str(self.directory / "wan.conf")))
-        await self.listening("gw", f"{TARGET_ADDRESS}:{CHANNEL_PORT}")
-        danted = ["danted", "-f", str(self.directory / "danted.conf"), "-p", str(self.directory / "danted.pid")]
-        await self.processes.start("danted", inside("gw", *danted))
-        await self.listening("gw", f"127.0.0.1:{PROXY_PORT}")
-        await self.start_han()
-
     async def start_daemon(self) -> None:
         file = self.directory / "ladewart.toml"
         command = self.network.inside("cls", str(self.options.bin / "ladewartd"), "--config", str(file))
@@ -150,8 +125,8 @@ class Run:
         await self.processes.until(is_there, f"nobody listens on {address}", 20)
 
     def configuration(self, certificates: Any) -> str:
-        from gateway import CHANNEL_PORT, HAN_PORT
-        from network import HAN_GW, TARGET
+        from gateway import CHANNEL_PORT
+        from network import TARGET
 
         trust = f'{{ pin = "{certificates.pin("gw-han")}" }}'
         if self.options.trust == "ca":
@@ -163,20 +138,12 @@ name = "interop"
 data = "data"
 [api]
 socket = "{self.socket}"
-[uplink]
-mode = "socks5"
-gateway = "{HAN_GW}:{HAN_PORT}"
-interface = "han0"
-certificate = "cls.pem"
-key = "cls.key"
-trust = {trust}
-backoff_max = "5 s"
-[backend]
+{self.way.uplink(trust)}[backend]
 url = "ws://{TARGET}:{CHANNEL_PORT}/ocpp"
 ping_interval = "5 s"
 call_timeout = "10 s"
 retry_interval = "5 s"
-[ocpp]
+{self.way.backend()}[ocpp]
 listen = "127.0.0.1:{OCPP_PORT}"
 [control]
 raise_dwell = "2 s"
@@ -263,7 +230,7 @@ address = "127.0.0.1:{METER_PORT}"
         if cut == "cable":
             self.network.link("up")
         else:
-            await self.start_han()
+            await self.way.start_han()
         back = time.monotonic()
         outage_figures["seconds"] = round(back - instant, 1)
         self.say(f"uplink back after {back - instant:.1f} s")
@@ -280,6 +247,31 @@ address = "127.0.0.1:{METER_PORT}"
             problems.append(f"the uplink claims {status['state']} although it works")
         self.figures[f"outage ({cut})"] = outage_figures
         return problems
+
+    async def flaps(self) -> list[str]:
+        """The gateway's TLS dies every 5 s and comes back, while everybody begins and ends transactions."""
+        instant, cuts = time.monotonic(), 0
+        # The same every time, so that a run can be repeated.
+        dice = random.Random(4711)
+        while time.monotonic() - instant < self.options.flaps:
+            begun = time.monotonic()
+            await self.processes.stop("han", signal.SIGKILL)
+            cuts += 1
+            self.command("stop", *dice.sample(self.names, 2))
+            await self.way.start_han()
+            self.command("start", *dice.sample(self.names, 3))
+            await asyncio.sleep(max(0.0, 5 - (time.monotonic() - begun)))
+        back = time.monotonic()
+        until, charging = self.processes.until, self.charging_names()
+        await until(lambda: self.since("meter", back, self.backend) >= charging, "all flow again", 120)
+        self.figures["cuts"] = cuts
+        self.figures["connections to the backend"] = len(self.backend("open"))
+        self.figures["every point's messages after s"] = round(time.monotonic() - back, 1)
+        self.say(f"{cuts} cuts in {back - instant:.0f} s, {len(self.backend('open'))} connections; all flow again")
+        status = (await self.ctl("uplink", "status"))["uplink"]
+        if status["state"] != "UPLINK_STATE_UP":
+            return [f"the uplink claims {status['state']} although it works"]
+        return []
 
     async def crash(self) -> None:
         """The daemon dies without a word and starts again."""
@@ -364,9 +356,10 @@ address = "127.0.0.1:{METER_PORT}"
 
         certificates = Certificates(self.directory)
         write_configurations(self.directory)
+        self.way.write(self.directory)
         await self.start_backend()
-        await self.start_gateway()
-        self.say("gateway stands: stunnel, dante, stunnel; backend behind it")
+        await self.way.start()
+        self.say(f"gateway stands: {self.way.peers}; backend behind it")
         (self.directory / "ladewart.toml").write_text(self.configuration(certificates))
         await self.start_daemon()
         await self.start_points(f"ws://127.0.0.1:{OCPP_PORT}", "cls")
@@ -379,7 +372,9 @@ address = "127.0.0.1:{METER_PORT}"
         self.say(f"{self.charging()} charging; {status['tls_session']}, proxy reply {status['last_proxy_reply']}")
         await self.limited()
         problems = []
-        for cut in self.options.cut:
+        if self.options.flaps:
+            problems += await self.flaps()
+        for cut in [] if self.options.flaps else self.options.cut:
             problems += await self.outage(cut)
         await self.ctl("limit", "clear", LIMIT)
         await self.finish()
@@ -406,10 +401,12 @@ address = "127.0.0.1:{METER_PORT}"
             rows = compare(self.points(), self.backend())
         finally:
             await self.processes.stop_all()
-        return report(rows, problems, self.figures, self.options)
+        return report(rows, problems, self.figures, self.options, self.way.peers)
 
 
-def report(rows: list[dict[str, Any]], problems: list[str], figures: dict[str, Any], options: Any) -> int:
+def report(
+    rows: list[dict[str, Any]], problems: list[str], figures: dict[str, Any], options: Any, gateway: str
+) -> int:
     numbers = [key for key in rows[0] if key not in ("point", "differences")] if rows else []
     print()
     width = max(len(key) for key in numbers) if numbers else 0
@@ -429,11 +426,12 @@ def report(rows: list[dict[str, Any]], problems: list[str], figures: dict[str, A
         print("WRONG: no transaction took place")
     failed = bool(differences or problems or not rows)
     if not options.peers_only:
-        file = ROOT / "target/report/interop.json"
+        name = f"interop-{options.way}" if options.flaps else "interop"
+        file = ROOT / f"target/report/{name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        peer = "stunnel4, dante-server, mobilityhouse/ocpp, pymodbus"
-        content = {"name": "interop", "unit": "messages, Wh", "rows": [*rows, total], "figures": figures}
-        content |= {"outages": options.cut, "problems": problems, "peer": peer, "passed": not failed}
+        peer = f"{gateway}, mobilityhouse/ocpp, pymodbus"
+        content = {"name": name, "unit": "messages, Wh", "rows": [*rows, total], "figures": figures}
+        content |= {"outages": [] if options.flaps else options.cut, "problems": problems, "peer": peer, "passed": not failed}
         file.write_text(json.dumps(content, indent=2) + "\n")
         print(f"figures in {file.relative_to(ROOT)}")
     print("interop: " + ("FAILED" if failed else "passed"))
@@ -442,31 +440,10 @@ def report(rows: list[dict[str, Any]], problems: list[str], figures: dict[str, A
 
 def main() -> int:
     options = arguments()
-    if os.geteuid() != 0:
-        print("interop: needs root for its network namespaces", file=sys.stderr)
-        return 2
     if options.points < 4:
         print("interop: --points must be at least 4", file=sys.stderr)
         return 64
-    enter_environment()
-    from network import Network
-    from processes import Failed
-
-    for end in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(end, lambda *_: sys.exit(143))
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="ladewart-interop-"))
-    code = 1
-    try:
-        with Network() as network:
-            code = asyncio.run(Run(options, directory, network).run())
-    except Failed as error:
-        print(f"interop: FAILED: {error}")
-    finally:
-        if options.keep or code != 0:
-            print(f"logs in {directory}")
-        else:
-            shutil.rmtree(directory)
-    return code
+    return entry.main("interop", options.keep, lambda directory, network: Run(options, directory, network).run())
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ impl Check<'_> {
             }
         }
         let api = self.api(doc.api)?;
-        let operators = self.operators(doc.operator, &api.certificates, uplink.is_some())?;
+        let operators = self.operators(doc.operator, &api.certificates, uplink.as_ref(), backend.as_ref())?;
         if doc.site.name.trim().is_empty() {
             return self.fail("site.name", "is empty; name the site for the people who read its evidence");
         }

@@ -124,15 +124,30 @@ pub struct Lan {
     pub ca: PathBuf,
 }
 
-/// Somebody who administers the site over a connection that we open through the uplink.
+/// Where an operator is met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OperatorPlace {
+    /// We open the connection through the uplink.
+    Dialed {
+        /// Host as the gateway's proxy shall resolve it.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// The gateway opens it: [`Mode::Listen`].
+    Coming {
+        /// Name of the uplink's target.
+        target: String,
+    },
+}
+
+/// Somebody who administers the site through the uplink.
 #[derive(Debug, Clone)]
 pub struct Operator {
     /// Name.
     pub name: String,
-    /// Host as the gateway's proxy shall resolve it.
-    pub host: String,
-    /// Port.
-    pub port: u16,
+    /// Where they are met.
+    pub place: OperatorPlace,
     /// How the operator's certificate is judged.
     pub trust: OperatorTrust,
     /// PEM file with our certificate there, leaf first.
@@ -152,7 +167,7 @@ pub enum OperatorTrust {
     Ca {
         /// PEM bundle.
         file: PathBuf,
-        /// The expected name.
+        /// The expected name; of no meaning for one who comes.
         name: String,
     },
 }

@@ -200,8 +200,10 @@ pub(super) struct Lan {
 pub(super) struct Operator {
     /// Name, for people and for the journal.
     pub(super) name: String,
-    /// `"host:port"` as the gateway's proxy shall resolve it.
-    pub(super) address: String,
+    /// `"host:port"` as the gateway's proxy shall resolve it. Not with the uplink's mode `"listen"`.
+    pub(super) address: Option<String>,
+    /// With `"listen"`: name of the `[[uplink.target]]` where the gateway connects for this operator.
+    pub(super) target: Option<String>,
     /// SHA-256 of the operator's certificate, hexadecimal; or `ca`.
     pub(super) pin: Option<String>,
     /// PEM bundle of anchors; or `pin`.

@@ -10,6 +10,10 @@
 //!
 //!   north:  off ─EVSE there, or messages wait─→ dialing ─→ up ─end─→ resting ─→ dialing …
 //! ```
+//!
+//! `renewal` replaces the backend's connection while it stands.
+
+mod renewal;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -100,6 +104,7 @@ struct Running {
     /// What the EVSE offered last.
     offers: Vec<Version>,
     north: North,
+    next: Option<renewal::Next>,
     /// Refusals of a version in which messages wait.
     unspoken: u32,
     /// That the backend gave.
@@ -148,6 +153,7 @@ impl Station {
             offers: Vec::new(),
             unspoken: 0,
             north: North::Off,
+            next: None,
             backoff: Backoff::default(),
             waiting: None,
             refused: None,
@@ -165,6 +171,7 @@ impl Running {
         self.route.setpoint(self.station.clock.now(), first);
         let mut wishes = true;
         loop {
+            self.renew().await;
             self.reach_north();
             self.carry_out().await;
             let wake = self.wake();
@@ -182,6 +189,7 @@ impl Running {
                     self.route.setpoint(self.station.clock.now(), wish);
                 }
                 dialed = dialed(&mut self.north) => self.dialed(dialed).await,
+                progress = renewal::progress(&mut self.next) => self.renewing(progress),
                 Some(end) = self.links.join_next(), if !self.links.is_empty() => {
                     if let Err(error) = end {
                         tracing::error!(%error, "a connection ended abnormally");
@@ -200,8 +208,9 @@ impl Running {
             _ => None,
         };
         let request = self.waiting.as_ref().map(|(_, until)| *until);
+        let renewal = self.next.as_ref().and_then(renewal::Next::wake);
         let now = self.station.clock.now().mono;
-        let next = [route, north, request].into_iter().flatten().min();
+        let next = [route, north, request, renewal].into_iter().flatten().min();
         next.map_or(Duration::from_secs(3600), |at| at.since(now) + Duration::from_millis(1))
     }
 
@@ -375,6 +384,7 @@ impl Running {
                 let ping = self.station.backend.as_ref().map_or(ASK_FIRST, |(b, _)| b.ping_interval);
                 let link = self.start(socket, ping);
                 self.north = North::Up { link, since: now.mono, version };
+                self.plan_renewal(now.mono, version);
                 self.refused = None;
                 self.unspoken = 0;
                 tracing::info!(%version, "the backend is connected");
@@ -456,7 +466,8 @@ impl Running {
         let now = self.station.clock.now();
         tracing::info!(why, "the backend is gone");
         if let North::Up { since, .. } = self.north {
-            self.north = North::Resting(now.mono + self.backoff.after_end(now.mono.since(since)));
+            let wait = self.backoff.after_end(now.mono.since(since), self.route.north_has_answered());
+            self.north = North::Resting(now.mono + wait);
             self.route.north_down(now);
             self.let_go();
         }
@@ -547,7 +558,7 @@ impl Running {
                     if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
                         link.close(CloseCode::Away, why);
                         let now = self.station.clock.now();
-                        self.north = North::Resting(now.mono + self.backoff.after_end(Duration::ZERO));
+                        self.north = North::Resting(now.mono + self.backoff.after_end(Duration::ZERO, false));
                         self.route.north_down(now);
                         self.let_go();
                     }

@@ -1,5 +1,7 @@
 //! The gateway as its neighbours see it: real sockets, a backend and EVSEs that say what the test wants.
 
+mod renewal;
+
 use std::{
     future::Future,
     pin::Pin,
@@ -25,7 +27,7 @@ use crate::{
         Event,
         event::{ConnectorStatus, EvseEvent},
     },
-    smgw::{BoxedIo, DialError},
+    smgw::{BoxedIo, DialError, Renewal},
     store::Writer,
     units::Milliamps,
 };
@@ -40,6 +42,8 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 struct Way {
     to: std::net::SocketAddr,
     open: AtomicBool,
+    renewal: Option<Renewal>,
+    dialed: watch::Sender<usize>,
 }
 
 impl Dial for Way {
@@ -49,12 +53,17 @@ impl Dial for Way {
                 return Err(DialError::Failed("the way is closed".into()));
             }
             let io = TcpStream::connect(self.to).await.map_err(|e| DialError::Failed(e.to_string()))?;
+            self.dialed.send_modify(|count| *count += 1);
             Ok(Box::new(io) as BoxedIo)
         })
     }
 
     fn ready(&self) -> bool {
         self.open.load(Ordering::SeqCst)
+    }
+
+    fn renewal(&self) -> Option<Renewal> {
+        self.renewal
     }
 }
 
@@ -318,8 +327,13 @@ impl Site {
 }
 
 async fn world(open: bool) -> (tempfile::TempDir, Csms, Arc<Way>) {
+    renewed(open, None).await
+}
+
+async fn renewed(open: bool, renewal: Option<Renewal>) -> (tempfile::TempDir, Csms, Arc<Way>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let way = Arc::new(Way { to: listener.local_addr().unwrap(), open: AtomicBool::new(open) });
+    let to = listener.local_addr().unwrap();
+    let way = Arc::new(Way { to, open: AtomicBool::new(open), renewal, dialed: watch::Sender::new(0) });
     (tempfile::tempdir().unwrap(), Csms(listener, vec!["ocpp1.6"]), way)
 }
 
@@ -623,7 +637,12 @@ async fn a_site_without_a_backend_charges() {
 async fn an_order_reaches_the_evse_and_its_answer_the_caller_alone() {
     let dir = tempfile::tempdir().unwrap();
     let csms = Csms(TcpListener::bind("127.0.0.1:0").await.unwrap(), vec!["ocpp1.6"]);
-    let way = Arc::new(Way { to: csms.0.local_addr().unwrap(), open: AtomicBool::new(true) });
+    let way = Arc::new(Way {
+        to: csms.0.local_addr().unwrap(),
+        open: AtomicBool::new(true),
+        renewal: None,
+        dialed: watch::Sender::new(0),
+    });
     let site = Site::start(dir.path(), Some(&way)).await;
     let (evse, mut peer, mut backend) = (EvseId::new("CP1"), None, None);
     let away = site.orders.order(&evse, orders::Action::Unlock).await;
@@ -650,7 +669,12 @@ async fn an_order_reaches_the_evse_and_its_answer_the_caller_alone() {
 async fn a_dead_letter_is_shown_and_sent_again_on_command() {
     let dir = tempfile::tempdir().unwrap();
     let csms = Csms(TcpListener::bind("127.0.0.1:0").await.unwrap(), vec!["ocpp1.6"]);
-    let way = Arc::new(Way { to: csms.0.local_addr().unwrap(), open: AtomicBool::new(true) });
+    let way = Arc::new(Way {
+        to: csms.0.local_addr().unwrap(),
+        open: AtomicBool::new(true),
+        renewal: None,
+        dialed: watch::Sender::new(0),
+    });
     let mut site = Site::start(dir.path(), Some(&way)).await;
     let mut peer = None;
     let ((), (_, mut backend)) =

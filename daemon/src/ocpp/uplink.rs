@@ -2,8 +2,8 @@
 //!
 //! In: a [`Dial`] and the outcome of the attempts. Out: a WebSocket or the reason why not. Invariant: at most one
 //! attempt of a station at a time; after a refusal the wait doubles from 1 s to 5 min, with jitter, and starts again
-//! once a connection has lasted. What lies below the WebSocket (gateway, proxy, TLS) has its own wait inside
-//! [`Dial::dial`].
+//! once a connection has lasted or carried an answer. What lies below the WebSocket (gateway, proxy, TLS) has its own
+//! wait inside [`Dial::dial`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config,
     ids::Identity,
-    smgw::{Dial, DialError},
+    smgw::{BoxedIo, Dial, DialError},
 };
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -53,6 +53,18 @@ pub(super) async fn open(
     max_frame: usize,
 ) -> Result<(Socket, Version), Failure> {
     let io = dial.dial().await.map_err(Failure::Way)?;
+    upgrade(io, backend, identity, versions, password, max_frame).await
+}
+
+/// The WebSocket on a way that stands.
+pub(super) async fn upgrade(
+    io: BoxedIo,
+    backend: config::Backend,
+    identity: Identity,
+    versions: Vec<Version>,
+    password: Option<Secret>,
+    max_frame: usize,
+) -> Result<(Socket, Version), Failure> {
     let identity = backend.identity.as_ref().unwrap_or(&identity).as_str();
     let path = format!("{}{}", backend.path, encode(identity));
     let offer = handshake::Offer {
@@ -95,9 +107,9 @@ impl Backoff {
         }
     }
 
-    /// The wait after a connection that lasted so long.
-    pub(super) fn after_end(&mut self, lasted: Duration) -> Duration {
-        if lasted >= LASTED {
+    /// The wait after a connection that lasted so long, and over which the backend has answered or not.
+    pub(super) fn after_end(&mut self, lasted: Duration, answered: bool) -> Duration {
+        if lasted >= LASTED || answered {
             self.failures = 0;
         }
         self.next()
@@ -130,9 +142,11 @@ mod tests {
             bound = (bound * 2).min(LAST);
         }
         assert!(
-            backoff.after_end(Duration::from_secs(1)) >= LAST / 2,
+            backoff.after_end(Duration::from_secs(1), false) >= LAST / 2,
             "it ended at once: that was no success"
         );
-        assert!(backoff.after_end(LASTED) <= FIRST);
+        assert!(backoff.after_end(LASTED, false) <= FIRST);
+        backoff.after(&refused);
+        assert!(backoff.after_end(Duration::from_secs(1), true) <= FIRST, "it was of use, short as it was");
     }
 }

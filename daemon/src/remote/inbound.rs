@@ -1,4 +1,10 @@
-//! Mutual TLS on a stream that was opened towards us.
+//! Mutual TLS on a stream that was opened towards us: from the site's network, and in mode `listen` from behind the
+//! gateway.
+//!
+//! In mode `listen` the gateway connects to the port of a target and hands through whom it lets in; its own
+//! certificate is judged before (see [`smgw`](crate::smgw)). In: those streams. Out: operators with a certificate of
+//! their issuer, served. Invariant: who has not shown such a certificate reaches nothing, and is counted at the
+//! uplink.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,36 +16,29 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{SetupError, identity, session::Served, tls};
+use super::{SetupError, door::Door, identity, session::Served, tls};
 use crate::{
-    api::{Interface, Presented},
+    api::Presented,
     clock::Clock,
     config::{self, OperatorTrust, Role},
-    journal::Journal,
+    smgw::{Channel, Target},
     tls::{Fault, anchors},
 };
 
 /// Time for a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Serves the interface to operators who come in: in mode `listen` from the gateway's side.
+/// An operator who comes in.
 #[derive(Debug, Clone)]
-pub struct Inbound {
+pub(super) struct Inbound {
     name: String,
     tls: Arc<ServerConfig>,
     most: Vec<Role>,
-    served: Served,
 }
 
 impl Inbound {
     /// Reads the files that the operator's table names; `table` is its name in the configuration.
-    pub fn new(
-        table: &str,
-        operator: &config::Operator,
-        interface: Interface,
-        journal: Journal,
-        clock: Clock,
-    ) -> Result<Self, SetupError> {
+    pub(super) fn new(table: &str, operator: &config::Operator, clock: Clock) -> Result<Self, SetupError> {
         let wrong = |name: &str, problem| SetupError { field: format!("{table}.{name}"), problem };
         let OperatorTrust::Ca { file, .. } = &operator.trust else {
             let problem = "cannot be used where the operator connects to us; give ca = \"operator-ca.pem\"";
@@ -48,18 +47,41 @@ impl Inbound {
         let own = identity(table, &operator.certificate, &operator.key)?;
         let roots = anchors(file).map_err(|problem| wrong("ca", problem))?;
         let tls = tls::server(&own, roots, clock).map_err(|problem| wrong("ca", problem))?;
-        let served = Served { interface, journal, clock };
-        Ok(Self { name: operator.name.clone(), tls, most: operator.roles.clone(), served })
+        Ok(Self { name: operator.name.clone(), tls, most: operator.roles.clone() })
     }
 
-    /// Handshake and service on one stream, until it ends or the daemon stops. Gives the reason of its end, in words.
-    pub async fn serve(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> String {
-        match handshake(&self.tls, io).await {
-            Ok((stream, shown)) => {
-                let shown = shown.at_most(self.most.clone());
-                self.served.operator(&self.name, stream, shown, CancellationToken::new()).await
+    /// Serves whoever the gateway hands through for this target, until the stop.
+    pub(super) async fn run(self, target: Target, served: Served, stop: CancellationToken) {
+        let mut door: Door<(TlsStream<Channel>, Presented)> = Door::default();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = target.accept() => match accepted {
+                    Ok(accepted) => door.greet(self.clone().greet(target.clone(), accepted.channel)),
+                    Err(error) => {
+                        tracing::error!(operator = self.name, "the operator cannot come: {error}");
+                        stop.cancelled().await;
+                    }
+                },
+                (stream, shown) = door.passed() => {
+                    let (this, served) = (self.clone(), served.clone());
+                    door.serve(async move {
+                        drop(served.operator(&this.name, stream, shown, CancellationToken::new()).await);
+                    });
+                }
             }
-            Err(reason) => reason,
+        }
+        // The interface ends what it serves at the stop.
+        door.drain().await;
+    }
+
+    async fn greet(self, target: Target, channel: Channel) -> Option<(TlsStream<Channel>, Presented)> {
+        match handshake(&self.tls, channel).await {
+            Ok((stream, shown)) => Some((stream, shown.at_most(self.most))),
+            Err(reason) => {
+                target.turned_away(&format!("operator {}: {reason}", self.name));
+                None
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Administration from outside this machine: over connections that we open to operators through the uplink, and,
-//! where it is switched on, over TCP on the site's own network.
+//! Administration from outside this machine: over connections that we open to operators through the uplink, or that
+//! they open to us where the gateway is the one who connects, and, where it is switched on, over TCP on the site's
+//! own network.
 //!
 //! In: `[[operator]]` and `[api.lan]`. Out: authenticated streams, on which [`api`](crate::api) serves the same
 //! services as on its socket, to the same table of roles. Invariants: TLS with both certificates stands before the
@@ -13,11 +14,13 @@
 //! ```
 //!
 //! * `operator` is the loop of one operator.
-//! * `inbound` is the other direction: mutual TLS on a stream that was opened towards us, from the site's network or
-//!   from the gateway.
+//! * `inbound` is the other direction: mutual TLS on a stream that was opened towards us, from the site's network or,
+//!   in mode `listen`, from behind the gateway.
+//! * `door` bounds how many of those there are.
 //! * `lan` listens on the site's network.
 //! * `session` serves one connection and leaves its begin and end in the journal.
 
+mod door;
 mod inbound;
 mod lan;
 mod operator;
@@ -30,15 +33,15 @@ mod tests;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::operator::Operator;
-pub use self::{inbound::Inbound, lan::Lan};
+pub use self::lan::Lan;
+use self::{inbound::Inbound, operator::Operator};
 use crate::{
     api::Interface,
     clock::Clock,
-    config::{self, Config},
+    config::{self, Config, OperatorPlace},
     identity::{Identity, IdentityError},
     journal::Journal,
-    smgw::Uplink,
+    smgw::{Target, Uplink},
     tls::{Profile, anchors},
 };
 
@@ -68,7 +71,8 @@ fn identity(
 /// Everybody who administers the site from behind the gateway.
 #[derive(Debug)]
 pub struct Operators {
-    operators: Vec<Operator>,
+    dialed: Vec<Operator>,
+    coming: Vec<(Inbound, Target)>,
     uplink: Uplink,
 }
 
@@ -78,19 +82,34 @@ impl Operators {
         let (Some(way), Some(uplink)) = (&config.uplink, uplink) else {
             return Ok(None);
         };
-        let mut operators = Vec::with_capacity(config.operators.len());
+        let (mut dialed, mut coming) = (Vec::new(), Vec::new());
         for (i, operator) in config.operators.iter().enumerate() {
-            operators.push(Operator::new(&format!("operator[{i}]"), operator, way, clock)?);
+            let table = format!("operator[{i}]");
+            match &operator.place {
+                OperatorPlace::Dialed { host, port } => {
+                    dialed.push(Operator::new(&table, operator, (host, *port), way, clock)?);
+                }
+                OperatorPlace::Coming { target } => {
+                    let target = uplink.target(target).ok_or_else(|| SetupError {
+                        field: format!("{table}.target"),
+                        problem: format!("there is no target {target:?} under [[uplink.target]]"),
+                    })?;
+                    coming.push((Inbound::new(&table, operator, clock)?, target));
+                }
+            }
         }
-        Ok((!operators.is_empty()).then(|| Self { operators, uplink: uplink.clone() }))
+        Ok((!config.operators.is_empty()).then(|| Self { dialed, coming, uplink: uplink.clone() }))
     }
 
-    /// Keeps a connection to each operator until the stop.
+    /// Keeps a connection to each operator, and serves those who come, until the stop.
     pub async fn run(self, interface: Interface, journal: Journal, clock: Clock, stop: CancellationToken) {
         let mut loops = JoinSet::new();
-        for operator in self.operators {
-            let served = session::Served { interface: interface.clone(), journal: journal.clone(), clock };
-            loops.spawn(operator.run(self.uplink.clone(), served, stop.clone()));
+        let served = session::Served { interface, journal, clock };
+        for operator in self.dialed {
+            loops.spawn(operator.run(self.uplink.clone(), served.clone(), stop.clone()));
+        }
+        for (inbound, target) in self.coming {
+            loops.spawn(inbound.run(target, served.clone(), stop.clone()));
         }
         while let Some(ended) = loops.join_next().await {
             if let Err(error) = ended

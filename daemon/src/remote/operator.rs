@@ -72,6 +72,7 @@ impl Operator {
     pub(super) fn new(
         table: &str,
         config: &config::Operator,
+        (host, port): (&str, u16),
         way: &config::Uplink,
         clock: Clock,
     ) -> Result<Self, SetupError> {
@@ -79,14 +80,14 @@ impl Operator {
         let own = identity(table, &config.certificate, &config.key)?;
         let anchor = trusted(&config.trust).map_err(|problem| wrong("ca", problem))?;
         let (expected, field, pinned) = match &config.trust {
-            OperatorTrust::Pin(_) => (&config.host, "address", true),
-            OperatorTrust::Ca { name, .. } if *name == config.host => (name, "address", false),
-            OperatorTrust::Ca { name, .. } => (name, "server_name", false),
+            OperatorTrust::Pin(_) => (host, "address", true),
+            OperatorTrust::Ca { name, .. } if *name == *host => (host, "address", false),
+            OperatorTrust::Ca { name, .. } => (name.as_str(), "server_name", false),
         };
         Ok(Self {
             name: config.name.clone(),
-            host: config.host.clone(),
-            port: config.port,
+            host: host.to_owned(),
+            port,
             server: server_name(expected).map_err(|problem| wrong(field, problem))?,
             tls: tls::client(&own, anchor, clock).map_err(|problem| wrong("ca", problem))?,
             pinned,

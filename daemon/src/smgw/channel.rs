@@ -6,7 +6,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -48,6 +48,22 @@ impl Channel {
     /// A connection that the gateway opened: nothing was attempted.
     pub(super) fn accepted(io: impl Io + 'static, open: Open, end: End) -> Self {
         Self { io: Box::new(io), attempt: None, open: Some(open), slot: None, end }
+    }
+
+    /// Whether the peer is still there, as far as can be said without waiting. What it sent is kept for the reader.
+    pub(super) fn still_stands(&mut self) -> bool {
+        let mut early = [0; 256];
+        let mut buf = ReadBuf::new(&mut early);
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(&mut *self).poll_read(&mut cx, &mut buf) {
+            Poll::Pending => true,
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                let io = std::mem::replace(&mut self.io, Box::new(tokio::io::empty()));
+                self.io = Box::new(Preceded::new(buf.filled().to_vec(), io));
+                true
+            }
+            Poll::Ready(_) => false,
+        }
     }
 
     /// The connection ended before its first byte: the attempt failed.

@@ -90,14 +90,23 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The oldest makes room: it is the likeliest to be given up by the other side.
+    /// Those that are over make room, then the oldest: it is the likeliest to be given up by the other side.
     fn put(&self, accepted: Accepted) {
-        let surplus = {
+        let gone: Vec<_> = {
             let mut waiting = self.waiting();
+            let mut over = Vec::new();
+            for mut waited in std::mem::take(&mut *waiting) {
+                if waited.channel.still_stands() {
+                    waiting.push_back(waited);
+                } else {
+                    over.push(waited);
+                }
+            }
             waiting.push_back(accepted);
-            if waiting.len() > WAITING { waiting.pop_front() } else { None }
+            let surplus = if waiting.len() > WAITING { waiting.pop_front() } else { None };
+            over.into_iter().chain(surplus).collect()
         };
-        drop(surplus);
+        drop(gone);
         self.come.notify_one();
     }
 
@@ -105,13 +114,17 @@ impl Queue {
         loop {
             // Bound first: a guard must not live across the wait.
             let next = self.waiting().pop_front();
-            if let Some(accepted) = next {
-                if self.has_some() {
-                    self.come.notify_one();
-                }
+            let Some(mut accepted) = next else {
+                self.come.notified().await;
+                continue;
+            };
+            if self.has_some() {
+                self.come.notify_one();
+            }
+            // The gateway may have given it up while it waited here.
+            if accepted.channel.still_stands() {
                 return accepted;
             }
-            self.come.notified().await;
         }
     }
 

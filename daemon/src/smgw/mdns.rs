@@ -102,7 +102,8 @@ fn query(host: &str) -> Option<Vec<u8>> {
 }
 
 /// The addresses that a response gives for the name.
-fn addresses(response: &[u8], host: &str) -> Vec<IpAddr> {
+#[must_use]
+pub fn addresses(response: &[u8], host: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();
     // What is cut off or malformed ends the reading; what came before counts.
     let _ = read(response, host, &mut found);
@@ -237,13 +238,13 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_breaks_it(bytes in prop::collection::vec(any::<u8>(), 0..300), flips in prop::collection::vec((0..100_usize, any::<u8>()), 0..6)) {
-            addresses(&bytes, "smgw.local");
+            let _ = addresses(&bytes, "smgw.local");
             let mut nearly = answer();
             for (at, value) in flips {
                 let at = at % nearly.len();
                 nearly[at] = value;
             }
-            addresses(&nearly, "smgw.local");
+            let _ = addresses(&nearly, "smgw.local");
         }
     }
 }

@@ -48,6 +48,8 @@ mod tests_scsv;
 #[cfg(test)]
 mod tests_targets;
 
+#[doc(hidden)]
+pub use self::mdns::addresses as mdns_addresses;
 pub(crate) use self::tcp::io_reason;
 pub use self::{
     backend::BackendDialer,
@@ -57,7 +59,7 @@ pub use self::{
     link::{SetupError, Uplink},
     listen::Accepted,
     probe::Report,
-    socks::{Connect, GREETING, NameLength, Reply, SocksError},
+    socks::{Connect, GREETING, NameLength, Reply, SocksError, Step as ConnectStep},
     status::{CertificateStatus, State, Status, TargetStatus},
     step::Step,
     target::Target,

@@ -95,6 +95,11 @@ impl Target {
         }
     }
 
+    /// Somebody whom the gateway let in for this target was not who they should be: counted, and told in the status.
+    pub fn turned_away(&self, reason: &str) {
+        self.uplink.0.ledger.refused(&Failure::new(Step::Target, Cause::Stranger, reason.to_owned()));
+    }
+
     /// Where the gateway connects for this target, in mode `listen` while it can.
     #[must_use]
     pub fn listening(&self) -> tokio::sync::watch::Receiver<Option<std::net::SocketAddr>> {

@@ -174,6 +174,8 @@ pub(crate) fn io_reason(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::getsockopt;
+
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
@@ -193,6 +195,17 @@ mod tests {
         assert_eq!(error, "resolving fe80::1%gone0: there is no interface gone0");
         let found = resolve("2001:db8::1", 1, None, S).await.unwrap();
         assert_eq!(found, ["[2001:db8::1]:1".parse().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_over_a_dead_cable_has_an_end() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        prepare(&stream).unwrap();
+        assert_eq!(getsockopt(&stream, sockopt::TcpUserTimeout), Ok(UNACKNOWLEDGED_MS));
+        assert_eq!(getsockopt(&stream, sockopt::KeepAlive), Ok(true));
+        assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle), Ok(KEEPALIVE_AFTER_S));
+        assert!(stream.nodelay().unwrap());
     }
 
     #[test]

@@ -273,6 +273,20 @@ async fn a_proxy_that_breaks_the_rules() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_falls_silent() {
+    for said in [vec![], vec![5], vec![5, 0]] {
+        let mut peers = Peers::new();
+        let tls = peers.good();
+        let script = vec![Act::Read(3), Act::Write(said), Act::Wait];
+        let gateway = peers.gateway(tls, Proxy::Script(script)).await;
+        let mut config = peers.config(gateway, peers.trust_ca());
+        config.step_timeout = Duration::from_secs(2);
+        let status = fault(&uplink(&config)).await;
+        assert_eq!(words(&status), "proxy: no reply within 2s");
+    }
+}
+
+#[tokio::test]
 async fn success_and_then_an_end_is_a_failure() {
     let status = proxy_fault(asked(vec![5, 0, 0, 1, 0, 0, 0, 0, 0, 0])).await;
     assert_eq!(

@@ -109,6 +109,39 @@ async fn whoever_dials_gets_the_connection_that_the_gateway_opened() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_given_up_while_it_waited_is_handed_to_nobody() {
+    let side = Side::new(&["backend"], Duration::from_secs(10));
+    let (target, address, gateway) =
+        (side.uplink.target("backend").unwrap(), side.address("backend").await, side.gateway());
+    let mut gone = Vec::new();
+    for _ in 0..5 {
+        gone.push(side.peers.call(address, Some(&gateway)).await.unwrap());
+    }
+    let mut status = side.uplink.status();
+    timeout(SOON, status.wait_for(|status| status.open == 5)).await.unwrap().unwrap();
+    drop(gone);
+    let mut live = side.peers.call(address, Some(&gateway)).await.unwrap();
+    timeout(SOON, status.wait_for(|status| status.open == 1)).await.unwrap().unwrap();
+    let mut channel = timeout(SOON, target.connect()).await.unwrap().unwrap();
+    channel.write_all(b"hello").await.unwrap();
+    channel.flush().await.unwrap();
+    let mut heard = [0; 5];
+    timeout(SOON, live.read_exact(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(&heard, b"hello");
+    drop((channel, live));
+    // One that speaks first loses nothing of what it said while it waited.
+    let mut early = side.peers.call(address, Some(&gateway)).await.unwrap();
+    early.write_all(b"early").await.unwrap();
+    early.flush().await.unwrap();
+    let _other = side.peers.call(address, Some(&gateway)).await.unwrap();
+    timeout(SOON, status.wait_for(|status| status.open == 2)).await.unwrap().unwrap();
+    let mut channel = timeout(SOON, target.connect()).await.unwrap().unwrap();
+    timeout(SOON, channel.read_exact(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(&heard, b"early");
+    side.ends().await;
+}
+
+#[tokio::test]
 async fn a_gateway_that_does_not_come_is_a_failure_in_words() {
     let side = Side::new(&["backend"], Duration::from_millis(200));
     side.address("backend").await;

@@ -19,6 +19,7 @@ use ladewartd::{
     config,
     device::definition::Definition,
     identity::{self, PinBook},
+    smgw::{self, Connect, ConnectStep, SocksError},
     tls::{self, Judge, Profile, cbc, scsv},
 };
 use rustls::{
@@ -35,7 +36,9 @@ pub const TARGETS: &[Target] = &[
     ("certificate-chain", certificate_chain),
     ("config", config),
     ("definition", definition),
+    ("mdns", mdns),
     ("scsv", scsv),
+    ("socks", socks),
     ("tls-cbc-record", tls_cbc_record),
 ];
 
@@ -119,4 +122,36 @@ fn scsv(bytes: &[u8]) {
     assert_eq!(out, scsv::written(&[sent]));
     // Either the first record is not whole yet, or it is there as it was, or shorter by the two bytes.
     assert!(out.is_empty() || out.len() == sent.len() || out.len() + 2 == sent.len());
+}
+
+/// An answer to the question for a gateway's address: addresses or nothing.
+fn mdns(bytes: &[u8]) {
+    let found = smgw::mdns_addresses(bytes, "smgw.local");
+    // Each takes fifteen bytes at the least.
+    assert!(found.len() <= bytes.len() / 15 + 1);
+}
+
+/// What a proxy answers, cut at every place and in pieces of the length that the first byte says: the outcome is the
+/// same, and what follows the reply is left.
+fn socks(bytes: &[u8]) {
+    let Some((cut, bytes)) = bytes.split_first() else { return };
+    let whole = connect(bytes, bytes.len().max(1));
+    assert_eq!(connect(bytes, usize::from(*cut % 16) + 1), whole);
+    assert_eq!(connect(bytes, 1), whole);
+}
+
+/// The bytes behind the reply, once the way is open.
+fn connect(bytes: &[u8], piece: usize) -> Result<Option<Vec<u8>>, SocksError> {
+    let Ok(mut connect) = Connect::new("emt.example", 9000) else { return Ok(None) };
+    let mut open = false;
+    let mut rest = Vec::new();
+    for mut piece in bytes.chunks(piece) {
+        while !open && !piece.is_empty() {
+            let (used, step) = connect.feed(piece)?;
+            piece = &piece[used..];
+            open = step == ConnectStep::Open;
+        }
+        rest.extend(piece);
+    }
+    Ok(open.then_some(rest))
 }

@@ -114,6 +114,7 @@ pub enum Event {
 
 struct Shared {
     profile: Profile,
+    han: Mutex<TlsAcceptor>,
     routes: Mutex<HashMap<String, Route>>,
     log: Log<Event>,
     faults: Mutex<Faults>,
@@ -134,6 +135,7 @@ impl Gateway {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             routes: Mutex::new(std::mem::take(&mut profile.routes)),
+            han: Mutex::new(profile.han.clone()),
             profile,
             log: Log::default(),
             faults: Mutex::default(),
@@ -171,6 +173,11 @@ impl Gateway {
     /// Allows one more target, as the gateway administrator does with a new profile.
     pub fn allow(&self, target: &str, route: Route) {
         lock(&self.shared.routes).insert(target.to_owned(), route);
+    }
+
+    /// Shows another certificate on HAN from now on; connections that stand stay.
+    pub fn show(&self, han: TlsAcceptor) {
+        *lock(&self.shared.han) = han;
     }
 
     /// Sets what goes wrong from now on.
@@ -228,8 +235,8 @@ async fn serve(stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
     if faults.stall_tls {
         std::future::pending::<()>().await;
     }
-    let tls =
-        tokio::time::timeout(STEP, shared.profile.han.accept(stream)).await.context("HAN handshake")??;
+    let han = lock(&shared.han).clone();
+    let tls = tokio::time::timeout(STEP, han.accept(stream)).await.context("HAN handshake")??;
     shared.log.push(Event::Han);
     if faults.stall_proxy {
         std::future::pending::<()>().await;

@@ -5,8 +5,8 @@ use std::{fmt::Write as _, sync::Arc};
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -55,6 +55,12 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = leaf(name)?.signed_by(&key, &self.issuer)?;
         Ok(Identity::new(certificate.der().clone(), certificate.pem(), &key))
+    }
+
+    /// The certificate that a request (PKCS#10, PEM) asks for, and this authority's own: a chain, PEM.
+    pub fn answer(&self, request: &str) -> anyhow::Result<String> {
+        let request = CertificateSigningRequestParams::from_pem(request)?;
+        Ok(request.signed_by(&self.issuer)?.pem() + &self.pem())
     }
 
     fn roots(&self) -> anyhow::Result<RootCertStore> {

@@ -7,6 +7,7 @@ use ladewart_lab::{
     clock::eventually,
     gateway::Route,
     log::Entry,
+    operator,
     pki::{Authority, Identity},
     process::program,
     reverse::{ReverseListen, WanEnd},
@@ -231,6 +232,101 @@ async fn strangers_get_no_further_than_their_certificate() -> anyhow::Result<()>
         eventually(SOON, &format!("the daemon says {reason}"), || lab.log.find(line)).await?;
     }
     assert_eq!(wrong_ca.program().count("connected") + suspicious.program().count("connected"), 0);
+    lab.finish().await?;
+    Ok(())
+}
+
+/// A key made on the device, and what an authority answers to its request.
+async fn issue(lab: &Lab, name: &str) -> anyhow::Result<()> {
+    let admin = lab.socket();
+    let made = ctl(&admin, &["identity", "create-key", name]).await?;
+    assert_eq!(made.code, Some(0), "{}", made.err);
+    renew(lab, name).await
+}
+
+/// One more certificate for the same key.
+async fn renew(lab: &Lab, name: &str) -> anyhow::Result<()> {
+    let admin = lab.socket();
+    let request = ctl(&admin, &["identity", "request", name]).await?;
+    assert_eq!(request.code, Some(0), "{}", request.err);
+    let chain = lab.write(&format!("{name}.answer.pem"), &lab.keys.han.answer(&request.out)?)?;
+    let chain = chain.to_str().expect("a path of ours");
+    let imported = ctl(&admin, &["identity", "import", name, chain]).await?;
+    assert_eq!(imported.code, Some(0), "{}", imported.err);
+    Ok(())
+}
+
+/// Limits that an operator sets through the gateway while certificates come and go.
+const ACTIONS: i64 = 60;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_control_action_is_lost_while_keys_and_certificates_change() -> anyhow::Result<()> {
+    let (operators, sites) = (Authority::new("operators")?, Authority::new("sites")?);
+    let mut operator = Operator::new(PORT, &operators, &sites)?;
+    let plan = Plan { extra: operator.table("north", "grid"), ..Plan::default() };
+    let mut lab = Lab::prepare(plan).await?;
+    keys(&lab, &operators, &sites)?;
+    // The gateway is on its way from a pinned certificate to one of a PKI: both hold.
+    let next = Authority::new("SM-PKI")?;
+    lab.write("next.pem", &next.pem())?;
+    let pin = lab.keys.gateway.fingerprint();
+    let both = format!("trust = {{ pin = \"{pin}\", ca = \"next.pem\", name = \"smgw.local\" }}");
+    let text = lab
+        .configuration()
+        .replace("certificate = \"cls.pem\"\nkey = \"cls.key\"\ntrust", "identity = \"cls-0\"\ntrust")
+        .replace(&format!("trust = {{ pin = \"{pin}\" }}"), &both);
+    lab.write("ladewartd.toml", &text)?;
+    let _end = operator.start(&lab).await?;
+    lab.start_daemon().await?;
+    issue(&lab, "cls-0").await?;
+    lab.ready().await?;
+    operator.program().told("connected", 1).await?;
+
+    let socket = ReverseListen::socket(operator.directory.path(), "site-4711");
+    let far = operator::Operator::new(&socket)?;
+    let actions = async {
+        for n in 0..ACTIONS {
+            let limit = far.limit(&format!("dso-{n}"), 4_200 + 50 * n).await?;
+            assert_eq!(limit.issuer, "cert:north");
+            far.clear(&limit.id).await?;
+        }
+        anyhow::Ok(())
+    };
+    let changes = async {
+        for n in 1..=4 {
+            let name = format!("cls-{n}");
+            issue(&lab, &name).await?;
+            let selected = ctl(&lab.socket(), &["identity", "select", &name]).await?;
+            assert_eq!(selected.code, Some(0), "{}", selected.err);
+            renew(&lab, &name).await?;
+            lab.gateway.show(lab.keys.han.acceptor(&next.issue("smgw.local")?)?);
+        }
+        anyhow::Ok(())
+    };
+    let (actions, changes) = tokio::join!(actions, changes);
+    actions?;
+    changes?;
+    assert_eq!(operator.program().count("gone"), 0, "the connection stood all along");
+
+    // What begins now shows the last one, and takes the gateway by its new issuer.
+    lab.gateway.cut();
+    operator.program().told("gone", 1).await?;
+    lab.gateway.restore();
+    operator.program().told("connected", 2).await?;
+    lab.ready().await?;
+    let uplink = lab.operator.uplink().await?;
+    assert_eq!(uplink.own_certificate.map(|own| own.subject).as_deref(), Some("CN=cls-4"));
+    assert_ne!(uplink.gateway_certificate.map(|gateway| gateway.fingerprint), Some(pin));
+    let far = operator::Operator::new(&socket)?;
+    let limit = far.limit("after", 5_000).await?;
+    far.clear(&limit.id).await?;
+
+    let journal = lab.operator.journal().await?;
+    let count = |kind: &str| journal.iter().filter(|entry| entry.kind == kind).count();
+    let acted = usize::try_from(ACTIONS)? + 1;
+    assert_eq!((count("limit.received"), count("limit.cleared")), (acted, acted));
+    assert_eq!((count("identity.key_created"), count("identity.certificate_imported")), (5, 9));
+    assert_eq!(count("identity.selected"), 4);
     lab.finish().await?;
     Ok(())
 }

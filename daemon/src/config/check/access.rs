@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use super::{
-    super::{Api, KnownCertificate, Lan, Mark, Operator, OperatorTrust, Role, raw},
+    super::{
+        Api, Backend, KnownCertificate, Lan, Mark, Mode, Operator, OperatorPlace, OperatorTrust, Role,
+        Uplink, raw,
+    },
     Check, Checked,
 };
 use crate::identity;
@@ -96,18 +99,19 @@ impl Check<'_> {
         &self,
         raw: Vec<raw::Operator>,
         known: &[KnownCertificate],
-        uplink: bool,
+        uplink: Option<&Uplink>,
+        backend: Option<&Backend>,
     ) -> Checked<Vec<Operator>> {
         let mut names = HashSet::new();
-        let mut operators = Vec::with_capacity(raw.len());
+        let mut operators: Vec<Operator> = Vec::with_capacity(raw.len());
         for (i, o) in raw.into_iter().enumerate() {
             let at = |name: &str| format!("operator[{i}].{name}");
-            if !uplink {
+            let Some(uplink) = uplink else {
                 return self.fail(
                     &format!("operator[{i}]"),
                     "needs a table [uplink]; without a gateway write mode = \"direct\"",
                 );
-            }
+            };
             if !is_name(&o.name) {
                 return self.fail(
                     &at("name"),
@@ -120,8 +124,18 @@ impl Check<'_> {
             if !names.insert(o.name.clone()) {
                 return self.fail(&at("name"), format!("\"{}\" names another operator already", o.name));
             }
-            let (host, port) = self.host_port(&at("address"), &o.address)?;
+            let place = self.place(i, &o, uplink, backend)?;
+            if let Some(other) = operators.iter().find(|other| other.place == place) {
+                let field = if matches!(place, OperatorPlace::Coming { .. }) { "target" } else { "address" };
+                return self.fail(&at(field), format!("is that of operator \"{}\" already", other.name));
+            }
             let trust = match (o.pin, o.ca) {
+                (Some(_), None) if matches!(place, OperatorPlace::Coming { .. }) => {
+                    return self.fail(
+                        &at("pin"),
+                        "cannot be used where the operator connects to us; give ca = \"operator-ca.pem\"",
+                    );
+                }
                 (Some(pin), None) => {
                     if o.server_name.is_some() {
                         return self.fail(&at("server_name"), "has no meaning with a pin; remove it");
@@ -130,7 +144,16 @@ impl Check<'_> {
                 }
                 (None, Some(ca)) => OperatorTrust::Ca {
                     file: self.file(&at("ca"), &ca)?,
-                    name: o.server_name.unwrap_or_else(|| host.clone()),
+                    name: match (&place, o.server_name) {
+                        (OperatorPlace::Coming { .. }, Some(_)) => {
+                            return self.fail(
+                                &at("server_name"),
+                                "has no meaning where the operator connects to us; remove it",
+                            );
+                        }
+                        (OperatorPlace::Coming { .. }, None) => String::new(),
+                        (OperatorPlace::Dialed { host, .. }, name) => name.unwrap_or_else(|| host.clone()),
+                    },
                 },
                 _ => {
                     return self.fail(
@@ -142,8 +165,7 @@ impl Check<'_> {
             self.has_a_role(i, &o.roles, &trust, known)?;
             operators.push(Operator {
                 name: o.name,
-                host,
-                port,
+                place,
                 trust,
                 certificate: self.file(&at("certificate"), &o.certificate)?,
                 key: self.file(&at("key"), &o.key)?,
@@ -151,6 +173,50 @@ impl Check<'_> {
             });
         }
         Ok(operators)
+    }
+
+    /// Where an operator is met: dialed, or awaited where the gateway connects to us.
+    fn place(
+        &self,
+        i: usize,
+        operator: &raw::Operator,
+        uplink: &Uplink,
+        backend: Option<&Backend>,
+    ) -> Checked<OperatorPlace> {
+        let at = |name: &str| format!("operator[{i}].{name}");
+        if !matches!(uplink.mode, Mode::Listen(_)) {
+            if operator.target.is_some() {
+                let problem =
+                    "has a meaning with the uplink's mode \"listen\" alone; give address = \"host:port\"";
+                return self.fail(&at("target"), problem);
+            }
+            let address =
+                self.required(&at("address"), operator.address.clone(), "\"operator.example:443\"")?;
+            let (host, port) = self.host_port(&at("address"), &address)?;
+            return Ok(OperatorPlace::Dialed { host, port });
+        }
+        if operator.address.is_some() {
+            let problem = "has no meaning with the uplink's mode \"listen\", where the gateway connects to us; give \
+                           target = \"name\" of an [[uplink.target]]";
+            return self.fail(&at("address"), problem);
+        }
+        let target =
+            self.required(&at("target"), operator.target.clone(), "the name of an [[uplink.target]]")?;
+        let there: Vec<_> = uplink.targets.iter().map(|target| target.name.as_str()).collect();
+        if !there.contains(&target.as_str()) {
+            let there = there.join(", ");
+            return self.fail(&at("target"), format!("there is no target \"{target}\"; there are {there}"));
+        }
+        let backends = backend.map(|backend| backend.target.as_deref().unwrap_or(there[0]));
+        if backends == Some(target.as_str()) {
+            return self.fail(
+                &at("target"),
+                format!(
+                    "\"{target}\" is the backend's; add another [[uplink.target]] with a port of its own"
+                ),
+            );
+        }
+        Ok(OperatorPlace::Coming { target })
     }
 
     /// Somebody at this operator can do something: nobody should find out by a refusal.

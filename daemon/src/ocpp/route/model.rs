@@ -31,6 +31,8 @@ enum Step {
     SouthDown,
     NorthUp,
     NorthDown,
+    NorthHeld(bool),
+    NorthReplaced,
     BackendAnswers,
     BackendRefuses,
     BackendRepeats,
@@ -54,6 +56,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::SouthDown),
         5 => Just(Step::NorthUp),
         2 => Just(Step::NorthDown),
+        2 => prop_oneof![2 => Just(true), 1 => Just(false)].prop_map(Step::NorthHeld),
+        2 => Just(Step::NorthReplaced),
         12 => Just(Step::BackendAnswers),
         2 => Just(Step::BackendRefuses),
         1 => Just(Step::BackendRepeats),
@@ -91,6 +95,7 @@ struct Evse {
 #[derive(Default)]
 struct Backend {
     up: bool,
+    held: bool,
     outstanding: Option<(String, Value, Duration)>,
     got: Vec<String>,
     texts: HashMap<String, String>,
@@ -258,6 +263,7 @@ impl World {
             assert!(self.backend.calls.remove(&id), "the backend did not ask: {text}");
             return;
         }
+        assert!(!self.backend.held, "a call over a connection that is to be replaced: {text}");
         if let Some((other, _, until)) = &self.backend.outstanding {
             assert!(self.now.mono.0 >= *until, "two calls are unanswered at the backend: {other} and {text}");
         }
@@ -349,6 +355,7 @@ impl World {
     fn north(&mut self, up: bool) {
         if self.backend.up != up {
             self.backend.up = up;
+            self.backend.held = false;
             self.backend.outstanding = None;
             self.backend.calls.clear();
             if up {
@@ -357,6 +364,19 @@ impl World {
                 self.route.north_down(self.now);
             }
         }
+    }
+
+    /// Another connection takes the place of the one that stands. Who calls that quiet lets nobody wait.
+    fn replace(&mut self) {
+        if self.route.north_is_quiet() {
+            let late = |(_, _, until): &(_, _, Duration)| self.now.mono.0 >= *until;
+            assert!(self.backend.outstanding.as_ref().is_none_or(late), "the backend was about to answer");
+            assert!(self.backend.calls.is_empty(), "the backend waits for {:?}", self.backend.calls);
+        }
+        self.backend.outstanding = None;
+        self.backend.calls.clear();
+        self.backend.held = false;
+        self.route.north_replaced(self.now);
     }
 
     fn south(&mut self, up: bool) {
@@ -400,6 +420,11 @@ impl World {
             Step::SouthDown => self.south(false),
             Step::NorthUp => self.north(true),
             Step::NorthDown => self.north(false),
+            Step::NorthHeld(held) => {
+                self.backend.held = held && self.backend.up;
+                self.route.hold_north(self.now, held);
+            }
+            Step::NorthReplaced if self.backend.up => self.replace(),
             Step::BackendAnswers => self.backend_answers(),
             Step::BackendRefuses => {
                 if let Some((id, frame, _)) = self.backend.outstanding.take_if(|(_, f, _)| is_kept(f)) {
@@ -430,7 +455,7 @@ impl World {
                 }
             }
             Step::Clear if self.backend.up => self.backend_calls("c", "ClearChargingProfile", &json!({})),
-            Step::Start | Step::Clear => {}
+            Step::Start | Step::Clear | Step::NorthReplaced => {}
             Step::Disk => self.disk(),
             Step::Crash => {
                 self.disk.clear();
@@ -484,6 +509,7 @@ impl World {
 
     /// Everybody comes back and does what he should.
     fn end_well(&mut self) {
+        self.take(Step::NorthHeld(false));
         for _ in 0..3000 {
             for step in [Step::SouthUp, Step::NorthUp, Step::Disk, Step::EvseAnswers, Step::BackendAnswers] {
                 self.take(step);

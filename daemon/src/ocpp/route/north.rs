@@ -32,6 +32,10 @@ pub(super) struct North {
     pub(super) version: Version,
     outstanding: Option<Outstanding>,
     silent: u32,
+    /// It is about to be replaced: no CALL goes over it any more.
+    held: bool,
+    /// The backend has answered over it.
+    answered: bool,
 }
 
 #[derive(Debug)]
@@ -68,11 +72,23 @@ impl Live {
     }
 }
 
+impl North {
+    fn new(connection: u64, version: Version) -> Self {
+        Self { connection, version, outstanding: None, silent: 0, held: false, answered: false }
+    }
+
+    /// Whether a CALL may go over it.
+    fn is_free(&self) -> bool {
+        // A connection that is being closed for its silence carries nothing more.
+        self.outstanding.is_none() && self.silent < MOST_SILENT && !self.held
+    }
+}
+
 impl Route {
     /// The backend is connected and speaks this version.
     pub(crate) fn north_up(&mut self, now: Now, version: Version) {
         self.connections += 1;
-        self.north = Some(North { connection: self.connections, version, outstanding: None, silent: 0 });
+        self.north = Some(North::new(self.connections, version));
         self.trouble(Trouble::Backend, None);
         if let Some(boot) = &mut self.boot {
             boot.not_before = now.mono;
@@ -96,6 +112,42 @@ impl Route {
         }
         self.answer_all_kept(now);
         self.tell(EvseEvent::Backend(false));
+        self.go_on(now);
+    }
+
+    /// Whether the backend's connection is about to be replaced: CALLs wait for the next one.
+    pub(crate) fn hold_north(&mut self, now: Now, held: bool) {
+        if let Some(north) = &mut self.north {
+            north.held = held;
+        }
+        self.go_on(now);
+    }
+
+    /// Whether nobody on either side waits for an answer over the backend's connection.
+    pub(crate) fn north_is_quiet(&self) -> bool {
+        self.north.as_ref().is_none_or(|north| north.outstanding.is_none()) && !self.backend_waits()
+    }
+
+    /// Whether the backend has answered over the connection that stands.
+    pub(crate) fn north_has_answered(&self) -> bool {
+        self.north.as_ref().is_some_and(|north| north.answered)
+    }
+
+    pub(super) fn north_connection(&self) -> Option<u64> {
+        self.north.as_ref().map(|north| north.connection)
+    }
+
+    /// Another connection stands in the place of the one that stood. What waits for the backend goes on waiting.
+    pub(crate) fn north_replaced(&mut self, now: Now) {
+        let Some(north) = &self.north else { return };
+        let version = north.version;
+        if north.outstanding.is_some() {
+            // The answer can no longer come: the same as an end.
+            self.north_down(now);
+            return self.north_up(now, version);
+        }
+        self.connections += 1;
+        self.north = Some(North::new(self.connections, version));
         self.go_on(now);
     }
 
@@ -261,6 +313,7 @@ impl Route {
             return self.note("the backend answers calls that nobody waits for");
         };
         north.silent = 0;
+        north.answered = true;
         self.backend_lives();
         match outstanding.what {
             What::Live(live) => {
@@ -352,8 +405,7 @@ impl Route {
         let (Some(north), Some(rules)) = (&mut self.north, &self.rules.backend) else {
             return;
         };
-        // A connection that is being closed for its silence carries nothing more.
-        if north.outstanding.is_some() || north.silent >= MOST_SILENT {
+        if !north.is_free() {
             return;
         }
         let until = now.mono + rules.call_timeout;
@@ -390,7 +442,7 @@ impl Route {
     /// Whether the way north is free for a new message.
     pub(super) fn north_is_free(&self) -> bool {
         self.is_served()
-            && self.north.as_ref().is_some_and(|n| n.outstanding.is_none() && n.silent < MOST_SILENT)
+            && self.north.as_ref().is_some_and(North::is_free)
             && self.live.is_empty()
             && self.boot.is_none()
             && !self.gate_closed
@@ -401,7 +453,7 @@ impl Route {
         let outstanding =
             north.and_then(|n| Some((n.outstanding.as_ref()?.until, "the backend owes an answer")));
         let live = self.live.front().map(|l| (l.until, "a call waits too long for the backend"));
-        let free = north.is_some_and(|n| n.outstanding.is_none());
+        let free = north.is_some_and(|n| n.outstanding.is_none() && !n.held);
         let served = self.is_served();
         let boot =
             self.boot.as_ref().filter(|_| free && served).map(|b| (b.not_before, "the boot is sent again"));

@@ -262,6 +262,21 @@ impl Route {
         self.go_on(now);
     }
 
+    /// Whether the backend waits for the EVSE's answer on the connection that it has now.
+    pub(super) fn backend_waits(&self) -> bool {
+        let (Some(south), Some(north)) = (&self.south, self.north_connection()) else {
+            return false;
+        };
+        let outstanding = match south.outstanding.as_ref().map(|o| &o.what) {
+            Some(What::Backend(call)) => Some(call.north),
+            Some(What::Limit { .. } | What::Trigger | What::Errand | What::Order(_)) | None => None,
+        };
+        let held = south.held.iter().map(|held| held.north);
+        let mut waiting =
+            outstanding.into_iter().chain(south.calls.iter().map(|call| call.north)).chain(held);
+        waiting.any(|connection| connection == north)
+    }
+
     /// The EVSE sent a text.
     pub(crate) fn south_frame(&mut self, now: Now, text: String) {
         let Some(south) = &mut self.south else { return };

@@ -1,5 +1,6 @@
 //! Operators with real TLS on real sockets, in both directions, against a site whose loop is played.
 
+mod coming;
 mod pki;
 mod table;
 
@@ -45,12 +46,14 @@ fn operator(name: &str, address: SocketAddr, roles: &str) -> String {
 
 /// A configuration with these tables, and the files `ca.pem`, `site.pem` and `site.key`.
 fn load(dir: &Path, ca: &Authority, tables: &str) -> Config {
+    load_with(dir, ca, "[uplink]\nmode = \"direct\"\n\n", tables)
+}
+
+/// The same with another uplink.
+fn load_with(dir: &Path, ca: &Authority, uplink: &str, tables: &str) -> Config {
     fs::write(dir.join("ca.pem"), ca.pem()).unwrap();
     ca.leaf("site.example", None, Dates::Now).write(dir, "site");
-    let mut text =
-        "[site]\nname = \"x\"\n\n[uplink]\nmode = \"direct\"\n\n[[node]]\nid = \"n\"\nfuse = \"63 A\"\n\n"
-            .to_owned();
-    text.write_str(tables).unwrap();
+    let text = format!("[site]\nname = \"x\"\n\n{uplink}[[node]]\nid = \"n\"\nfuse = \"63 A\"\n\n{tables}");
     fs::write(dir.join("site.toml"), text).unwrap();
     config::load(&dir.join("site.toml")).unwrap().0
 }
@@ -68,6 +71,11 @@ impl Site {
     async fn new(ca: &Authority, tables: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = load(dir.path(), ca, tables);
+        Self::with(config, dir).await
+    }
+
+    /// With a configuration and the directory of its files.
+    async fn with(config: Config, dir: tempfile::TempDir) -> Self {
         let daemon = Daemon::start(vec![(own_uid(), Role::Admin)]);
         let parts = crate::api::Parts { config: config.api.clone(), ..daemon.parts.clone() };
         let clock = parts.clock;
@@ -210,7 +218,9 @@ async fn the_next_connection_stands_before_the_old_one_is_given_up() {
     let tables = known(&leaf.fingerprint(), Role::Viewer, None) + &operator("north", address, "\"viewer\"");
     let site = Site::new(&ca, &tables).await;
     let way = site.config.uplink.as_ref().unwrap();
-    let mut operator = Operator::new("operator[0]", &site.config.operators[0], way, site.clock).unwrap();
+    let (host, port) = (address.ip().to_string(), address.port());
+    let mut operator =
+        Operator::new("operator[0]", &site.config.operators[0], (&host, port), way, site.clock).unwrap();
     operator.times.renew = Duration::from_millis(300);
     let served = session::Served {
         interface: site.interface.clone(),
@@ -264,41 +274,6 @@ async fn whoever_stalls_on_the_network_keeps_nobody_out() {
 
 /// `[api.lan]` with the files that [`load`] writes.
 const LAN: &str = "[api.lan]\nlisten = \"127.0.0.1:0\"\ncertificate = \"site.pem\"\nkey = \"site.key\"\nca = \"ca.pem\"\n\n";
-
-#[tokio::test]
-async fn an_operator_that_comes_in_is_served_like_one_that_is_dialed() {
-    let ca = Authority::new("ca");
-    let leaf = ca.leaf(HOST, None, Dates::Now);
-    let (listener, address) = listener().await;
-    let tables = known(&leaf.fingerprint(), Role::Grid, None) + &operator("north", address, "\"grid\"");
-    let site = Site::new(&ca, &tables).await;
-    let journal = site.daemon.parts.journal.clone();
-    let inbound =
-        Inbound::new("operator[0]", &site.config.operators[0], site.interface.clone(), journal, site.clock)
-            .unwrap();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        let mut reasons = Vec::new();
-        for _ in 0..2 {
-            reasons.push(inbound.serve(soon(listener.accept()).await.unwrap().0).await);
-        }
-        assert!(reasons[0].contains("closed"), "{reasons:?}");
-        assert!(reasons[1].contains("not issued by a trusted CA"), "{reasons:?}");
-    });
-    let channel = caller(connect(address, &ca.client(Some(&leaf))).await.unwrap()).await;
-    assert!(works(&channel).await);
-    let connected = site.recorded("remote.connected", 1).await;
-    assert_eq!(connected[0].subject, "north");
-    drop(channel);
-    site.recorded("remote.disconnected", 1).await;
-    let stranger = Authority::new("other").leaf(HOST, None, Dates::Now);
-    let refused = async {
-        let mut stream = connect(address, &ca.client(Some(&stranger))).await?;
-        stream.read_u8().await
-    };
-    assert!(refused.await.is_err());
-    site.ends(tasks).await;
-}
 
 #[tokio::test(start_paused = true)]
 async fn who_passes_tls_and_then_says_nothing_is_let_go() {

@@ -1,5 +1,5 @@
 //! Every method × every role × every way to be right or wrong, with the exact code: over the socket, over the
-//! site's network and over a connection that the site dialed. Printed, and written to `target/report/authz.json`.
+//! site's network, over a connection that the site dialed and over one that the gateway opened. Printed, and written to `target/report/authz.json`.
 
 use std::collections::BTreeMap;
 
@@ -42,6 +42,16 @@ enum Case {
     Unknown,
     NotAdmitted,
 }
+
+const CASES: [Case; 7] = [
+    Case::Right,
+    Case::NoCertificate,
+    Case::WrongCa,
+    Case::Expired,
+    Case::NotYetValid,
+    Case::Unknown,
+    Case::NotAdmitted,
+];
 
 impl Case {
     const fn name(self) -> &'static str {
@@ -271,12 +281,53 @@ async fn over_dialed(table: &mut Table, ca: &Authority, other: &Authority, case:
     site.ends(tasks).await;
 }
 
+async fn over_coming(table: &mut Table, ca: &Authority, other: &Authority) {
+    const OVER: &str = "coming";
+    let mut text = roles();
+    for role in ROLES {
+        let others: Vec<_> =
+            ROLES.iter().filter(|r| **r != role).map(|r| format!("\"{}\"", r.name())).collect();
+        text += &coming::operator(role.name(), &format!("\"{}\"", role.name()));
+        text += &coming::operator(&format!("not-{}", role.name()), &others.join(", "));
+    }
+    let names: Vec<_> =
+        ROLES.iter().flat_map(|r| [r.name().to_owned(), format!("not-{}", r.name())]).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let site = coming::Coming::new(ca, &text, &names).await;
+    for role in ROLES {
+        for case in CASES {
+            let tls = ca.client(leaf(ca, other, case, role).as_ref());
+            let name = if case == Case::NotAdmitted {
+                format!("not-{}", role.name())
+            } else {
+                role.name().to_owned()
+            };
+            if case.alert().is_none() {
+                let stream = site.comes(&name, &tls).await.unwrap();
+                table.calls(OVER, case, role, caller(stream).await).await;
+                continue;
+            }
+            for method in served().keys() {
+                let refused = async {
+                    let mut stream = site.comes(&name, &tls).await?;
+                    let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+                    soon(stream.read_u8()).await
+                };
+                let code = refused.await.map_or_else(|error| alert(&error), |_| "answered".to_owned());
+                table.add(OVER, case, role, method, code);
+            }
+        }
+    }
+    site.ends().await;
+}
+
 #[tokio::test]
 async fn every_method_role_and_certificate_has_its_exact_code() {
     let (ca, other) = (Authority::new("ca"), Authority::new("other"));
     let mut table = Table::default();
     over_socket(&mut table).await;
     Box::pin(over_lan(&mut table, &ca, &other)).await;
+    Box::pin(over_coming(&mut table, &ca, &other)).await;
     let dialed =
         [Case::Right, Case::Unknown, Case::NotAdmitted, Case::WrongCa, Case::Expired, Case::NotYetValid];
     for case in dialed {
@@ -297,5 +348,9 @@ async fn every_method_role_and_certificate_has_its_exact_code() {
     assert_eq!(admitted["/ladewart.v1.GridService/ClearLimit"], "InvalidArgument");
     let wrong: Vec<_> = table.0.iter().filter(|c| c.code != expected(c, &admitted)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(table.0.len(), (1 + 6 + dialed.len()) * ROLES.len() * TABLE.len(), "no cell is missing");
+    assert_eq!(
+        table.0.len(),
+        (1 + 6 + CASES.len() + dialed.len()) * ROLES.len() * TABLE.len(),
+        "no cell is missing"
+    );
 }
