@@ -292,6 +292,19 @@ pub struct Gateway {
     pub own: Own,
     /// How the gateway's certificate is judged.
     pub trust: Trust,
+    /// What it is offered in the handshake.
+    pub tls: GatewayTls,
+}
+
+/// What a gateway is offered beside TLS 1.2 with the GCM suites.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GatewayTls {
+    /// TLS 1.3.
+    pub tls13: bool,
+    /// AES128-CBC-SHA256.
+    pub cbc: bool,
+    /// Whether the renegotiation SCSV is left out of the handshake; `None`: once the gateway has refused it.
+    pub omit_scsv: Option<bool>,
 }
 
 /// Where our certificate and its key are.

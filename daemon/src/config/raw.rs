@@ -256,6 +256,14 @@ pub(super) struct Uplink {
     pub(super) key: Option<PathBuf>,
     /// How the gateway is judged.
     pub(super) trust: Option<Trust>,
+    /// Whether the gateway is offered TLS 1.3 as well; default false. TLS 1.2 is offered always.
+    #[serde(default)]
+    pub(super) tls13: bool,
+    /// Whether a gateway that has no GCM suite is offered AES128-CBC-SHA256; default false.
+    #[serde(default)]
+    pub(super) cbc: bool,
+    /// What this gateway does against the standard.
+    pub(super) quirks: Option<Quirks>,
     /// Connections to one target at a time: `"many"` (default) or `"one-per-target"`. OCPP takes one per EVSE.
     pub(super) connections: Option<Connections>,
     /// Age at which a connection is to be renewed; default 47 h, the gateway cuts at 48 h.
@@ -269,6 +277,14 @@ pub(super) struct Uplink {
     pub(super) backoff_max: Option<Span>,
     /// Time for each step of a connection; default 10 s.
     pub(super) step_timeout: Option<Span>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quirks {
+    /// Whether the handshake goes without TLS_EMPTY_RENEGOTIATION_INFO_SCSV, which some gateways refuse with the alert
+    /// illegal_parameter. Without this field it is tried once after such an alert, and kept if it helped.
+    pub(super) omit_scsv: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

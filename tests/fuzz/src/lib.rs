@@ -9,9 +9,13 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+};
 
 use ladewartd::{
+    clock::Clock,
     config,
     device::{
         bus::{
@@ -20,9 +24,16 @@ use ladewartd::{
         },
         definition::{Definition, Function},
     },
+    identity::{self, PinBook},
     meter::push::{iec::Iec, sml::Sml, telegram::Teller},
     ocpp,
     smgw::{self, Connect, ConnectStep, SocksError},
+    tls::{self, Judge, Profile, cbc, scsv},
+};
+use rustls::{
+    client::danger::ServerCertVerifier as _,
+    pki_types::{CertificateDer, UnixTime},
+    server::danger::ClientCertVerifier as _,
 };
 
 /// A target: name, and what is called with the bytes.
@@ -30,6 +41,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
 pub const TARGETS: &[Target] = &[
+    ("certificate-chain", certificate_chain),
     ("config", config),
     ("definition", definition),
     ("iec62056", iec62056),
@@ -38,8 +50,10 @@ pub const TARGETS: &[Target] = &[
     ("modbus_rtu", modbus_rtu),
     ("ocpp-frame", ocpp::fuzz::frame),
     ("ocpp-route", ocpp::fuzz::route),
+    ("scsv", scsv),
     ("sml", sml),
     ("socks", socks),
+    ("tls-cbc-record", tls_cbc_record),
 ];
 
 /// The target of this name.
@@ -122,6 +136,64 @@ fn iec62056(bytes: &[u8]) {
             }
         }
     }
+}
+
+/// Trusts `anchor.pem`, the root of the chain in the corpus.
+static JUDGE: LazyLock<Arc<Judge>> = LazyLock::new(|| {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("anchor.pem");
+    let ca = config::Anchors { file, name: Some("localhost".to_owned()) };
+    let trust = config::Trust { pins: Vec::new(), ca: Some(ca), tofu: false };
+    let provider = Arc::new(tls::provider(Profile::HAN));
+    match Judge::new(&trust, PinBook::default(), &provider, Clock::system()) {
+        Ok(judge) => judge,
+        Err(problem) => panic!("{problem}"),
+    }
+});
+
+/// A peer's chain, each certificate behind its length in two bytes, is refused or taken, from either end.
+fn certificate_chain(bytes: &[u8]) {
+    let mut chain = Vec::new();
+    let mut rest = bytes;
+    while let [a, b, more @ ..] = rest {
+        let length = usize::from(u16::from_be_bytes([*a, *b])).min(more.len());
+        let (certificate, behind) = more.split_at(length);
+        chain.push(CertificateDer::from(certificate));
+        rest = behind;
+    }
+    let Some((leaf, issuers)) = chain.split_first() else { return };
+    let name = match tls::server_name("localhost") {
+        Ok(name) => name,
+        Err(problem) => panic!("{problem}"),
+    };
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
+    let as_server = JUDGE.verify_server_cert(leaf, issuers, &name, &[], now).is_ok();
+    let as_client = JUDGE.verify_client_cert(leaf, issuers, now).is_ok();
+    // What is taken can be shown, and has a key that may sign.
+    if as_server || as_client {
+        assert!(identity::describe(leaf).is_some() && identity::may_sign(leaf));
+    }
+}
+
+/// A record of the CBC suite that the peer did not make is refused; one of ours comes back, and not when it is damaged.
+fn tls_cbc_record(bytes: &[u8]) {
+    assert_eq!(cbc::open_any(bytes), None);
+    let content = &bytes[..bytes.len().min(1 << 14)];
+    let bit = bytes.iter().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+    assert!(cbc::there_and_back(content, bit));
+}
+
+/// The SCSV and nothing else is left out, however the first record is cut.
+fn scsv(bytes: &[u8]) {
+    if let Some(shorter) = scsv::without(bytes) {
+        assert_eq!(shorter.len() + 2, bytes.len());
+        assert_eq!((shorter[0], &shorter[4..38]), (bytes[0], &bytes[4..38]));
+    }
+    let Some((cut, sent)) = bytes.split_first() else { return };
+    let pieces: Vec<_> = sent.chunks(usize::from(*cut).max(1)).collect();
+    let out = scsv::written(&pieces);
+    assert_eq!(out, scsv::written(&[sent]));
+    // Either the first record is not whole yet, or it is there as it was, or shorter by the two bytes.
+    assert!(out.is_empty() || out.len() == sent.len() || out.len() + 2 == sent.len());
 }
 
 /// An answer to the question for a gateway's address: addresses or nothing.
