@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    documents, evse, explain, failure::EXIT_CODES, identity, journal, limit, meter, reverse, tariff,
+    device, documents, evse, explain, failure::EXIT_CODES, identity, journal, limit, meter, reverse, tariff,
     transaction, update, uplink, variable, watch,
 };
 
@@ -66,6 +66,15 @@ pub(crate) enum Command {
     /// Meters.
     #[command(subcommand)]
     Meter(meter::Meter),
+    /// What hangs on the site's wires: scan, read, test.
+    #[command(subcommand)]
+    Device(device::Device),
+    /// Putting the site into operation.
+    #[command(subcommand)]
+    Site(device::Site),
+    /// Relays and contactors.
+    #[command(subcommand)]
+    Relay(device::Relay),
     /// The channel through the Smart Meter Gateway.
     #[command(subcommand)]
     Uplink(uplink::Uplink),

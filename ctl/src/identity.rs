@@ -74,6 +74,12 @@ pub(crate) enum Curve {
     P256,
     /// NIST P-384.
     P384,
+    /// brainpoolP256r1.
+    BrainpoolP256r1,
+    /// brainpoolP384r1.
+    BrainpoolP384r1,
+    /// brainpoolP512r1.
+    BrainpoolP512r1,
 }
 
 /// Longest file that is sent.
@@ -106,6 +112,9 @@ impl Identity {
                 let algorithm = match curve {
                     Curve::P256 => KeyAlgorithm::EcdsaP256,
                     Curve::P384 => KeyAlgorithm::EcdsaP384,
+                    Curve::BrainpoolP256r1 => KeyAlgorithm::EcdsaBrainpoolP256r1,
+                    Curve::BrainpoolP384r1 => KeyAlgorithm::EcdsaBrainpoolP384r1,
+                    Curve::BrainpoolP512r1 => KeyAlgorithm::EcdsaBrainpoolP512r1,
                 };
                 let request = v1::CreateKeyRequest { name: name.clone(), algorithm: algorithm.into() };
                 let answer = session.call(client.create_key(request)).await?;

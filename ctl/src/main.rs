@@ -9,6 +9,7 @@
 mod args;
 mod clock;
 mod connect;
+mod device;
 mod documents;
 mod evse;
 mod explain;

@@ -32,6 +32,24 @@ pub(crate) fn watts(text: &str) -> Result<i64, String> {
     format!("{whole}{fraction_digits:0<digits$}").parse().map_err(|_| wrong())
 }
 
+/// `"8"`, `"8 A"`, `"8.5A"`, `"8500 mA"` → milliamperes, exactly.
+pub(crate) fn milliamps(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{text:?} is not a current; write it like \"8 A\"");
+    let trimmed = text.trim();
+    let (number, milli) = match trimmed.strip_suffix("mA") {
+        Some(number) => (number.trim(), true),
+        None => (trimmed.strip_suffix('A').unwrap_or(trimmed).trim(), false),
+    };
+    if milli {
+        return number.parse().map_err(|_| wrong());
+    }
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if whole.is_empty() || fraction.is_empty() || fraction.len() > 3 {
+        return Err(wrong());
+    }
+    format!("{whole}{fraction:0<3}").parse().map_err(|_| wrong())
+}
+
 /// `"30min"`, `"1h 30m"`, `"90 s"`, `"2d"`; more than nothing.
 pub(crate) fn duration(text: &str) -> Result<SignedDuration, String> {
     let wrong = || format!("{text:?} is not a duration; write it like 90s, 30min or \"1h 30min\"");
@@ -188,5 +206,17 @@ mod tests {
         let now: Timestamp = "2026-03-28T20:00:00Z".parse().unwrap();
         let resolved = when("02:30").unwrap().resolve(now, &berlin).unwrap();
         assert_eq!(resolved, "2026-03-29T01:30:00Z".parse().unwrap());
+    }
+
+    #[test]
+    fn currents_are_read_exactly() {
+        for (text, expected) in
+            [("8", 8000), ("8 A", 8000), ("8.5A", 8500), ("8500 mA", 8500), ("0.125 A", 125)]
+        {
+            assert_eq!(milliamps(text), Ok(expected), "{text}");
+        }
+        for wrong in ["", "A", "8.", ".5", "8.1234 A", "-1", "8 kA"] {
+            assert!(milliamps(wrong).is_err(), "{wrong}");
+        }
     }
 }

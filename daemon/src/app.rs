@@ -3,6 +3,8 @@
 //! In: a checked configuration. Out: a daemon that runs until it is asked to stop. Invariant: no task is detached; when
 //! one ends before it was asked to, the daemon ends with a sentence that names it.
 
+mod devices;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
@@ -15,24 +17,24 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::devices::Devices;
 use crate::{
     api,
     clock::Clock,
     config::{self, Config, ConfigError, Source},
-    contact,
     control::{self, Control},
-    device::{Catalog, Definition, output},
+    device::{Catalog, Definition, definition::DeviceKind, output},
     grid, identity,
     ids::EvseId,
     journal::{self, Entry, Journal, Signer},
-    meter,
     ocpp::{self, local::Stands},
-    plan::Setpoint,
-    policy, relay,
+    policy,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
-    tariff, tls,
+    sunspec, tariff,
+    time::Mono,
+    tls,
     units::{Watts, Wiring},
     update, variable,
 };
@@ -43,7 +45,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Everything that can be made before a port is bound: what fails here is the configuration's fault.
 pub struct App {
     config: Arc<Config>,
+    catalog: Catalog,
     definitions: Vec<Arc<Definition>>,
+    wallboxes: Vec<Option<Arc<Definition>>>,
     clock: Clock,
     identities: identity::Store,
     uplink: Option<Uplink>,
@@ -68,7 +72,19 @@ impl App {
         for (i, meter) in config.meters.iter().enumerate() {
             let field = format!("meter[{i}].device");
             let definition = catalog.find(&meter.device).map_err(|e| source.problem(&field, e))?;
-            definitions.push(definition);
+            let definition =
+                devices::of_kind(definition, DeviceKind::Meter).map_err(|e| source.problem(&field, e))?;
+            definitions
+                .push(devices::in_place(definition, &meter.at).map_err(|e| source.problem(&field, e))?);
+        }
+        let mut wallboxes = Vec::with_capacity(config.evses.len());
+        for (i, evse) in config.evses.iter().enumerate() {
+            let field = format!("evse[{i}].device.definition");
+            let find = |d: &config::EvseDevice| {
+                let definition = catalog.find(&d.definition).map_err(|e| source.problem(&field, e))?;
+                devices::of_kind(definition, DeviceKind::Wallbox).map_err(|e| source.problem(&field, e))
+            };
+            wallboxes.push(evse.device.as_ref().map(find).transpose()?);
         }
         let identities = identity::Store::open(&config.data_dir.join("identity"), clock)
             .map_err(|e| source.problem("site.data", e))?;
@@ -93,7 +109,9 @@ impl App {
         let lan = lan.map_err(|e| source.problem(&e.field, e.problem))?;
         Ok(Self {
             config: Arc::new(config),
+            catalog,
             definitions,
+            wallboxes,
             clock,
             identities,
             uplink,
@@ -175,6 +193,7 @@ impl App {
         let failsafes = store.read(grid::failsafes).await.context("cannot read the failsafe values")?;
         let socket = api::bind(&config.api.socket)?;
         let lan = bound(self.lan, &config).await?;
+        let sunspec = devices::sunspec(&config).await?;
         let listener = TcpListener::bind(config.ocpp.listen)
             .await
             .with_context(|| format!("cannot listen for EVSEs on {}", config.ocpp.listen))?;
@@ -184,6 +203,7 @@ impl App {
             config.evses.iter().map(|_| watch::channel(None)).unzip();
         let (relays, relays_out): (Vec<_>, Vec<_>) =
             config.relays.iter().map(|_| watch::channel(false)).unzip();
+        let (fresh, plans) = watch::channel(clock.now().mono);
         let (devices, devices_out): (Vec<_>, Vec<_>) =
             config.devices.iter().map(|_| watch::channel(Watts::ZERO)).unzip();
         let (control, site, events) = Control::new(control::Parts {
@@ -198,7 +218,7 @@ impl App {
             setpoints,
             devices,
             relays,
-            alive: watchdog(),
+            alive: alive(fresh, clock),
         });
 
         let token = stop.clone();
@@ -206,29 +226,19 @@ impl App {
             control.run(token).await;
             ("control", Ok(()))
         });
-        for (m, definition) in config.meters.iter().zip(self.definitions) {
-            let task = meter::run(m.clone(), definition, events.clone(), clock, stop.clone());
-            tasks.spawn(async move {
-                task.await;
-                ("meter", Ok(()))
-            });
-        }
-        for c in &config.contacts {
-            let task = contact::run(c.clone(), events.clone(), clock, stop.clone());
-            tasks.spawn(async move {
-                task.await;
-                ("contact", Ok(()))
-            });
-        }
-        for (r, wanted) in config.relays.iter().zip(relays_out) {
-            let task = relay::run(r.clone(), wanted, events.clone(), clock, stop.clone());
-            tasks.spawn(async move {
-                task.await;
-                ("relay", Ok(()))
-            });
-        }
+        let (wallboxes, setpoints_out) = devices::split(&config, self.wallboxes, setpoints_out);
         devices_follow(tasks, &config, devices_out, &events, stop);
-        let (orders, stations) = stations(&config, setpoints_out, self.ways);
+        let wired = Devices {
+            config: &config,
+            catalog: self.catalog,
+            definitions: self.definitions,
+            wallboxes,
+            relays: relays_out,
+            plans,
+            events: &events,
+        };
+        let desk = wired.start(tasks, clock, stop);
+        let (orders, stations) = devices::stations(&config, setpoints_out, &self.ways);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),
@@ -251,6 +261,11 @@ impl App {
         if let Some(uplink) = &self.uplink {
             keep_up(tasks, uplink, evidence, clock, stop);
         }
+        if let Some((listener, of)) = sunspec {
+            let node = config.nodes[of.node].id.clone();
+            let task = sunspec::run(of, listener, site.clone(), node, stop.clone());
+            tasks.spawn(async move { ("SunSpec server", task.await.map_err(Into::into)) });
+        }
         let parts = api::Parts {
             config: config.api.clone(),
             site,
@@ -258,6 +273,7 @@ impl App {
             way: self.uplink.map(|uplink| api::Way { uplink, backend: self.backend }),
             identities: Some(self.identities),
             updates: installing(tasks, &config, evidence, clock, stop),
+            desk: Some(desk),
             orders,
             ledger: ocpp::ledger::Ledger::new(store.clone()),
             journal: evidence.clone(),
@@ -265,25 +281,6 @@ impl App {
         };
         serve(tasks, parts, socket, lan, self.operators, stop).await
     }
-}
-
-/// The EVSEs of the OCPP gateway, each with its setpoint and the way to its own backend; and the way to all of them.
-fn stations(
-    config: &Config,
-    setpoints: Vec<watch::Receiver<Option<Setpoint>>>,
-    ways: Vec<Option<Arc<dyn Dial>>>,
-) -> (ocpp::Orders, Vec<ocpp::Station>) {
-    let (orders, inboxes) = ocpp::Orders::new(config.evses.iter().map(|e| &e.id));
-    let each = config.evses.iter().zip(setpoints).zip(ways).zip(inboxes);
-    let stations = each.map(|(((e, setpoint), way), inbox)| ocpp::Station {
-        evse: e.id.clone(),
-        identity: e.identity.clone(),
-        settings: e.clone(),
-        way,
-        setpoint,
-        inbox,
-    });
-    (orders, stations.collect())
 }
 
 /// Charge points that are played here.
@@ -302,6 +299,7 @@ fn locals(config: &Config, site: &control::Handle) -> Vec<ocpp::Local> {
                 min: fuse,
                 step: fuse,
                 failsafe: fuse,
+                device: None,
                 ocpp: config::EvseOcpp { versions: vec![ocpp::Version::V16], ..config::EvseOcpp::default() },
                 class: policy::USUAL,
                 weight: 1,
@@ -439,6 +437,15 @@ async fn serve(
         ("API", served.map_err(Into::into))
     });
     Ok(())
+}
+
+/// After each tick's plan: the wallboxes' watchdogs and the service manager's live on it.
+fn alive(fresh: watch::Sender<Mono>, clock: Clock) -> Box<dyn FnMut() + Send> {
+    let mut watchdog = watchdog();
+    Box::new(move || {
+        fresh.send_replace(clock.now().mono);
+        watchdog();
+    })
 }
 
 /// Feeds the service manager's watchdog, if there is one.

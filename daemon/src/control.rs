@@ -36,7 +36,7 @@ use crate::{
     journal::{Entry, Journal},
     plan::{self, Plan, Setpoint, kept},
     policy, rules,
-    site::{Event, Note, Site, View},
+    site::{Event, Note, Site, View, event::Level},
     store::{Store, StoreError},
     tariff,
     time::{Now, Wall},
@@ -88,7 +88,8 @@ pub struct Control {
     site: Site,
     plan: Plan,
     sequences: Vec<u64>,
-    contact_limits: Vec<bool>,
+    /// The limit that each contact has set.
+    contact_limits: Vec<Option<Watts>>,
     formula_limits: Vec<Option<charging::Given>>,
     offers: watch::Sender<Arc<Offers>>,
     /// The events of power reduction that are open.
@@ -134,7 +135,7 @@ impl Control {
             Handle { commands: commands_in, view: view_out, limits: limits.clone(), offers: offers_out };
         let control = Self {
             sequences: vec![0; parts.config.evses.len()],
-            contact_limits: vec![false; parts.config.contacts.len()],
+            contact_limits: vec![None; parts.config.contacts.len()],
             formula_limits: vec![None; parts.config.charging.limits.len()],
             offers,
             recorder: Recorder::default(),
@@ -288,6 +289,16 @@ impl Control {
                 RelayFunction::OnePhase(e) => self.site.rules[e].sun.phases == rules::Phases::One,
                 RelayFunction::Device(d) => self.plan.devices[d].power > Watts::ZERO,
                 RelayFunction::Unlimited => !limited,
+                RelayFunction::Contactor(e) => {
+                    let granted = self.plan.grants[e].limit;
+                    evse::contactor(&self.site.evses[e], granted, *wanted.borrow(), now.mono)
+                }
+                RelayFunction::Contact(c) => match (&config.contacts[c], &self.site.contacts[c].level) {
+                    (contact, Level::Closed) => !contact.limited_when_closed,
+                    (contact, Level::Open) => contact.limited_when_closed,
+                    (_, Level::Code(code)) => *code == 0,
+                    (_, Level::Unreadable(_)) => false,
+                },
             };
             wanted.send_if_modified(|state| std::mem::replace(state, energised) != energised);
         }

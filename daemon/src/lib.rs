@@ -28,6 +28,7 @@
 //! | [`evidence`], [`journal`] | events of power reduction; hash-chained, signed record |
 //! | [`explain`] | why an EVSE gets what it gets |
 //! | [`api`] | gRPC and who may do what |
+//! | [`sunspec`] | the site as a SunSpec device, off unless configured |
 //! | [`update`] | the device's own software: bundles to RAUC |
 //! | [`telemetry`] | logs |
 //!
@@ -70,5 +71,6 @@ pub mod api;
 pub mod app;
 pub mod journal;
 pub mod remote;
+pub mod sunspec;
 pub mod telemetry;
 pub mod update;

@@ -670,3 +670,92 @@ fn each_mistake_about_the_uplink_names_its_place_and_its_mend() {
         assert!(error.contains(expected), "expected {expected:?} in {error:?}");
     }
 }
+
+/// What hangs on wires, behind a good configuration.
+const WIRES: &str = r#"
+[[bus]]
+id = "rs485"
+port = "/dev/ttyUSB0"
+baud = 19200
+
+[[meter]]
+id = "sub"
+device = "eastron-sdm630"
+bus = "rs485"
+unit = 7
+
+[[meter]]
+id = "head"
+device = "sml"
+port = "/dev/ttyUSB1"
+
+[[evse]]
+id = "box"
+max = "16 A"
+failsafe = "6 A"
+device = { definition = "heidelberg-energy-control", bus = "rs485", unit = 2 }
+
+[[contact]]
+id = "ripple"
+line = { chip = "/dev/gpiochip0", offset = 4 }
+second = { chip = "/dev/gpiochip0", offset = 5 }
+limited_when = "open"
+limits = ["none", "22 kW", "11 kW", "0 W"]
+
+[[relay]]
+id = "k1"
+line = { chip = "/dev/gpiochip0", offset = 17 }
+function = "contactor"
+evse = "box"
+mirror = { chip = "/dev/gpiochip0", offset = 18 }
+min_off = "30 s"
+
+[sunspec]
+listen = "127.0.0.1:1502"
+full = "55 kW"
+"#;
+
+#[test]
+fn wires_are_read_and_each_mistake_in_them_is_named() {
+    let place = Place::new();
+    let good = format!("{GOOD}{WIRES}");
+    let config = place.load(&good).unwrap();
+    assert_eq!(config.buses[0].id, "rs485");
+    assert_eq!(config.meters[1].at, config::Attachment::Bus(0));
+    assert_eq!(config.evses[2].device.as_ref().unwrap().unit, Some(2));
+    assert_eq!(config.contacts[0].strictest().map(|w| w.0), Some(0));
+    for (from, to, expected) in [
+        ("baud = 19200", "baud = 12345", "bus[0].baud: 12345 is not a speed"),
+        ("baud = 19200", "data_bits = 7", "bus[0].data_bits: 7 does not fit; use 8, or 7 with ascii"),
+        (
+            "bus = \"rs485\"\nunit = 7",
+            "bus = \"rs232\"",
+            "meter[1].bus: there is no [[bus]] with id = \"rs232\"",
+        ),
+        ("bus = \"rs485\"\nunit = 7", "", "meter[1].address: is missing; add address = "),
+        (
+            "port = \"/dev/ttyUSB1\"",
+            "port = \"/dev/ttyUSB0\"",
+            "meter[2].port: is the port of bus \"rs485\" already",
+        ),
+        (
+            "bus = \"rs485\", unit = 2",
+            "bus = \"rs485\", address = \"10.0.0.9:502\"",
+            "evse[2].device.bus: stands beside address; a device is in one place",
+        ),
+        ("\"11 kW\", \"0 W\"]", "\"11 kW\"]", "contact[0].limits: has 3 entries; two lines make four codes"),
+        ("\"22 kW\"", "\"much\"", "contact[0].limits[1]: \"much\" is not a limit"),
+        ("limits = [", "limit = \"1 kW\"\nlimits = [", "contact[0].limit: say what it means"),
+        ("evse = \"box\"", "", "relay[0].evse: is missing; name the EVSE that this contactor is before"),
+        (
+            "function = \"contactor\"\nevse = \"box\"",
+            "function = \"unlimited\"\nmin_on = \"5 s\"",
+            "relay[0].min_on: goes with function = \"contactor\" only",
+        ),
+        ("full = \"55 kW\"", "full = \"55 W\"", "sunspec.full: 55 W is out of range"),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let error = place.error(&good.replacen(from, to, 1));
+        assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+    }
+}

@@ -3,18 +3,26 @@
 "use strict";
 
 const readline = require("node:readline");
-const { RPCClient, RPCServer } = require("ocpp-rpc");
+const { RPCClient, RPCServer, createValidator } = require("ocpp-rpc");
 
 const version = process.argv[2];
 const protocol = `ocpp${version}`;
 const two = version !== "1.6";
+// Version 2.2.1 of the package carries the schemas of 2.1 under ids that it does not look for: they are given to it
+// under those that it does.
+const renamed = () => require("ocpp-rpc/lib/schemas/ocpp2_1.json").map((schema) => ({
+    ...schema, $id: schema.$id.replace(/Request$/, ".req").replace(/Response$/, ".conf"),
+}));
+const strict = version === "2.1"
+    ? { strictMode: [protocol], strictModeValidators: [createValidator(protocol, renamed())] }
+    : { strictMode: true };
 const check = (what, good) => console.log(`${what}\t${good ? "yes" : "NO"}`);
 
 async function main() {
     const heard = [];
     let arrived;
     const connected = new Promise((resolve) => (arrived = resolve));
-    const server = new RPCServer({ protocols: [protocol], strictMode: true });
+    const server = new RPCServer({ protocols: [protocol], ...strict });
     server.on("client", (client) => {
         client.on("strictValidationFailure", (failure) => check(`backend: ${failure.error.message}`, false));
         client.handle("BootNotification", () => ({
@@ -32,7 +40,7 @@ async function main() {
     const line = await new Promise((resolve) => readline.createInterface({ input: process.stdin }).once("line", resolve));
 
     const station = new RPCClient({
-        endpoint: `ws://127.0.0.1:${line}`, identity: "RPC", protocols: [protocol], strictMode: true,
+        endpoint: `ws://127.0.0.1:${line}`, identity: "RPC", protocols: [protocol], ...strict,
     });
     let limited;
     const limit = new Promise((resolve) => (limited = resolve));

@@ -14,6 +14,7 @@
 pub(crate) mod authz;
 mod caller;
 mod convert;
+mod device;
 mod drain;
 mod evse;
 mod grid;
@@ -40,6 +41,7 @@ use std::{
 
 use futures_util::{Stream, StreamExt, stream};
 use ladewart_proto::v1::{
+    device_service_server::DeviceServiceServer,
     evse_service_server::EvseServiceServer, grid_service_server::GridServiceServer,
     identity_service_server::IdentityServiceServer, journal_service_server::JournalServiceServer,
     meter_service_server::MeterServiceServer, site_service_server::SiteServiceServer,
@@ -64,6 +66,7 @@ pub use self::{
 use crate::{
     clock::Clock,
     config, control,
+    device::desk::Desk,
     journal::{Entry, Journal},
     ocpp, smgw,
     time::{Now, Wall},
@@ -110,6 +113,8 @@ pub struct Parts {
     pub identities: Option<crate::identity::Store>,
     /// The device's own software, if it is updated through this interface.
     pub updates: Option<Updates>,
+    /// What hangs on the site's wires.
+    pub desk: Option<Desk>,
     /// The way to every EVSE.
     pub orders: ocpp::Orders,
     /// What is billed.
@@ -152,6 +157,7 @@ struct Context {
     way: Option<Way>,
     identities: Option<crate::identity::Store>,
     updates: Option<Updates>,
+    desk: Option<Desk>,
     orders: ocpp::Orders,
     ledger: ocpp::ledger::Ledger,
     journal: Journal,
@@ -215,12 +221,13 @@ type Pulse = (Duration, Duration);
 impl Interface {
     /// Everything is served until `stop`.
     pub async fn new(parts: Parts, stop: CancellationToken) -> Result<Self, Error> {
-        let Parts { config, site, uplink, way, identities, updates, orders, ledger, journal, clock } = parts;
+        let Parts { config, site, uplink, way, identities, updates, desk, orders, ledger, journal, clock } =
+            parts;
         let refusals = refusals::Refusals::new(journal.clone());
         let gate = authz::Gate::new(authz::Access::new(&config), refusals, clock);
         let started = clock.now().wall;
         let context =
-            Context { site, uplink, way, identities, updates, orders, ledger, journal, clock, started };
+            Context { site, uplink, way, identities, updates, desk, orders, ledger, journal, clock, started };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(ladewart_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -313,6 +320,13 @@ impl Interface {
             serving(
                 &health,
                 VariableServiceServer::new(variable::Service(of())).max_decoding_message_size(MAX_MESSAGE),
+            )
+            .await,
+        );
+        routes.add_service(
+            serving(
+                &health,
+                DeviceServiceServer::new(device::Service(of())).max_decoding_message_size(MAX_MESSAGE),
             )
             .await,
         );

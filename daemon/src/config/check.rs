@@ -2,6 +2,8 @@
 
 mod access;
 mod charging;
+mod device;
+mod lines;
 mod ocpp;
 mod tree;
 mod uplink;
@@ -9,13 +11,10 @@ mod uplink;
 use std::{collections::HashSet, fs, path::Path, time::Duration};
 
 use self::ocpp::CheckedOcpp;
-use super::{
-    Config, ConfigError, Contact, Control, Device, Evse, Line, Meter, Node, Relay, RelayFunction, Source,
-    Update, Uplink, raw,
-};
+use super::{Bus, Config, ConfigError, Control, Evse, Meter, Node, Source, Update, Uplink, raw};
 use crate::{
     ids::Identity,
-    units::{Milliamps, Watts, Wiring},
+    units::{Milliamps, Wiring},
 };
 
 /// Reads and checks a configuration file. The [`Source`] serves errors that show up later, e.g. in a key file.
@@ -50,15 +49,16 @@ impl Check<'_> {
 
     fn document(&self, doc: raw::Document) -> Checked<Config> {
         let at_home = |path: std::path::PathBuf| self.source.directory().join(path);
-        let meters = self.meters(doc.meter)?;
+        let buses = self.buses(doc.bus)?;
+        let meters = self.meters(doc.meter, &buses)?;
         let written: Vec<_> = doc.node.iter().map(|n| n.id.clone()).collect();
         let nodes = self.nodes(&doc.node, &meters)?;
         let ocpp = self.ocpp(doc.ocpp)?;
         let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
-        let evses = self.evses(doc.evse, &nodes, &ocpp, uplink.as_ref())?;
+        let evses = self.evses(doc.evse, &nodes, &buses, &ocpp, uplink.as_ref())?;
         let contacts = self.contacts(doc.contact, &nodes)?;
         let devices = self.devices(doc.device, &nodes, &meters)?;
-        let relays = self.relays(doc.relay, &evses, &devices)?;
+        let relays = self.relays(doc.relay, &evses, &devices, &contacts)?;
         let grid = self.grid(doc.grid, &nodes)?;
         self.tree_fits(&written, &nodes, &evses, &devices, &relays)?;
         let charging = self.charging(
@@ -95,7 +95,9 @@ impl Check<'_> {
         if doc.site.name.trim().is_empty() {
             return self.fail("site.name", "is empty; name the site for the people who read its evidence");
         }
+        let sunspec = doc.sunspec.map(|s| self.sunspec(s, &nodes)).transpose()?;
         Ok(Config {
+            sunspec,
             name: doc.site.name,
             api,
             data_dir: at_home(doc.site.data.unwrap_or_else(|| "/var/lib/ladewart".into())),
@@ -105,6 +107,7 @@ impl Check<'_> {
             ocpp: ocpp.ocpp,
             control: self.control(&doc.control)?,
             nodes,
+            buses,
             meters,
             device_dir: doc.site.devices.map(at_home),
             evses,
@@ -191,7 +194,7 @@ impl Check<'_> {
         }
     }
 
-    fn meters(&self, raw: Vec<raw::Meter>) -> Checked<Vec<Meter>> {
+    fn meters(&self, raw: Vec<raw::Meter>, buses: &[Bus]) -> Checked<Vec<Meter>> {
         let mut seen = HashSet::new();
         let mut meters = Vec::with_capacity(raw.len());
         for (i, m) in raw.into_iter().enumerate() {
@@ -199,12 +202,11 @@ impl Check<'_> {
             if !seen.insert(m.id.clone()) {
                 return self.fail(&at("id"), format!("\"{}\" names another meter already", m.id));
             }
-            self.host_port(&at("address"), &m.address)?;
             meters.push(Meter {
                 id: m.id,
                 device: m.device,
-                address: m.address,
-                unit: m.unit.unwrap_or(1),
+                at: self.meter_at(i, m.address, m.bus, m.port, buses)?,
+                unit: m.unit,
                 interval: self.duration(
                     &at("interval"),
                     m.interval,
@@ -222,6 +224,7 @@ impl Check<'_> {
         &self,
         raw: Vec<raw::Evse>,
         nodes: &[Node],
+        buses: &[Bus],
         ocpp: &CheckedOcpp,
         uplink: Option<&Uplink>,
     ) -> Checked<Vec<Evse>> {
@@ -280,6 +283,7 @@ impl Check<'_> {
                 min,
                 step,
                 failsafe,
+                device: e.device.map(|d| self.device(&at("device"), d, buses)).transpose()?,
                 class: e.class.unwrap_or(100),
                 weight: self.weight(&at("weight"), e.weight)?,
                 public: e.public,
@@ -287,97 +291,5 @@ impl Check<'_> {
             });
         }
         Ok(evses)
-    }
-
-    fn line(&self, field: &str, raw: raw::Line) -> Checked<Line> {
-        match (raw.chip, raw.offset, raw.file) {
-            (Some(chip), Some(offset), None) => Ok(Line::Gpio { chip, offset }),
-            (None, None, Some(file)) => Ok(Line::File(self.source.directory().join(file))),
-            _ => self.fail(
-                field,
-                "write { chip = \"/dev/gpiochip0\", offset = 4 }, or { file = \"…\" } on a simulated site",
-            ),
-        }
-    }
-
-    fn contacts(&self, raw: Vec<raw::Contact>, nodes: &[Node]) -> Checked<Vec<Contact>> {
-        let mut contacts: Vec<Contact> = Vec::with_capacity(raw.len());
-        for (i, c) in raw.into_iter().enumerate() {
-            let at = |name: &str| format!("contact[{i}].{name}");
-            if contacts.iter().any(|other| other.id == c.id) {
-                return self.fail(&at("id"), format!("\"{}\" names another contact already", c.id));
-            }
-            if c.limit < Watts::ZERO {
-                return self.fail(&at("limit"), format!("{} is negative; a limit is 0 W or more", c.limit));
-            }
-            contacts.push(Contact {
-                id: c.id,
-                line: self.line(&at("line"), c.line)?,
-                limited_when_closed: c.limited_when == raw::Level::Closed,
-                debounce: self.duration(
-                    &at("debounce"),
-                    c.debounce,
-                    Duration::from_millis(200),
-                    Duration::from_millis(1),
-                    Duration::from_secs(10),
-                )?,
-                watts: c.limit,
-                node: self.node(&at("node"), c.node, nodes)?,
-            });
-        }
-        Ok(contacts)
-    }
-
-    fn relays(&self, raw: Vec<raw::Relay>, evses: &[Evse], devices: &[Device]) -> Checked<Vec<Relay>> {
-        let mut relays: Vec<Relay> = Vec::with_capacity(raw.len());
-        for (i, r) in raw.into_iter().enumerate() {
-            let at = |name: &str| format!("relay[{i}].{name}");
-            if relays.iter().any(|other| other.id == r.id) {
-                return self.fail(&at("id"), format!("\"{}\" names another relay already", r.id));
-            }
-            let function = match (r.function, r.evse, r.device) {
-                (raw::Function::OnePhase, Some(name), None) if evses.iter().any(|e| e.id == name) => {
-                    RelayFunction::OnePhase(evses.iter().position(|e| e.id == name).unwrap_or(0))
-                }
-                (raw::Function::OnePhase, _, _) => {
-                    return self.fail(
-                        &at("evse"),
-                        "is missing or unknown; name the EVSE that this relay puts on one phase",
-                    );
-                }
-                (raw::Function::Unlimited, None, None) => RelayFunction::Unlimited,
-                (raw::Function::Unlimited, Some(_), _) => {
-                    return self.fail(&at("evse"), "has no meaning with function = \"unlimited\"; remove it");
-                }
-                (raw::Function::Unlimited, None, Some(_)) => {
-                    return self
-                        .fail(&at("device"), "has no meaning with function = \"unlimited\"; remove it");
-                }
-                (raw::Function::Release, None, None) => {
-                    let mend = "is missing; name the EVSE that this relay releases, or the device";
-                    return self.fail(&at("evse"), mend);
-                }
-                (raw::Function::Release, Some(_), Some(_)) => {
-                    return self.fail(&at("device"), "stands beside evse; a relay releases one of them");
-                }
-                (raw::Function::Release, Some(name), None) => match evses.iter().position(|e| e.id == name) {
-                    Some(index) => RelayFunction::Release(index),
-                    None => {
-                        return self.fail(&at("evse"), format!("there is no [[evse]] with id = \"{name}\""));
-                    }
-                },
-                (raw::Function::Release, None, Some(name)) => {
-                    match devices.iter().position(|d| d.id == name) {
-                        Some(index) => RelayFunction::Device(index),
-                        None => {
-                            let problem = format!("there is no [[device]] with id = \"{name}\"");
-                            return self.fail(&at("device"), problem);
-                        }
-                    }
-                }
-            };
-            relays.push(Relay { id: r.id, line: self.line(&at("line"), r.line)?, function });
-        }
-        Ok(relays)
     }
 }

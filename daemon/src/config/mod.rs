@@ -20,6 +20,7 @@ pub use self::{
     tree::{Device, DeviceKind, Grid, GridSource, Node, SetpointRegister},
 };
 use crate::{
+    device::bus::Port,
     ids::{ContactId, EvseId, Identity, MeterId, RelayId},
     ocpp::{Secret, Version},
     units::{Milliamps, Millivolts, Watts, Wiring},
@@ -46,6 +47,8 @@ pub struct Config {
     pub control: Control,
     /// The electrical tree, parents before children; the first is the grid connection.
     pub nodes: Vec<Node>,
+    /// Serial lines.
+    pub buses: Vec<Bus>,
     /// Meters.
     pub meters: Vec<Meter>,
     /// Directory of the user's own device definitions.
@@ -64,6 +67,21 @@ pub struct Config {
     pub charging: charging::Charging,
     /// How the device's own software is updated; not at all without.
     pub update: Option<Update>,
+    /// The site as a SunSpec device; off without.
+    pub sunspec: Option<SunSpec>,
+}
+
+/// The site as a SunSpec device over Modbus TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SunSpec {
+    /// Where.
+    pub listen: SocketAddr,
+    /// Its Modbus unit identifier.
+    pub unit: u8,
+    /// What 100 % stands for.
+    pub full: Watts,
+    /// Index of the node that it limits.
+    pub node: usize,
 }
 
 /// The device's own software.
@@ -277,6 +295,19 @@ pub struct Gateway {
     pub own: Own,
     /// How the gateway's certificate is judged.
     pub trust: Trust,
+    /// What it is offered in the handshake.
+    pub tls: GatewayTls,
+}
+
+/// What a gateway is offered beside TLS 1.2 with the GCM suites.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GatewayTls {
+    /// TLS 1.3.
+    pub tls13: bool,
+    /// AES128-CBC-SHA256.
+    pub cbc: bool,
+    /// Whether the renegotiation SCSV is left out of the handshake; `None`: once the gateway has refused it.
+    pub omit_scsv: Option<bool>,
 }
 
 /// Where our certificate and its key are.
@@ -476,6 +507,41 @@ pub struct Control {
     pub meter_lost: Duration,
 }
 
+/// A serial line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bus {
+    /// Name.
+    pub id: String,
+    /// Device file, speed, form and times.
+    pub port: Port,
+}
+
+/// Where a device is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// Host and port of a Modbus TCP server.
+    Address(String),
+    /// Index in [`Config::buses`].
+    Bus(usize),
+    /// The device file of an optical head.
+    Port(PathBuf),
+}
+
+/// A wallbox on a bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvseDevice {
+    /// Name of the device definition.
+    pub definition: String,
+    /// Where it is.
+    pub at: Attachment,
+    /// Modbus unit identifier; as the definition has it without.
+    pub unit: Option<u8>,
+    /// Time between two readings.
+    pub interval: Duration,
+    /// What the box falls to by itself, where that cannot be read.
+    pub failsafe: Option<Milliamps>,
+}
+
 /// A meter on a bus.
 #[derive(Debug, Clone)]
 pub struct Meter {
@@ -483,10 +549,10 @@ pub struct Meter {
     pub id: MeterId,
     /// Name of the device definition.
     pub device: String,
-    /// Host and port of the Modbus TCP server.
-    pub address: String,
-    /// Modbus unit identifier.
-    pub unit: u8,
+    /// Where it is.
+    pub at: Attachment,
+    /// Modbus unit identifier; as the definition has it without.
+    pub unit: Option<u8>,
     /// Time between two readings.
     pub interval: Duration,
     /// Whether the meter counts the other way round.
@@ -512,6 +578,8 @@ pub struct Evse {
     pub step: Milliamps,
     /// What it falls to when its lease ends.
     pub failsafe: Milliamps,
+    /// How it is driven over a bus; it speaks OCPP without.
+    pub device: Option<EvseDevice>,
     /// How it is spoken with.
     pub ocpp: EvseOcpp,
     /// Order of service when not all fit: 0 first.
@@ -556,10 +624,40 @@ pub struct Contact {
     pub limited_when_closed: bool,
     /// How long a level must hold.
     pub debounce: Duration,
-    /// The limit.
-    pub watts: Watts,
+    /// What it means.
+    pub meaning: ContactMeaning,
     /// Index of the limited node.
     pub node: usize,
+}
+
+/// What a contact means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContactMeaning {
+    /// Limited to this power, or not.
+    Limit(Watts),
+    /// With a second line a code of two bits: the first line's bit counts 1, the second one's 2, each set where it
+    /// limits. What each code is limited to.
+    Code(Line, [Option<Watts>; 4]),
+    /// Told, journaled, handed on by relays: feed-in is not ours to limit (FNN W3, S1, S2).
+    Signal,
+}
+
+impl Contact {
+    /// The limit of a code; 0 is "not limited" for a single line.
+    #[must_use]
+    pub fn limit(&self, code: u8) -> Option<Watts> {
+        match &self.meaning {
+            ContactMeaning::Limit(watts) => (code != 0).then_some(*watts),
+            ContactMeaning::Code(_, limits) => limits.get(usize::from(code)).copied().flatten(),
+            ContactMeaning::Signal => None,
+        }
+    }
+
+    /// The strictest limit: what counts while it cannot be read.
+    #[must_use]
+    pub fn strictest(&self) -> Option<Watts> {
+        (0..4).filter_map(|code| self.limit(code)).min()
+    }
 }
 
 /// A digital output.
@@ -571,6 +669,31 @@ pub struct Relay {
     pub line: Line,
     /// What it follows. De-energised is the safe state in every case.
     pub function: RelayFunction,
+    /// What tells the state of its contactor's main contacts.
+    pub mirror: Option<Mirror>,
+    /// Least time that a contactor stays closed.
+    pub min_on: Duration,
+    /// Least time that it stays open.
+    pub min_off: Duration,
+}
+
+/// A contact that is forced by a contactor's main contacts (IEC 60947-4-1 annex F).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Where it is.
+    pub line: Line,
+    /// It is closed while the main contacts are open.
+    pub closed_when_released: bool,
+    /// Time for the main contacts to follow.
+    pub follow: Duration,
+}
+
+impl Mirror {
+    /// What the hardware side may filter away.
+    #[must_use]
+    pub fn bounce(&self) -> Duration {
+        (self.follow / 4).min(Duration::from_millis(20))
+    }
 }
 
 /// What a relay follows.
@@ -584,4 +707,8 @@ pub enum RelayFunction {
     Device(usize),
     /// Energised while no grid limit is in force: for devices that only know on and off.
     Unlimited,
+    /// The contactor before the EVSE (index in [`Config::evses`]): closed while it may charge, opened without load.
+    Contactor(usize),
+    /// Energised while the contact (index in [`Config::contacts`]) does not limit: hands a signal on.
+    Contact(usize),
 }

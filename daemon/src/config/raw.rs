@@ -1,6 +1,8 @@
 //! The document's own shape: one struct per table, every unknown field refused. Documented for the people who
 //! write it in `README.md` and `image/`'s factory configuration.
 
+mod device;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -14,6 +16,7 @@ mod ocpp;
 mod tree;
 
 pub(super) use self::{
+    device::{Bus, BusMode, EvseDevice, SunSpec},
     ocpp::{EvseOcpp, Ocpp, Profiles, UplinkLoss},
     tree::{Afterwards, At, Device, Grid, Kind, Node, SetpointRegister},
 };
@@ -107,6 +110,9 @@ pub(super) struct Document {
     /// `[[node]]`: the electrical tree, parents first; the first is the grid connection.
     #[serde(default)]
     pub(super) node: Vec<Node>,
+    /// `[[bus]]`: serial lines.
+    #[serde(default)]
+    pub(super) bus: Vec<Bus>,
     /// `[[meter]]`.
     #[serde(default)]
     pub(super) meter: Vec<Meter>,
@@ -142,6 +148,8 @@ pub(super) struct Document {
     pub(super) rule: Vec<charging::Rule>,
     /// `[update]`: the device's own software; without it nothing is installed through the interface.
     pub(super) update: Option<Update>,
+    /// `[sunspec]`: the site as a SunSpec device; off without.
+    pub(super) sunspec: Option<SunSpec>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -264,6 +272,14 @@ pub(super) struct Uplink {
     pub(super) key: Option<PathBuf>,
     /// How the gateway is judged.
     pub(super) trust: Option<Trust>,
+    /// Whether the gateway is offered TLS 1.3 as well; default false. TLS 1.2 is offered always.
+    #[serde(default)]
+    pub(super) tls13: bool,
+    /// Whether a gateway that has no GCM suite is offered AES128-CBC-SHA256; default false.
+    #[serde(default)]
+    pub(super) cbc: bool,
+    /// What this gateway does against the standard.
+    pub(super) quirks: Option<Quirks>,
     /// Connections to one target at a time: `"many"` (default) or `"one-per-target"`. OCPP takes one per EVSE.
     pub(super) connections: Option<Connections>,
     /// Age at which a connection is to be renewed; default 47 h, the gateway cuts at 48 h.
@@ -277,6 +293,14 @@ pub(super) struct Uplink {
     pub(super) backoff_max: Option<Span>,
     /// Time for each step of a connection; default 10 s.
     pub(super) step_timeout: Option<Span>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quirks {
+    /// Whether the handshake goes without TLS_EMPTY_RENEGOTIATION_INFO_SCSV, which some gateways refuse with the alert
+    /// illegal_parameter. Without this field it is tried once after such an alert, and kept if it helped.
+    pub(super) omit_scsv: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -394,9 +418,13 @@ pub(super) struct Meter {
     pub(super) id: MeterId,
     /// Name of the device definition.
     pub(super) device: String,
-    /// `"host:port"` of the Modbus TCP server.
-    pub(super) address: String,
-    /// Modbus unit identifier; default 1.
+    /// `"host:port"` of the Modbus TCP server; or `bus`.
+    pub(super) address: Option<String>,
+    /// Name of the `[[bus]]`; or `address`.
+    pub(super) bus: Option<String>,
+    /// Device file of an optical head (SML, IEC 62056-21); or `address`, or `bus`.
+    pub(super) port: Option<PathBuf>,
+    /// Modbus unit identifier; default as the definition has it, or 1.
     pub(super) unit: Option<u8>,
     /// Time between readings; default 1 s.
     pub(super) interval: Option<Span>,
@@ -424,6 +452,8 @@ pub(super) struct Evse {
     pub(super) step: Option<Milliamps>,
     /// What it may draw when its lease ends; 0 A or within min and max; default 6 A.
     pub(super) failsafe: Option<Milliamps>,
+    /// `[evse.device]`: driven over a bus; without it the EVSE speaks OCPP.
+    pub(super) device: Option<EvseDevice>,
     /// Order of service when not all fit, unless a rule says otherwise: 0 first; default 100.
     pub(super) class: Option<u8>,
     /// Its share among those of its class: 1 to 10; default 1.
@@ -465,8 +495,14 @@ pub(super) struct Contact {
     pub(super) limited_when: Level,
     /// How long a level must hold; default 200 ms.
     pub(super) debounce: Option<Span>,
-    /// Power of the controllable devices while limited.
-    pub(super) limit: Watts,
+    /// Power of the controllable devices while limited; or `second` with `limits`, or `signal`.
+    pub(super) limit: Option<Watts>,
+    /// Second line of a code of two bits.
+    pub(super) second: Option<Line>,
+    /// With `second`: limits of the codes 0 to 3, `"none"` or a power; the first line's bit counts 1, the second's 2.
+    pub(super) limits: Option<Vec<String>>,
+    /// `"W3"`, `"S1"` or `"S2"`: feed-in is only told and handed on.
+    pub(super) signal: Option<String>,
     /// Name of the limited node; default the grid connection.
     pub(super) node: Option<NodeId>,
 }
@@ -478,6 +514,8 @@ pub(super) enum Function {
     Unlimited,
     #[serde(rename = "one-phase")]
     OnePhase,
+    Contactor,
+    Contact,
 }
 
 #[derive(Debug, Deserialize)]
@@ -487,10 +525,30 @@ pub(super) struct Relay {
     pub(super) id: RelayId,
     /// Where it is.
     pub(super) line: Line,
-    /// `"release"`: energised while the EVSE or device may draw; `"unlimited"`: energised while no limit is in force.
+    /// `"release"`: energised while the EVSE or device may draw; `"unlimited"`: energised while no limit is in force;
+    /// `"contactor"`: the contactor before the EVSE; `"contact"`: energised while the contact does not limit.
     pub(super) function: Function,
-    /// Name of the EVSE; with `release` only.
+    /// Name of the EVSE; with `release` and `contactor`.
     pub(super) evse: Option<EvseId>,
     /// Name of the device, instead of an EVSE; with `release` only.
     pub(super) device: Option<DeviceId>,
+    /// Name of the contact; with `contact`.
+    pub(super) contact: Option<ContactId>,
+    /// Where the contactor's mirror contact is.
+    pub(super) mirror: Option<Line>,
+    /// `"released"` (default): the mirror contact is closed while the main contacts are open; or `"energised"`.
+    pub(super) mirror_closed_when: Option<MirrorState>,
+    /// Time for the contactor to follow; default 200 ms.
+    pub(super) follow: Option<Span>,
+    /// With `contactor`: least time closed; default 0 s.
+    pub(super) min_on: Option<Span>,
+    /// Least time open; default 0 s.
+    pub(super) min_off: Option<Span>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum MirrorState {
+    Released,
+    Energised,
 }

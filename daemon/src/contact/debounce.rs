@@ -19,33 +19,33 @@ use crate::time::Mono;
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub struct Debounce {
+pub struct Debounce<L = bool> {
     period: Duration,
-    state: State,
+    state: State<L>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum State<L> {
     /// Nothing heard since the start.
     New,
     /// Nothing can be believed yet: the line was unreadable.
     Unknown,
     /// `level` counts.
-    Holds { level: bool },
+    Holds { level: L },
     /// `level` may become true; `before` is what counts until then.
-    Pending { level: bool, since: Mono, before: Option<bool> },
+    Pending { level: L, since: Mono, before: Option<L> },
 }
 
-impl Debounce {
+impl<L: Copy + PartialEq> Debounce<L> {
     /// A level counts after `period`.
     #[must_use]
     pub const fn new(period: Duration) -> Self {
         Self { period, state: State::New }
     }
 
-    /// The line was `closed` at `at`. Returns a level that counts from now on: the very first one, or one that had
+    /// The level was `closed` at `at`. Returns a level that counts from now on: the very first one, or one that had
     /// held long enough before this sample. Samples come in the order of their times.
-    pub fn sample(&mut self, closed: bool, at: Mono) -> Option<bool> {
+    pub fn sample(&mut self, closed: L, at: Mono) -> Option<L> {
         let due = self.poll(at);
         self.state = match self.state {
             State::New => {
@@ -55,7 +55,10 @@ impl Debounce {
             State::Holds { level } if level == closed => self.state,
             State::Holds { level } => State::Pending { level: closed, since: at, before: Some(level) },
             State::Pending { level, .. } if level == closed => self.state,
-            State::Pending { before: Some(level), .. } => State::Holds { level },
+            State::Pending { before: Some(level), .. } if level == closed => State::Holds { level },
+            State::Pending { before: Some(level), .. } => {
+                State::Pending { level: closed, since: at, before: Some(level) }
+            }
             State::Unknown | State::Pending { before: None, .. } => {
                 State::Pending { level: closed, since: at, before: None }
             }
@@ -73,7 +76,7 @@ impl Debounce {
     }
 
     /// Time has passed. Returns a level that counts from now on.
-    pub fn poll(&mut self, now: Mono) -> Option<bool> {
+    pub fn poll(&mut self, now: Mono) -> Option<L> {
         match self.state {
             State::Pending { level, since, .. } if now >= since + self.period => {
                 self.state = State::Holds { level };

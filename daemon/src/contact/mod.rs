@@ -1,7 +1,8 @@
 //! Contacts: digital inputs that carry a limit, such as the relay of the grid operator's control box.
 //!
 //! In: samples of a line. Out: [`Event::Contact`]: the state at the start at once, then each state that held for
-//! its debounce time. Invariant: a line that cannot be read is [`Level::Unreadable`], which counts as limited, and
+//! its debounce time, with [`Event::Edges`] before it. Two lines make a code of two bits: it is debounced as one, so that
+//! what is between two codes never shows. Invariant: a line that cannot be read is [`Level::Unreadable`], which counts as limited, and
 //! is tried again until it can; coming back takes the debounce time, too.
 
 mod debounce;
@@ -14,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 pub use self::debounce::Debounce;
 use crate::{
     clock::Clock,
-    config,
+    config::{self, ContactMeaning},
     control::Events,
     device::line::{Board, DigitalInput, LineError, Sample, System},
     site::{Event, event::Level},
+    time::Mono,
 };
 
 /// Wait before an unreadable line is opened again.
@@ -36,6 +38,7 @@ pub async fn run(config: config::Contact, events: Events, clock: Clock, stop: Ca
         events,
         clock,
         told: None,
+        edges: None,
         retry: RETRY,
     };
     stop.run_until_cancelled(task.watch()).await;
@@ -46,9 +49,11 @@ struct Task<B> {
     board: B,
     events: Events,
     clock: Clock,
-    debounce: Debounce,
+    debounce: Debounce<u8>,
     /// What the site knows.
     told: Option<Level>,
+    /// The first edge since a level last held, and how many there were.
+    edges: Option<(Mono, u32)>,
     retry: Duration,
 }
 
@@ -58,37 +63,88 @@ impl<B: Board> Task<B> {
         loop {
             let Err(error) = self.follow().await;
             self.debounce.lost();
+            self.edges = None;
             self.tell(Level::Unreadable(error.to_string())).await;
             sleep(self.retry).await;
         }
     }
 
-    /// Follows the line until it fails.
+    /// Follows the lines until one fails.
     async fn follow(&mut self) -> Result<std::convert::Infallible, LineError> {
         let bounce = BOUNCE_MAX.min(self.config.debounce / 4);
-        let mut input = self.board.input(&self.config.line, bounce, self.clock)?;
+        let mut first = self.board.input(&self.config.line, bounce, self.clock)?;
+        let mut second = match &self.config.meaning {
+            ContactMeaning::Code(line, _) => Some(self.board.input(line, bounce, self.clock)?),
+            ContactMeaning::Limit(_) | ContactMeaning::Signal => None,
+        };
+        // Nothing counts before every line was looked at.
+        let mut sample = first.next().await?;
+        let mut bits = self.bit(sample, 1);
+        if let Some(second) = &mut second {
+            sample = second.next().await?;
+            bits |= self.bit(sample, 2);
+        }
+        let mut held = self.look(bits, sample);
         loop {
-            let held = match self.debounce.deadline() {
-                None => self.look(input.next().await?),
-                Some(deadline) => {
-                    let left = deadline.since(self.clock.now().mono);
-                    tokio::select! {
-                        // An edge that is waiting was before the deadline: look first.
-                        biased;
-                        sample = input.next() => self.look(sample?),
-                        () = sleep(left) => self.debounce.poll(self.clock.now().mono),
-                    }
+            if let Some(level) = held {
+                self.tell_edges().await;
+                self.tell(self.level(level)).await;
+            }
+            let left = self.debounce.deadline().map(|at| at.since(self.clock.now().mono));
+            held = tokio::select! {
+                // An edge that is waiting was before the deadline: look first.
+                biased;
+                sample = first.next() => {
+                    let sample = sample?;
+                    bits = bits & !1 | self.bit(sample, 1);
+                    self.look(bits, sample)
+                }
+                sample = next(&mut second) => {
+                    let sample = sample?;
+                    bits = bits & !2 | self.bit(sample, 2);
+                    self.look(bits, sample)
+                }
+                () = sleep(left.unwrap_or_default()), if left.is_some() => {
+                    self.debounce.poll(self.clock.now().mono)
                 }
             };
-            if let Some(closed) = held {
-                self.tell(if closed { Level::Closed } else { Level::Open }).await;
-            }
         }
     }
 
-    fn look(&mut self, sample: Sample) -> Option<bool> {
+    /// A line's share of the state: as it is for one line, set where it limits for two.
+    fn bit(&self, sample: Sample, bit: u8) -> u8 {
+        let set = match self.config.meaning {
+            ContactMeaning::Code(..) => sample.closed == self.config.limited_when_closed,
+            ContactMeaning::Limit(_) | ContactMeaning::Signal => sample.closed,
+        };
+        if set { bit } else { 0 }
+    }
+
+    fn level(&self, bits: u8) -> Level {
+        match (&self.config.meaning, bits) {
+            (ContactMeaning::Code(..), code) => Level::Code(code),
+            (_, 0) => Level::Open,
+            _ => Level::Closed,
+        }
+    }
+
+    fn look(&mut self, bits: u8, sample: Sample) -> Option<u8> {
         tracing::debug!(contact = %self.config.id, closed = sample.closed, at = ?sample.at, "looked");
-        self.debounce.sample(sample.closed, sample.at)
+        let held = self.debounce.sample(bits, sample.at);
+        match &mut self.edges {
+            _ if self.debounce.deadline().is_none() => {}
+            Some((_, count)) => *count = count.saturating_add(1),
+            edges @ None => *edges = Some((sample.at, 1)),
+        }
+        held
+    }
+
+    /// When the state that now holds began, by the kernel's time.
+    async fn tell_edges(&mut self) {
+        let Some((first, count)) = self.edges.take() else { return };
+        let now = self.clock.now();
+        let at = now.wall - now.mono.since(first);
+        self.send(Event::Edges { id: self.config.id.clone(), at, count }).await;
     }
 
     async fn tell(&mut self, level: Level) {
@@ -100,10 +156,22 @@ impl<B: Board> Task<B> {
             _ => tracing::info!(contact = %self.config.id, ?level, "changed"),
         }
         self.told = Some(level.clone());
-        if self.events.send(Event::Contact(self.config.id.clone(), level)).await.is_err() {
+        self.send(Event::Contact(self.config.id.clone(), level)).await;
+    }
+
+    async fn send(&mut self, event: Event) {
+        if self.events.send(event).await.is_err() {
             // The site is gone: the daemon is going down, and `stop` follows.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// The second line's next sample; never, without one.
+async fn next<I: DigitalInput>(line: &mut Option<I>) -> Result<Sample, LineError> {
+    match line {
+        Some(input) => input.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -124,7 +192,7 @@ mod tests {
             line,
             limited_when_closed: true,
             debounce,
-            watts: Watts(4200),
+            meaning: ContactMeaning::Limit(Watts(4200)),
             node: 0,
         }
     }
@@ -147,6 +215,7 @@ mod tests {
                 clock: Clock::system(),
                 debounce: Debounce::new(debounce),
                 told: None,
+                edges: None,
                 retry: Duration::from_millis(5),
             };
             let mut tasks = JoinSet::new();
@@ -155,9 +224,12 @@ mod tests {
         }
 
         async fn level(&mut self) -> Level {
-            match timeout(DEADLINE, self.events.recv()).await.expect("no event in time") {
-                Some(Event::Contact(id, level)) if id.as_str() == "w4" => level,
-                other => panic!("{other:?}"),
+            loop {
+                match timeout(DEADLINE, self.events.recv()).await.expect("no event in time") {
+                    Some(Event::Contact(id, level)) if id.as_str() == "w4" => return level,
+                    Some(Event::Edges { count, .. }) => assert!(count > 0),
+                    other => panic!("{other:?}"),
+                }
             }
         }
     }
@@ -199,6 +271,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn two_lines_make_a_code_and_what_is_between_two_codes_never_shows() {
+        let board = ChaosBoard::new();
+        let second = Line::Gpio { chip: PathBuf::from("/dev/gpiochip0"), offset: 5 };
+        let meaning =
+            ContactMeaning::Code(second.clone(), [None, Some(Watts(3)), Some(Watts(2)), Some(Watts(0))]);
+        let (events_in, events) = mpsc::channel(64);
+        let debounce = Duration::from_millis(200);
+        let task = Task {
+            // With rest-current wiring: open limits.
+            config: config::Contact { meaning, limited_when_closed: false, ..config(line(), debounce) },
+            board: board.clone(),
+            events: events_in,
+            clock: Clock::system(),
+            debounce: Debounce::new(debounce),
+            told: None,
+            edges: None,
+            retry: Duration::from_millis(5),
+        };
+        board.drive(&line(), true, None);
+        board.drive(&second, true, None);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task.watch());
+        let mut contact = Contact { events, _tasks: tasks };
+        assert_eq!(contact.level().await, Level::Code(0));
+        // One after the other, as contacts do.
+        board.drive(&line(), false, None);
+        sleep(Duration::from_millis(2)).await;
+        board.drive(&second, false, None);
+        assert_eq!(contact.level().await, Level::Code(3));
+        board.drive(&second, true, None);
+        assert_eq!(contact.level().await, Level::Code(1));
+        let gone = LineError::Failed { what: "line 5".into(), why: "gone".into() };
+        board.fail_use(&second, Some(gone.clone()));
+        assert_eq!(contact.level().await, Level::Unreadable(gone.to_string()));
+    }
+
+    #[tokio::test]
     async fn an_unreadable_line_is_told_once_with_its_reason_and_followed_again_later() {
         let board = ChaosBoard::new();
         let busy =
@@ -226,9 +335,12 @@ mod tests {
         let mut tasks = JoinSet::new();
         let config = config(Line::File(path.clone()), Duration::from_millis(30));
         tasks.spawn(run(config, events_in, Clock::system(), stop.clone()));
-        let mut level = async || match timeout(DEADLINE, events.recv()).await.expect("in time") {
-            Some(Event::Contact(_, level)) => level,
-            other => panic!("{other:?}"),
+        let mut level = async || loop {
+            match timeout(DEADLINE, events.recv()).await.expect("in time") {
+                Some(Event::Contact(_, level)) => return level,
+                Some(Event::Edges { .. }) => {}
+                other => panic!("{other:?}"),
+            }
         };
         assert!(matches!(level().await, Level::Unreadable(why) if why.contains("w4 is not there: ")));
         std::fs::write(&path, "0\n").unwrap();

@@ -167,27 +167,33 @@ impl Control {
         for c in 0..self.parts.config.contacts.len() {
             let config = self.parts.config.contacts[c].clone();
             let asks = self.site.contact_asks(c);
-            let limited = asks.is_some();
-            if limited == self.contact_limits[c] {
+            let (limit, why) = asks.map_or((None, String::new()), |(watts, why)| (Some(watts), why));
+            let standing = self.contact_limits[c];
+            if limit == standing {
                 continue;
             }
-            self.contact_limits[c] = limited;
             let id = LimitId::new(&format!("contact-{}", config.id));
             let issuer = format!("{CONTACT}{}", config.id);
-            if limited {
+            if let Some(watts) = limit {
                 let wish = Wish {
                     id: Some(id),
                     node: Some(self.parts.config.nodes[config.node].id.clone()),
-                    reason: asks.unwrap_or_default(),
-                    ..Wish::new(&issuer, Role::Grid, config.watts)
+                    reason: why,
+                    ..Wish::new(&issuer, Role::Grid, watts)
                 };
-                if let Err(error) = self.set_limit(wish, now) {
-                    tracing::error!(contact = %config.id, %error, "the contact's limit was not set");
-                    self.contact_limits[c] = false;
+                match self.set_limit(wish, now) {
+                    Ok(_) => self.contact_limits[c] = limit,
+                    Err(error) => {
+                        tracing::error!(contact = %config.id, %error, "the contact's limit was not set");
+                    }
                 }
-            } else if let Err(error) = self.clear_limit(&id, &issuer, Role::Grid, now) {
-                tracing::error!(contact = %config.id, %error, "the contact's limit was not cleared");
-                self.contact_limits[c] = true;
+            } else {
+                match self.clear_limit(&id, &issuer, Role::Grid, now) {
+                    Ok(_) => self.contact_limits[c] = None,
+                    Err(error) => {
+                        tracing::error!(contact = %config.id, %error, "the contact's limit was not cleared");
+                    }
+                }
             }
         }
     }

@@ -16,7 +16,27 @@ use crate::config::{ConfigError, Source};
 /// Name and text of the definitions that come with the daemon.
 pub(super) const BUILT_IN: &[(&str, &str)] = &[
     ("abb-b23", include_str!("../../devices/abb-b23.toml")),
+    ("abl-emh", include_str!("../../devices/abl-emh.toml")),
+    ("alfen-ng9xx", include_str!("../../devices/alfen-ng9xx.toml")),
+    ("bender-cc612", include_str!("../../devices/bender-cc612.toml")),
     ("eastron-sdm630", include_str!("../../devices/eastron-sdm630.toml")),
+    ("eastron-sdm72", include_str!("../../devices/eastron-sdm72.toml")),
+    ("gavazzi-em24", include_str!("../../devices/gavazzi-em24.toml")),
+    ("gavazzi-em340", include_str!("../../devices/gavazzi-em340.toml")),
+    ("heidelberg-energy-control", include_str!("../../devices/heidelberg-energy-control.toml")),
+    ("iec62056-21", include_str!("../../devices/iec62056-21.toml")),
+    ("iec62056-21-asked", include_str!("../../devices/iec62056-21-asked.toml")),
+    ("janitza-b23", include_str!("../../devices/janitza-b23.toml")),
+    ("keba-p30", include_str!("../../devices/keba-p30.toml")),
+    ("keba-p40", include_str!("../../devices/keba-p40.toml")),
+    ("kostal-ksem", include_str!("../../devices/kostal-ksem.toml")),
+    ("mennekes-amtron-compact", include_str!("../../devices/mennekes-amtron-compact.toml")),
+    ("phoenix-charx", include_str!("../../devices/phoenix-charx.toml")),
+    ("schneider-iem3000", include_str!("../../devices/schneider-iem3000.toml")),
+    ("sml", include_str!("../../devices/sml.toml")),
+    ("sunspec-203", include_str!("../../devices/sunspec-203.toml")),
+    ("sunspec-213", include_str!("../../devices/sunspec-213.toml")),
+    ("webasto-next", include_str!("../../devices/webasto-next.toml")),
 ];
 
 /// A definition that cannot be used, or a directory that cannot be read.

@@ -6,6 +6,7 @@
 //! voltage, current and power of all three phases, the last two from one request.
 
 mod check;
+pub mod wallbox;
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -25,10 +26,22 @@ pub struct Definition {
     pub kind: DeviceKind,
     /// How it is asked.
     pub protocol: Protocol,
+    /// Modbus unit identifier that it comes with.
+    pub unit: Option<u8>,
     /// Least rest between two requests.
     pub frame_delay: Duration,
-    /// How to tell that it is this device.
-    pub probe: Probe,
+    /// Least rest before a write.
+    pub write_delay: Duration,
+    /// Whether the first of two equal requests only wakes the device.
+    pub wake: bool,
+    /// Its registers are counted from a SunSpec model that must be found first.
+    pub sunspec: Option<SunSpec>,
+    /// How it is driven, if it is a wallbox.
+    pub wallbox: Option<wallbox::Wallbox>,
+    /// How to tell that it is this device; with Modbus always.
+    pub probe: Option<Probe>,
+    /// How its optical head is used.
+    pub head: Option<Head>,
     /// The requests of one reading, in order.
     pub blocks: Vec<Block>,
     windows: Vec<(Kind, Window)>,
@@ -40,6 +53,8 @@ pub struct Definition {
 pub enum DeviceKind {
     /// Measures a node of the site.
     Meter,
+    /// Charges a vehicle.
+    Wallbox,
 }
 
 /// How a device is asked.
@@ -48,6 +63,35 @@ pub enum DeviceKind {
 pub enum Protocol {
     /// Modbus; whether TCP or a serial line is the site's matter.
     Modbus,
+    /// SML through an optical head.
+    Sml,
+    /// IEC 62056-21 through an optical head.
+    #[serde(rename = "iec62056-21")]
+    Iec,
+}
+
+/// How an optical head is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// Bits per second of a meter that speaks by itself.
+    #[serde(default = "Head::usual")]
+    pub baud: u32,
+    /// Whether the meter must be asked (IEC 62056-21 modes A to C), beginning at 300 Bd.
+    #[serde(default)]
+    pub pull: bool,
+}
+
+impl Head {
+    const fn usual() -> u32 {
+        9600
+    }
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self { baud: Self::usual(), pull: false }
+    }
 }
 
 /// The Modbus function that reads a register.
@@ -95,6 +139,17 @@ pub struct Field {
     pub factor: f64,
     /// Bits that mean "not available".
     pub invalid: Option<u64>,
+    /// A register of the same block: ten to the power of its signed number scales this one (SunSpec `sunssf`).
+    pub power: Option<u16>,
+}
+
+/// Where a SunSpec map is looked for, and which model in it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SunSpec {
+    /// Model number; the definition's registers are counted from its header.
+    pub model: u16,
+    /// Where the map may begin.
+    pub bases: Vec<u16>,
 }
 
 /// Tells one device from another in a scan.

@@ -237,6 +237,21 @@ impl Form {
         }
     }
 
+    /// Least and largest number of a whole form; everything for a float.
+    #[must_use]
+    pub const fn range(self) -> (f64, f64) {
+        match self {
+            Self::U16 => (0.0, u16::MAX as f64),
+            Self::I16 => (i16::MIN as f64, i16::MAX as f64),
+            Self::U32 => (0.0, u32::MAX as f64),
+            Self::I32 => (i32::MIN as f64, i32::MAX as f64),
+            // The largest that a double tells apart from its neighbours.
+            Self::U64 => (0.0, 9_007_199_254_740_992.0),
+            Self::I64 => (-9_007_199_254_740_992.0, 9_007_199_254_740_992.0),
+            Self::F32 | Self::F64 => (f64::MIN, f64::MAX),
+        }
+    }
+
     /// The bits of the registers, the most significant register first.
     #[must_use]
     pub fn bits(self, registers: &[u16], order: WordOrder) -> u64 {

@@ -2,7 +2,10 @@
 //!
 //! In: what the plan grants an EVSE and what it may be obeying. Out: the next [`Setpoint`], if one is due. Invariant: a
 //! change goes out at once, a renewal at half the lease, a refused one again after a pause; nothing goes to an EVSE
-//! that is not connected. Pure. How a setpoint becomes a charging profile is `ocpp`'s.
+//! that is not connected. Pure, but for [`driver`]: wallboxes on buses. How a setpoint becomes a charging profile is
+//! `ocpp`'s.
+
+pub mod driver;
 
 use std::time::Duration;
 
@@ -35,6 +38,31 @@ pub fn due(facts: &EvseFacts, grant: &Grant, lease: Duration, last: u64, now: Mo
         lease,
         reason: grant.reason.clone(),
     })
+}
+
+/// Below this a contactor opens without load.
+const NO_LOAD: Milliamps = Milliamps(1_000);
+/// After so long at 0 A a vehicle has let go (IEC 61851-1 Annex A: 5 s, and then its own switch).
+const LETS_GO: Duration = Duration::from_secs(10);
+/// How old a measurement may be to prove that nothing flows.
+const MEASURED: Duration = Duration::from_secs(5);
+
+/// Whether the contactor before an EVSE shall be closed: while it is granted something, and then until nothing flows.
+#[must_use]
+pub fn contactor(facts: &EvseFacts, granted: Milliamps, closed: bool, now: Mono) -> bool {
+    if granted > Milliamps::ZERO {
+        return true;
+    }
+    if !closed || !facts.vehicle_possible() {
+        return false;
+    }
+    let idle = facts.draw.is_some_and(|draw| {
+        now.since(draw.at.mono) <= MEASURED
+            && draw.currents.is_some_and(|currents| currents.iter().all(|i| *i < NO_LOAD))
+    });
+    let told = facts.leash.newest().is_some_and(|s| s.limit == Milliamps::ZERO);
+    let let_go = facts.leash.last_change().is_some_and(|(at, _)| now.since(at) >= LETS_GO);
+    !(idle || (told && let_go))
 }
 
 #[cfg(test)]
@@ -99,5 +127,31 @@ mod tests {
         facts.leash.confirmed(1, at(60), at(0));
         facts.leash.rebooted(at(5));
         assert!(due(&facts, &grant(16), LEASE, 1, at(5)).is_some());
+    }
+
+    #[test]
+    fn a_contactor_opens_without_load() {
+        use crate::site::event::{ConnectorStatus, Draw};
+        let mut facts = connected();
+        facts.status = ConnectorStatus::Charging;
+        assert!(contactor(&facts, Milliamps::amps(16), false, at(0)));
+        facts.leash.sent(due(&facts, &grant(0), LEASE, 0, at(0)).unwrap(), at(0), MOST);
+        let drawing = |amps: i64, s: u64| Draw {
+            at: Now { mono: at(s), wall: Wall(0) },
+            currents: Some([Milliamps::amps(amps); 3]),
+            power: None,
+            energy: None,
+        };
+        facts.draw = Some(drawing(16, 1));
+        assert!(contactor(&facts, Milliamps::ZERO, true, at(2)), "opened under load");
+        assert!(!contactor(&facts, Milliamps::ZERO, false, at(2)), "closed without need");
+        facts.draw = Some(drawing(0, 3));
+        assert!(!contactor(&facts, Milliamps::ZERO, true, at(3)));
+        facts.draw = None;
+        assert!(contactor(&facts, Milliamps::ZERO, true, at(9)));
+        assert!(!contactor(&facts, Milliamps::ZERO, true, at(10)));
+        facts.status = ConnectorStatus::Available;
+        facts.draw = Some(drawing(16, 1));
+        assert!(!contactor(&facts, Milliamps::ZERO, true, at(2)));
     }
 }

@@ -3,9 +3,11 @@
 //! In: two PEM files, or the device's own [`Store`]. Out: an [`Identity`] for TLS, and what may be shown of a
 //! certificate. Invariant: the key belongs to the certificate, and no message ever holds a byte of a key.
 
+pub(crate) mod der;
 mod file;
 mod pem;
 mod pins;
+pub(crate) mod request;
 mod store;
 
 use std::{fmt, path::Path, sync::Arc};
@@ -77,15 +79,19 @@ impl Identity {
         };
         let status = describe(leaf).ok_or_else(|| bad_certificate(UNREADABLE))?;
         let wanted = match profile {
-            Profile::Han => "the gateway's profile takes an ECDSA key on P-256 or P-384",
-            Profile::Inner => "use an ECDSA key on P-256 or P-384, or an RSA key of at least 2048 bits",
+            Profile::Han(_) => {
+                "the gateway's profile takes an ECDSA key on P-256, P-384 or a brainpool r1 curve"
+            }
+            Profile::Inner => {
+                "use an ECDSA key on P-256, P-384 or a brainpool r1 curve, or an RSA key of at least 2048 bits"
+            }
         };
         // The library's own message is not passed on: it may describe the key.
         let signing = provider(profile)
             .key_provider
             .load_private_key(secret)
             .map_err(|_| bad_key(&format!("the private key cannot be used; {wanted}")))?;
-        if profile == Profile::Han && signing.algorithm() != SignatureAlgorithm::ECDSA {
+        if matches!(profile, Profile::Han(_)) && signing.algorithm() != SignatureAlgorithm::ECDSA {
             return Err(bad_key(&format!("the private key is not for ECDSA; {wanted}")));
         }
         let certified = CertifiedKey::new(chain, signing);
@@ -147,12 +153,24 @@ pub fn parse_fingerprint(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
+/// Whether its key may sign a handshake: key usage has digitalSignature or is absent (RFC 5280 §4.2.1.3, RFC 8422
+/// §5.1). webpki does not look at it.
+#[must_use]
+pub fn may_sign(leaf: &CertificateDer<'_>) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(leaf.as_ref()) else {
+        return false;
+    };
+    match parsed.key_usage() {
+        Ok(Some(usage)) => usage.value.digital_signature(),
+        Ok(None) => true,
+        Err(_) => false,
+    }
+}
+
 /// Whether a leaf of ours can open sessions with a gateway (RFC 5280 §4.2.1.3, §4.2.1.12). The error says why not.
 fn usable(leaf: &CertificateDer<'_>, has_issuers: bool) -> Result<(), String> {
     let (_, parsed) = X509Certificate::from_der(leaf.as_ref()).map_err(|_| UNREADABLE.to_owned())?;
-    if let Ok(Some(usage)) = parsed.key_usage()
-        && !usage.value.digital_signature()
-    {
+    if !may_sign(leaf) {
         return Err("its key usage lacks digitalSignature; ask the CA for a certificate for TLS".to_owned());
     }
     if let Ok(Some(usage)) = parsed.extended_key_usage()

@@ -19,10 +19,6 @@ use std::{
     time::Duration,
 };
 
-use rcgen::{
-    CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384,
-};
 use rustls::{
     client::verify_server_cert_signed_by_trust_anchor,
     pki_types::UnixTime,
@@ -30,12 +26,12 @@ use rustls::{
 };
 use tokio::sync::watch;
 
-use super::{Identity, IdentityError, PinBook, file, pem};
+use super::{Identity, IdentityError, PinBook, file, pem, request};
 use crate::{
     clock::{self, Clock},
     smgw::CertificateStatus,
     time::Wall,
-    tls::{Profile, Shown, provider},
+    tls::{Profile, Shown, generate, provider},
 };
 
 /// Most identities that are kept; keeps a caller from filling the disk.
@@ -81,6 +77,12 @@ pub enum Algorithm {
     EcdsaP256,
     /// ECDSA on P-384.
     EcdsaP384,
+    /// ECDSA on brainpoolP256r1.
+    EcdsaBrainpoolP256r1,
+    /// ECDSA on brainpoolP384r1.
+    EcdsaBrainpoolP384r1,
+    /// ECDSA on brainpoolP512r1.
+    EcdsaBrainpoolP512r1,
 }
 
 /// Whom a certificate is asked for.
@@ -219,13 +221,9 @@ impl Store {
     pub fn create_key(&self, name: &str, algorithm: Algorithm) -> Result<Entry, StoreError> {
         let names = self.names();
         self.free(name)?;
-        let algorithm = match algorithm {
-            Algorithm::EcdsaP256 => &PKCS_ECDSA_P256_SHA256,
-            Algorithm::EcdsaP384 => &PKCS_ECDSA_P384_SHA384,
-        };
-        let key = KeyPair::generate_for(algorithm)
-            .map_err(|e| StoreError::NotNow(format!("the system's random numbers do not work: {e}")))?;
-        write(&self.key_file(name), key.serialize_pem().as_bytes())?;
+        let key = generate(algorithm)
+            .map_err(|_| StoreError::NotNow("the system's random numbers do not work".to_owned()))?;
+        write(&self.key_file(name), key.as_bytes())?;
         self.show(&names);
         Ok(self.entry(name, &names))
     }
@@ -234,42 +232,12 @@ impl Store {
     pub fn request(&self, name: &str, subject: &Subject) -> Result<String, StoreError> {
         let _names = self.names();
         self.known(name)?;
-        let invalid = |problem: String| StoreError::Invalid { field: "subject", problem };
-        let path = self.key_file(name);
-        let text =
-            fs::read_to_string(&path).map_err(|source| StoreError::Disk { path: path.clone(), source })?;
-        let key = KeyPair::from_pem(&text).map_err(|_| {
-            StoreError::NotNow(format!(
-                "a request can only be made for a P-256 or P-384 key in PKCS#8 form, which {name:?} is not"
-            ))
+        let key = pem::private_key(&self.key_file(name)).map_err(StoreError::NotNow)?;
+        let key = provider(Profile::HAN).key_provider.load_private_key(key).map_err(|_| {
+            StoreError::NotNow(format!("a request can only be made for an ECDSA key, which {name:?} is not"))
         })?;
-        for text in [&subject.common_name, &subject.organization] {
-            if text.len() > 64 || text.chars().any(char::is_control) {
-                return Err(invalid(format!("{text:?} is too long or no text; use at most 64 characters")));
-            }
-        }
-        let country = &subject.country;
-        if !(country.is_empty() || country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase())) {
-            return Err(invalid(format!("{country:?} is no country; write two letters like \"DE\"")));
-        }
-        let mut params = CertificateParams::new(subject.dns_names.clone())
-            .map_err(|_| invalid("a DNS name holds characters that no DNS name has".to_owned()))?;
-        let common_name =
-            if subject.common_name.is_empty() { name.to_owned() } else { subject.common_name.clone() };
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        if !subject.organization.is_empty() {
-            params.distinguished_name.push(DnType::OrganizationName, subject.organization.clone());
-        }
-        if !country.is_empty() {
-            params.distinguished_name.push(DnType::CountryName, country.clone());
-        }
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        // The gateway's client in socks5 and sni, its server in listen.
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        let request = params.serialize_request(&key).and_then(|request| request.pem());
-        request.map_err(|e| invalid(format!("cannot be written into a request: {e}")))
+        request::write(&*key, name, subject)
+            .map_err(|problem| StoreError::Invalid { field: "subject", problem })
     }
 
     /// Takes a certificate chain for a key that is here. A selected identity is renewed by it: sessions that begin
@@ -397,7 +365,7 @@ impl Store {
                  and import it"
             ));
         }
-        Identity::load(&certificate, &self.key_file(name), Profile::Han).map_err(|e| e.to_string())
+        Identity::load(&certificate, &self.key_file(name), Profile::HAN).map_err(|e| e.to_string())
     }
 
     fn entry(&self, name: &str, names: &Names) -> Entry {
@@ -431,7 +399,7 @@ impl Store {
         let secret = pem::private_key_in(Path::new("key"), key)
             .map_err(|problem| StoreError::Invalid { field: "key", problem })?;
         let identity =
-            Identity::new(certificates, secret, Profile::Han, from, Path::new(&format!("the key of {name}")));
+            Identity::new(certificates, secret, Profile::HAN, from, Path::new(&format!("the key of {name}")));
         let identity = identity.map_err(|error| match error {
             IdentityError::Certificate(problem) => invalid(problem),
             IdentityError::Key(problem) => StoreError::Invalid { field: "key", problem },
@@ -462,7 +430,7 @@ fn check_chain(identity: &Identity, at: Wall) -> Result<(), String> {
     let unusable = |e: &dyn std::fmt::Display| format!("the chain cannot be used: {e}");
     let mut roots = rustls::RootCertStore::empty();
     roots.add(last.clone()).map_err(|e| unusable(&e))?;
-    let provider = Arc::new(provider(Profile::Han));
+    let provider = Arc::new(provider(Profile::HAN));
     let algorithms = provider.signature_verification_algorithms.all;
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), provider)
         .build()

@@ -1,6 +1,10 @@
 use std::os::unix::fs::PermissionsExt;
 
-use rcgen::{BasicConstraints, CertificateSigningRequestParams, CertifiedIssuer, IsCa, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
+    date_time_ymd,
+};
 use rustls::client::ResolvesClientCert;
 
 use super::*;

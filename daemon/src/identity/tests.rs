@@ -23,7 +23,7 @@ fn load(certificate: &str, key: &str) -> Result<Identity, IdentityError> {
     let (c, k) = (directory.path().join("cls.pem"), directory.path().join("cls.key"));
     fs::write(&c, certificate).unwrap();
     fs::write(&k, key).unwrap();
-    Identity::load(&c, &k, Profile::Han)
+    Identity::load(&c, &k, Profile::HAN)
 }
 
 /// The key's SEC1 form (RFC 5915), taken out of its PKCS#8 form: the OCTET STRING at the end.
@@ -81,7 +81,7 @@ fn each_wrong_file_is_told_and_no_key_is_shown() {
         (&damaged, "the PEM text is damaged"),
         (
             &shortened,
-            "the private key cannot be used; the gateway's profile takes an ECDSA key on P-256 or P-384",
+            "the private key cannot be used; the gateway's profile takes an ECDSA key on P-256, P-384 or a brainpool",
         ),
         (&other_pem, "does not belong to the certificate in"),
     ];
@@ -120,7 +120,7 @@ fn the_key_is_in_no_debug_text() {
 #[test]
 fn a_missing_file_is_named() {
     let error =
-        Identity::load(Path::new("/nonexistent/c.pem"), Path::new("/nonexistent/c.key"), Profile::Han);
+        Identity::load(Path::new("/nonexistent/c.pem"), Path::new("/nonexistent/c.key"), Profile::HAN);
     assert!(error.unwrap_err().to_string().starts_with("/nonexistent/c.pem cannot be read: "));
 }
 

@@ -52,6 +52,18 @@ pub enum DecodeError {
         /// Largest plausible.
         max: f64,
     },
+    /// Outside the definition's window, told by the meter itself.
+    #[error("{quantity} is {value} {}, outside {min} to {max}", quantity.kind().base())]
+    Outside {
+        /// Which value.
+        quantity: Quantity,
+        /// In the base unit.
+        value: f64,
+        /// Least plausible.
+        min: f64,
+        /// Largest plausible.
+        max: f64,
+    },
     /// The definition does not give it; a checked definition of a meter does.
     #[error("{0} is not in the device's definition")]
     Missing(Quantity),
@@ -65,6 +77,7 @@ impl DecodeError {
             Self::Length { .. } => None,
             Self::NotAvailable { quantity, .. }
             | Self::Implausible { quantity, .. }
+            | Self::Outside { quantity, .. }
             | Self::Missing(quantity) => Some(*quantity),
         }
     }
@@ -81,17 +94,33 @@ pub fn decode(
     inverted: bool,
     at: Now,
 ) -> Result<Reading, DecodeError> {
-    let mut values: Vec<(Quantity, f64)> = Vec::with_capacity(16);
-    for (i, block) in definition.blocks.iter().enumerate() {
-        let answer = registers.get(i).map_or(&[][..], Vec::as_slice);
-        if answer.len() != usize::from(block.count) {
-            let (start, wanted) = (block.start, block.count);
-            return Err(DecodeError::Length { start, wanted, got: answer.len() });
-        }
-        for field in &block.fields {
-            values.push((field.quantity, value(definition, block, field, answer)?));
+    let values = values(definition, registers)?
+        .into_iter()
+        .map(|(quantity, value)| Ok((quantity, value?)))
+        .collect::<Result<Vec<(Quantity, f64)>, DecodeError>>()?;
+    reading(&values, inverted, at)
+}
+
+/// Makes a reading of values that a meter told by itself.
+pub(super) fn assemble(
+    definition: &Definition,
+    values: &[(Quantity, f64)],
+    inverted: bool,
+    at: Now,
+) -> Result<Reading, DecodeError> {
+    for (quantity, value) in values.iter().copied() {
+        match definition.window(quantity.kind()) {
+            Some(window) if window.holds(value) => {}
+            Some(window) => {
+                return Err(DecodeError::Outside { quantity, value, min: window.min, max: window.max });
+            }
+            None => return Err(DecodeError::Missing(quantity)),
         }
     }
+    reading(values, inverted, at)
+}
+
+fn reading(values: &[(Quantity, f64)], inverted: bool, at: Now) -> Result<Reading, DecodeError> {
     let optional = |quantity| values.iter().find(|(q, _)| *q == quantity).map(|(_, v)| *v);
     let required = |quantity| optional(quantity).ok_or(DecodeError::Missing(quantity));
     let turn = if inverted { -1.0 } else { 1.0 };
@@ -122,6 +151,23 @@ pub fn decode(
     })
 }
 
+/// A quantity and its value in its base unit, or why it cannot be believed.
+pub type Value = (Quantity, Result<f64, DecodeError>);
+
+/// Each value in its base unit, or why it cannot be believed; an error as a whole where a block is short.
+pub fn values(definition: &Definition, registers: &[Vec<u16>]) -> Result<Vec<Value>, DecodeError> {
+    let mut values = Vec::with_capacity(16);
+    for (i, block) in definition.blocks.iter().enumerate() {
+        let answer = registers.get(i).map_or(&[][..], Vec::as_slice);
+        if answer.len() != usize::from(block.count) {
+            let (start, wanted) = (block.start, block.count);
+            return Err(DecodeError::Length { start, wanted, got: answer.len() });
+        }
+        values.extend(block.fields.iter().map(|f| (f.quantity, value(definition, block, f, answer))));
+    }
+    Ok(values)
+}
+
 /// One value in its base unit. `answer` holds the whole block.
 fn value(definition: &Definition, block: &Block, field: &Field, answer: &[u16]) -> Result<f64, DecodeError> {
     let (quantity, register) = (field.quantity, field.register);
@@ -134,7 +180,16 @@ fn value(definition: &Definition, block: &Block, field: &Field, answer: &[u16]) 
             if number.is_finite() { format!("0x{bits:0w$X}", w = raw.len() * 4) } else { number.to_string() };
         return Err(DecodeError::NotAvailable { quantity, register, shown });
     }
-    let value = number * field.factor;
+    // SunSpec's sunssf: -10 to 10, 0x8000 for "not available".
+    let power = match field.power.map(|at| answer[usize::from(at - block.start)].cast_signed()) {
+        None => 0,
+        Some(power @ -10..=10) => power,
+        Some(power) => {
+            let shown = format!("its scale is 10^{power}");
+            return Err(DecodeError::NotAvailable { quantity, register, shown });
+        }
+    };
+    let value = number * field.factor * 10_f64.powi(i32::from(power));
     match definition.window(quantity.kind()) {
         Some(window) if window.holds(value) => Ok(value),
         Some(window) => {
@@ -159,7 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::device::{Catalog, quantity::Form};
+    use crate::device::{Catalog, Kind, definition::DeviceKind, quantity::Form};
 
     fn sdm630() -> std::sync::Arc<Definition> {
         Catalog::load(None).unwrap().find("eastron-sdm630").unwrap()
@@ -298,7 +353,7 @@ mod tests {
             watts in prop::array::uniform3(-1300_i64..1300),
             kwh in prop::array::uniform2(0_i64..1_000_000),
         ) {
-            for d in Catalog::load(None).unwrap().iter() {
+            for d in Catalog::load(None).unwrap().iter().filter(|d| d.kind == DeviceKind::Meter && !d.blocks.is_empty()) {
                 // In tenths of a volt and an ampere, tens of watts, kilowatt-hours: exact in every meter's scale.
                 let wanted = |q: Quantity| -> f64 {
                     let of = |values: &[i64; 3], make: fn(Phase) -> Quantity| {
@@ -351,7 +406,17 @@ mod tests {
     fn encode(block: &Block, wanted: impl Fn(Quantity) -> f64) -> Vec<u16> {
         let mut registers = vec![0_u16; usize::from(block.count)];
         for field in &block.fields {
-            let raw = wanted(field.quantity) / field.factor;
+            let mut raw = wanted(field.quantity) / field.factor;
+            if let Some(at) = field.power {
+                // What keeps the test's values whole and within 16 bits.
+                let power: i16 = match field.quantity.kind() {
+                    Kind::Voltage | Kind::Current | Kind::Frequency => -1,
+                    Kind::Power => 1,
+                    Kind::Energy => 3,
+                };
+                registers[usize::from(at - block.start)] = power.cast_unsigned();
+                raw /= 10_f64.powi(i32::from(power));
+            }
             let bytes: Vec<u8> = match field.form {
                 Form::U16 => (raw.round() as u16).to_be_bytes().to_vec(),
                 Form::I16 => (raw.round() as i16).to_be_bytes().to_vec(),

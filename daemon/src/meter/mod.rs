@@ -14,64 +14,92 @@
 //! ```
 
 mod decode;
-mod modbus;
+pub mod push;
+mod told;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tokio_modbus::client::Context;
 use tokio_util::sync::CancellationToken;
 
-pub use self::decode::{DecodeError, decode};
-use self::modbus::ReadError;
-use crate::{clock::Clock, config, control::Events, device::Definition, site::Event, site::event::Reading};
+pub use self::decode::{DecodeError, Value, decode, values};
+use crate::{
+    clock::Clock,
+    config,
+    control::Events,
+    device::{AskError, Definition, Reader, bus::Bus},
+    site::{Event, event::Reading},
+};
 
-/// Times of the connection.
+/// Waits between attempts.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
-    /// For TCP's handshake.
-    connect: Duration,
-    /// For one answer. Below the usual interval of 1 s, so that one lost answer costs one reading.
-    answer: Duration,
-    /// First wait after a failed connection; doubled up to `wait_max`.
+    /// First wait after a failure; doubled up to `wait_max`.
     wait_min: Duration,
-    /// Longest wait between two connections.
+    /// Longest wait between two attempts.
     wait_max: Duration,
 }
 
-const PACE: Pace = Pace {
-    connect: Duration::from_secs(2),
-    answer: Duration::from_millis(800),
-    wait_min: Duration::from_millis(250),
-    wait_max: Duration::from_secs(5),
-};
+const PACE: Pace = Pace { wait_min: Duration::from_millis(250), wait_max: Duration::from_secs(5) };
+
+/// How long a reading may wait for others on its bus.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no reading.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    /// The device did not give its registers.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The registers make no reading.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+impl ReadError {
+    /// Whether to wait before the next attempt.
+    const fn lost(&self) -> bool {
+        match self {
+            Self::Ask(error) => error.lost(),
+            Self::Decode(error) => error.quantity().is_none(),
+        }
+    }
+
+    /// What stays the same while the values in the message change: it is told once.
+    fn cause(&self) -> String {
+        match self {
+            Self::Ask(error) => error.cause(),
+            Self::Decode(error) => match (error, error.quantity()) {
+                (DecodeError::NotAvailable { .. }, Some(quantity)) => format!("not available {quantity}"),
+                (_, Some(quantity)) => format!("implausible {quantity}"),
+                (_, None) => "short".to_owned(),
+            },
+        }
+    }
+}
 
 /// Reads a meter at its interval until `stop`. A meter that is dead at the start is tried again like any other.
 pub async fn run(
     config: config::Meter,
     definition: Arc<Definition>,
+    bus: Bus,
     events: Events,
     clock: Clock,
     stop: CancellationToken,
 ) {
-    let task = Task { config, definition, events, clock, pace: PACE, link: Link::default(), told: None };
+    let reader = Reader::new(definition, bus, config.unit, PATIENCE);
+    let task = Task { config, reader, events, clock, pace: PACE, failures: 0, told: None };
     stop.run_until_cancelled(task.poll()).await;
-}
-
-/// The connection and the failures since it last worked.
-#[derive(Default)]
-struct Link {
-    context: Option<Context>,
-    failures: u32,
 }
 
 struct Task {
     config: config::Meter,
-    definition: Arc<Definition>,
+    reader: Reader,
     events: Events,
     clock: Clock,
     pace: Pace,
-    link: Link,
+    /// Since it last worked.
+    failures: u32,
     /// Cause of the problem that the site knows about.
     told: Option<String>,
 }
@@ -92,34 +120,12 @@ impl Task {
     }
 
     async fn read(&mut self) -> Result<Reading, ReadError> {
-        let (unit, pace) = (self.config.unit, self.pace);
-        let mut context = match self.link.context.take() {
-            Some(context) => context,
-            None => modbus::connect(&self.config.address, unit, pace.connect).await?,
-        };
-        // The context comes back only when the stream is known to be in step: also this future being dropped in
-        // the middle of a request closes the connection.
-        let outcome = self.blocks(&mut context).await;
-        if !matches!(&outcome, Err(error) if error.spoils_connection()) {
-            self.link.context = Some(context);
-        }
-        outcome
-    }
-
-    // `&mut self` although nothing changes: the client in it is Send, not Sync.
-    async fn blocks(&mut self, context: &mut Context) -> Result<Reading, ReadError> {
-        let mut registers = Vec::with_capacity(self.definition.blocks.len());
-        for (i, block) in self.definition.blocks.iter().enumerate() {
-            if i > 0 && !self.definition.frame_delay.is_zero() {
-                sleep(self.definition.frame_delay).await;
-            }
-            registers.push(modbus::read(context, block, self.config.unit, self.pace.answer).await?);
-        }
-        Ok(decode(&self.definition, &registers, self.config.inverted, self.clock.now())?)
+        let registers = self.reader.blocks().await?;
+        Ok(decode(self.reader.definition(), &registers, self.config.inverted, self.clock.now())?)
     }
 
     async fn good(&mut self, reading: Reading) {
-        self.link.failures = 0;
+        self.failures = 0;
         if self.told.take().is_some() {
             tracing::info!(meter = %self.config.id, "answers again");
         }
@@ -133,9 +139,9 @@ impl Task {
             self.told = Some(cause);
             self.tell(Event::MeterProblem(self.config.id.clone(), error.to_string())).await;
         }
-        if error.spoils_connection() {
-            sleep(backoff(self.pace, self.link.failures, fastrand::f64())).await;
-            self.link.failures = self.link.failures.saturating_add(1);
+        if error.lost() {
+            sleep(backoff(self.pace, self.failures, fastrand::f64())).await;
+            self.failures = self.failures.saturating_add(1);
         }
     }
 

@@ -18,7 +18,11 @@ use tokio::{
 use tokio_modbus::{ExceptionCode, Request, Response, server};
 
 use super::*;
-use crate::{device::Catalog, ids::MeterId, units::Milliamps};
+use crate::{
+    device::{Catalog, bus},
+    ids::MeterId,
+    units::Milliamps,
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -54,26 +58,37 @@ struct Meter {
 
 impl Meter {
     fn start(address: &str) -> Self {
-        let pace = Pace { answer: Duration::from_millis(400), wait_max: Duration::from_millis(100), ..PACE };
+        let pace = Pace { wait_max: Duration::from_millis(100), ..PACE };
+        let wire = bus::Wire::Tcp {
+            address: address.into(),
+            pace: bus::Pace { answer: Duration::from_millis(400), ..bus::Pace::default() },
+        };
         let (events_in, events) = mpsc::channel(64);
         let stop = CancellationToken::new();
+        let (bus, serving) = Bus::new(wire, stop.clone());
         let task = Task {
             config: config::Meter {
                 id: MeterId::new("grid"),
                 device: "eastron-sdm630".into(),
-                address: address.into(),
-                unit: 7,
+                at: config::Attachment::Address(address.into()),
+                unit: Some(7),
                 interval: Duration::from_millis(10),
                 inverted: false,
             },
-            definition: Catalog::load(None).unwrap().find("eastron-sdm630").unwrap(),
+            reader: Reader::new(
+                Catalog::load(None).unwrap().find("eastron-sdm630").unwrap(),
+                bus,
+                Some(7),
+                PATIENCE,
+            ),
             events: events_in,
             clock: Clock::system(),
             pace,
-            link: Link::default(),
+            failures: 0,
             told: None,
         };
         let mut tasks = JoinSet::new();
+        tasks.spawn(serving);
         let token = stop.clone();
         tasks.spawn(async move {
             token.run_until_cancelled(task.poll()).await;

@@ -129,7 +129,7 @@ fn put_head(to: &mut Vec<u8>, first: u8, length: u64, key: Option<[u8; 4]>) {
 }
 
 /// At most `most` bytes and one more, which tells that it was too much; `None` if it is no deflate stream.
-fn inflate(mut bytes: Vec<u8>, most: usize) -> Option<Vec<u8>> {
+pub(super) fn inflate(mut bytes: Vec<u8>, most: usize) -> Option<Vec<u8>> {
     bytes.extend(TAIL);
     let mut inflater = Decompress::new(false);
     let mut out = Vec::with_capacity(bytes.len().saturating_mul(3).clamp(256, most + 1));

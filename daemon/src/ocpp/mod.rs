@@ -16,6 +16,8 @@ mod access;
 mod deflate;
 mod dialect;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod handshake;
 pub mod ledger;
 pub mod local;

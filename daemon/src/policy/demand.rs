@@ -8,8 +8,11 @@ pub(super) fn shares(site: &Site) -> Vec<Share> {
         .evses
         .iter()
         .zip(&site.evses)
-        .map(|(config, facts)| {
-            let (want, reason) = if facts.connected.is_none() {
+        .enumerate()
+        .map(|(e, (config, facts))| {
+            let (want, reason) = if site.welded(e) {
+                (Want::Nothing, "its contactor is welded: nothing switches it off any more".to_owned())
+            } else if facts.connected.is_none() {
                 (Want::Nothing, "not connected".to_owned())
             } else {
                 match facts.status {

@@ -17,8 +17,20 @@ pub enum Event {
     Evse(EvseId, EvseEvent),
     /// A contact has a new state that held for its debounce time, or cannot be read.
     Contact(ContactId, Level),
+    /// The edges behind the contact's next state: when the first of them was, by the kernel's clock, and how many there
+    /// were until it held.
+    Edges {
+        /// Which contact.
+        id: ContactId,
+        /// The first.
+        at: Wall,
+        /// All of them.
+        count: u32,
+    },
     /// A relay was switched or refused.
     Relay(RelayId, Result<bool, String>),
+    /// Its contactor stays closed without current in its coil, or was cleared by an operator.
+    Welded(RelayId, bool),
     /// A device was told a power, or does not take it.
     Device(DeviceId, Result<Watts, String>),
 }
@@ -47,6 +59,8 @@ pub enum Level {
     Open,
     /// Current flows.
     Closed,
+    /// Two lines: a bit for each, set where it limits; the first counts 1, the second 2.
+    Code(u8),
     /// Counts as limited; the text says why.
     Unreadable(String),
 }

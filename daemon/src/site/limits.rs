@@ -50,15 +50,18 @@ impl Site {
         command.into_iter().chain(failsafe).min_by_key(|(watts, _)| *watts)
     }
 
-    /// Whether a contact asks for its limit, and why. One that cannot be read asks for it.
+    /// The limit that a contact asks for, and why. One that cannot be read asks for its strictest.
     #[must_use]
-    pub fn contact_asks(&self, c: usize) -> Option<String> {
-        let closed = self.config.contacts[c].limited_when_closed;
-        match &self.contacts[c].level {
-            Level::Closed => closed.then(|| "the contact is closed".to_owned()),
-            Level::Open => (!closed).then(|| "the contact is open".to_owned()),
-            Level::Unreadable(why) => Some(format!("the contact cannot be read: {why}")),
-        }
+    pub fn contact_asks(&self, c: usize) -> Option<(Watts, String)> {
+        let config = &self.config.contacts[c];
+        let limited = config.limited_when_closed;
+        let (limit, why) = match &self.contacts[c].level {
+            Level::Closed => (config.limit(u8::from(limited)), "the contact is closed".to_owned()),
+            Level::Open => (config.limit(u8::from(!limited)), "the contact is open".to_owned()),
+            Level::Code(code) => (config.limit(*code), format!("the contacts show code {code}")),
+            Level::Unreadable(why) => (config.strictest(), format!("the contact cannot be read: {why}")),
+        };
+        limit.map(|watts| (watts, why))
     }
 
     pub(super) fn look_at_source(&mut self, g: usize, now: Now, notes: &mut Vec<Note>) {

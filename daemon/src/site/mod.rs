@@ -4,6 +4,7 @@
 //! pictures ([`View`]) for `api`, [`Note`]s for the journal. Invariant: a fact is never re-stamped: its age is that
 //! of the reading, not of the reader. Pure: no async, no I/O, no clock.
 
+pub mod check;
 pub mod event;
 pub mod facts;
 pub mod follow;
@@ -32,7 +33,7 @@ use self::{
     view::Quality,
 };
 use crate::{
-    config::Config,
+    config::{Config, RelayFunction},
     grid::{Book, Guard, Place, pmin},
     ids::NodeId,
     plan::Plan,
@@ -60,6 +61,8 @@ pub struct RelayFacts {
     pub since: Wall,
     /// What is wrong.
     pub problem: String,
+    /// Its contactor stays closed: what is behind it must be kept at 0 A by other means.
+    pub welded: bool,
 }
 
 /// Everything that is known. Vectors are indexed as in the configuration.
@@ -171,6 +174,18 @@ impl Site {
                 {
                     notes.push(Note::new("contact.changed", &id, json!({ "state": words(&level) })));
                     self.contacts[at] = ContactFacts { level, since: now.wall };
+                }
+            }
+            Event::Edges { id, at, count } => {
+                notes.push(Note::new("contact.edges", &id, json!({ "first": at, "count": count })));
+            }
+            Event::Welded(id, welded) => {
+                if let Some(at) = config.relays.iter().position(|r| r.id == id)
+                    && self.relays[at].welded != welded
+                {
+                    let kind = if welded { "relay.welded" } else { "relay.cleared" };
+                    notes.push(Note::bare(kind, &id));
+                    self.relays[at].welded = welded;
                 }
             }
             Event::Device(id, outcome) => {
@@ -367,6 +382,13 @@ impl Site {
         self.members[node].1.iter().copied()
     }
 
+    /// Whether the contactor before an EVSE is welded.
+    #[must_use]
+    pub fn welded(&self, evse: usize) -> bool {
+        let before = |relay: &crate::config::Relay| relay.function == RelayFunction::Contactor(evse);
+        self.config.relays.iter().zip(&self.relays).any(|(config, facts)| before(config) && facts.welded)
+    }
+
     /// Index of a node.
     #[must_use]
     pub fn node(&self, id: &NodeId) -> Option<usize> {
@@ -391,6 +413,7 @@ pub(crate) fn words(level: &Level) -> String {
     match level {
         Level::Open => "open".to_owned(),
         Level::Closed => "closed".to_owned(),
+        Level::Code(code) => format!("code {code}"),
         Level::Unreadable(why) => format!("unreadable: {why}"),
     }
 }

@@ -48,6 +48,8 @@ impl Site {
             Name::Contact(at) => match self.contacts.get(at)?.level {
                 Level::Open => Some(Value::Truth(false)),
                 Level::Closed => Some(Value::Truth(true)),
+                // Of two lines: while either limits.
+                Level::Code(ref code) => Some(Value::Truth(*code != 0)),
                 Level::Unreadable(_) => None,
             },
             Name::Meter(at, field) => {

@@ -8,9 +8,8 @@ use std::{sync::Arc, time::Duration};
 use rustls::pki_types::{DnsName, ServerName};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{sleep, timeout},
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     attempt::Ledger,
@@ -27,7 +26,7 @@ use crate::{
     config,
     identity::{self, Identity, IdentityError, PinBook, Store},
     smgw::CertificateStatus,
-    tls::{self, HanClient, Judge, Profile, Shown},
+    tls::{self, Fault, HanClient, HanStream, Judge, Profile, Shown},
 };
 
 /// Hears what each step found.
@@ -51,7 +50,7 @@ impl Own {
         match (config, store) {
             (config::Own::Files { certificate, key }, _) => {
                 let identity =
-                    Identity::load(certificate, key, Profile::Han).map_err(|error| match error {
+                    Identity::load(certificate, key, Profile::HAN).map_err(|error| match error {
                         IdentityError::Certificate(problem) => wrong("uplink.certificate", problem),
                         IdentityError::Key(problem) => wrong("uplink.key", problem),
                     })?;
@@ -94,7 +93,7 @@ pub(super) fn judge(trust: &config::Trust, pins: PinBook, clock: Clock) -> Resul
     if let Some(name) = trust.ca.as_ref().and_then(|ca| ca.name.as_ref()) {
         tls::server_name(name).map_err(|problem| wrong("uplink.trust.name", problem))?;
     }
-    let provider = Arc::new(tls::provider(Profile::Han));
+    let provider = Arc::new(tls::provider(Profile::HAN));
     Judge::new(trust, pins, &provider, clock).map_err(|problem| wrong("uplink.trust.ca", problem))
 }
 
@@ -127,7 +126,7 @@ impl Gateway {
         // Only a DNS name goes into the handshake (SNI); an address is never sent.
         let name =
             tls::server_name(tcp::without_zone(host)).map_err(|problem| wrong("uplink.gateway", problem))?;
-        let tls = HanClient::new(&own.shown(), judge, clock)
+        let tls = HanClient::new(&own.shown(), judge, config.tls, clock)
             .map_err(|problem| wrong("uplink.certificate", problem))?;
         let (host, interface) = (host.to_owned(), config.interface.clone());
         Ok(Self { host, port, interface, name, tls, time })
@@ -175,7 +174,7 @@ impl Gateway {
         ledger: &Ledger,
         name: ServerName<'static>,
         seen: Seen<'_>,
-    ) -> Result<TlsStream<Line>, Failure> {
+    ) -> Result<HanStream<Line>, Failure> {
         let interface = self.interface.as_deref();
         let addresses = tcp::resolve(&self.host, self.port, interface, self.time).await?;
         let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
@@ -184,7 +183,22 @@ impl Gateway {
         if let Ok((near, far)) = tcp.ends() {
             seen(Step::Tcp, format!("connected from {near} to {far}"));
         }
-        self.handshake(ledger, name, tcp, seen).await
+        let refused = match self.handshake(ledger, name.clone(), tcp, seen).await {
+            Ok(stream) => return Ok(stream),
+            Err(Ended::Failed(failure)) => return Err(failure),
+            Err(Ended::WithoutScsv(failure)) => failure,
+        };
+        tracing::info!("{}; trying once without the renegotiation SCSV", refused.text);
+        sleep(BETWEEN).await;
+        let again = match tcp::connect(&addresses, interface, self.time).await {
+            Ok(tcp) => self.handshake(ledger, name, tcp, seen).await.ok(),
+            Err(_) => None,
+        };
+        self.tls.tried_without_scsv(again.is_some());
+        // If it was not that, the first answer is the one to go by.
+        let stream = again.ok_or(refused)?;
+        tracing::warn!("the gateway refuses the renegotiation SCSV; from now on it is left out");
+        Ok(stream)
     }
 
     async fn handshake(
@@ -193,9 +207,8 @@ impl Gateway {
         name: ServerName<'static>,
         tcp: Line,
         seen: Seen<'_>,
-    ) -> Result<TlsStream<Line>, Failure> {
-        let connector = TlsConnector::from(self.tls.config());
-        let result = timeout(self.time, connector.connect(name, tcp)).await;
+    ) -> Result<HanStream<Line>, Ended> {
+        let result = timeout(self.time, self.tls.connect(name, tcp)).await;
         let session = match &result {
             Ok(Ok(stream)) => Some(tls::session(stream.get_ref().1)),
             _ => None,
@@ -210,13 +223,30 @@ impl Gateway {
                 seen(Step::Tls, told(session.as_deref(), peer.as_ref()));
                 Ok(stream)
             }
-            Ok(Err(error)) => Err(Failure::of_stream(Step::Tls, "TLS with the gateway", &error)),
+            Ok(Err(error)) => {
+                let failure = Failure::of_stream(Step::Tls, "TLS with the gateway", &error);
+                if self.tls.try_without_scsv(&Fault::new(&error)) {
+                    Err(Ended::WithoutScsv(failure))
+                } else {
+                    Err(Ended::Failed(failure))
+                }
+            }
             Err(_) => {
                 let text = format!("TLS with the gateway: no handshake within {:?}", self.time);
-                Err(Failure::new(Step::Tls, Cause::Silent, text))
+                Err(Ended::Failed(Failure::new(Step::Tls, Cause::Silent, text)))
             }
         }
     }
+}
+
+/// A gateway sees at most one connection of ours per second.
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// How a handshake ended that came to nothing.
+enum Ended {
+    Failed(Failure),
+    /// Another one without the SCSV may come about.
+    WithoutScsv(Failure),
 }
 
 /// A session and its peer in words.
@@ -234,7 +264,7 @@ pub(super) fn told(session: Option<&str>, peer: Option<&CertificateStatus>) -> S
 }
 
 /// Asks the proxy for the way; what it sent behind its reply belongs to the application.
-async fn socks(tls: &mut TlsStream<Line>, mut connect: Connect) -> Result<Vec<u8>, Failure> {
+async fn socks(tls: &mut HanStream<Line>, mut connect: Connect) -> Result<Vec<u8>, Failure> {
     let io = |error: std::io::Error| Failure::of_stream(Step::Proxy, "proxy", &error);
     let refused = |error: SocksError| match error {
         SocksError::Refused(reply) => Failure {

@@ -164,7 +164,7 @@ impl Listener {
         let address = config.address.parse().map_err(|_| {
             wrong("uplink.listen", format!("{:?} is no address; write it like \"192.0.2.7\"", config.address))
         })?;
-        let server = tls::han_server(&own.shown(), judge.clone(), clock)
+        let server = tls::han_server(&own.shown(), judge.clone(), config.tls.into(), clock)
             .map_err(|problem| wrong("uplink.certificate", problem))?;
         Ok(Self { address, interface: config.interface.clone(), config: server, judge, time })
     }

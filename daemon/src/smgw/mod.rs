@@ -44,6 +44,8 @@ mod tests_listen;
 #[cfg(test)]
 mod tests_probe;
 #[cfg(test)]
+mod tests_scsv;
+#[cfg(test)]
 mod tests_targets;
 
 #[doc(hidden)]

@@ -357,6 +357,7 @@ impl Peers {
             interface: None,
             own: config::Own::Files { certificate: self.file("cls.pem"), key: self.file("cls.key") },
             trust,
+            tls: config::GatewayTls::default(),
         }
     }
 

@@ -1,21 +1,34 @@
 //! Client configurations, one per side.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use rustls::{
     ClientConfig, ProtocolVersion, RootCertStore,
-    client::{Resumption, WebPkiServerVerifier},
+    client::{ResolvesClientCert, Resumption, WebPkiServerVerifier},
+    crypto::CryptoProvider,
     pki_types::{ServerName, UnixTime},
     sign::SingleCertAndKey,
     time_provider::TimeProvider,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Judge, Profile, Shown, provider};
-use crate::{clock::Clock, identity::Identity};
+use super::{
+    Direction, Fault, Judge, Offer, Profile, Shown, group_name, provider,
+    scsv::{self, Line},
+};
+use crate::{clock::Clock, config::GatewayTls, identity::Identity};
 
 /// Lets rustls judge dates by our clock.
 #[derive(Debug)]
-pub(super) struct OurTime(pub(super) Clock);
+pub(crate) struct OurTime(pub(crate) Clock);
 
 impl TimeProvider for OurTime {
     fn current_time(&self) -> Option<UnixTime> {
@@ -28,28 +41,69 @@ impl TimeProvider for OurTime {
 #[derive(Debug, Clone)]
 pub struct HanClient {
     config: Arc<ClientConfig>,
+    /// TLS 1.2 without the renegotiation SCSV.
+    shorter: Arc<ClientConfig>,
+    scsv: Arc<AtomicU8>,
     judge: Arc<Judge>,
+}
+
+/// What is known of a gateway and the SCSV, as a number.
+mod scsv_state {
+    pub(super) const UNKNOWN: u8 = 0;
+    pub(super) const SENT: u8 = 1;
+    pub(super) const OMITTED: u8 = 2;
 }
 
 impl HanClient {
     /// Mutual TLS of the HAN profile. Each session shows what `own` holds when it begins.
-    pub fn new(own: &Shown, judge: Arc<Judge>, clock: Clock) -> Result<Self, String> {
-        let provider = Arc::new(provider(Profile::Han));
-        let mut config = ClientConfig::builder_with_details(provider, Arc::new(OurTime(clock)))
-            .with_protocol_versions(Profile::Han.versions())
-            .map_err(|e| e.to_string())?
-            .dangerous()
-            .with_custom_certificate_verifier(judge.clone())
-            .with_client_cert_resolver(Arc::new(own.clone()));
-        // TR-03116-3: a session ends after 48 h at the latest; a resumed one would live on.
-        config.resumption = Resumption::disabled();
-        Ok(Self { config: Arc::new(config), judge })
+    pub fn new(own: &Shown, judge: Arc<Judge>, tls: GatewayTls, clock: Clock) -> Result<Self, String> {
+        let offer = Offer::from(tls);
+        let config = Arc::new(client(
+            provider(Profile::Han(offer)),
+            Profile::Han(offer),
+            judge.clone(),
+            Arc::new(own.clone()),
+            clock,
+        )?);
+        let old = Profile::Han(Offer { tls13: false, ..offer });
+        let mut without = provider(old);
+        without.cipher_suites = without.cipher_suites.into_iter().map(scsv::suite).collect();
+        let resolver = Arc::new(scsv::Resolver(own.clone()));
+        let shorter = Arc::new(client(without, old, judge.clone(), resolver, clock)?);
+        let known = match tls.omit_scsv {
+            None => scsv_state::UNKNOWN,
+            Some(false) => scsv_state::SENT,
+            Some(true) => scsv_state::OMITTED,
+        };
+        Ok(Self { config, shorter, scsv: Arc::new(AtomicU8::new(known)), judge })
     }
 
-    /// The configuration to connect with.
+    /// Opens a session over a stream.
+    pub async fn connect<S>(&self, name: ServerName<'static>, stream: S) -> io::Result<HanStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        if self.scsv.load(Relaxed) == scsv_state::OMITTED {
+            return TlsConnector::from(self.shorter.clone()).connect(name, Line::shorter(stream)).await;
+        }
+        TlsConnector::from(self.config.clone()).connect(name, Line::through(stream)).await
+    }
+
+    /// Whether the next session is to be tried at once without the SCSV: the gateway has refused the first of them with
+    /// the alert that a Sagemcom SMARTY IQ has for it. True once: [`HanClient::tried_without_scsv`] says what came of it.
     #[must_use]
-    pub fn config(&self) -> Arc<ClientConfig> {
-        self.config.clone()
+    pub fn try_without_scsv(&self, fault: &Fault) -> bool {
+        fault
+            .alert
+            .is_some_and(|alert| alert.direction == Direction::Received && alert.name == "illegal_parameter")
+            && self.scsv.compare_exchange(scsv_state::UNKNOWN, scsv_state::OMITTED, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Whether the session without the SCSV came about; if not, it is sent again from now on.
+    pub fn tried_without_scsv(&self, helped: bool) {
+        if !helped {
+            self.scsv.store(scsv_state::SENT, Relaxed);
+        }
     }
 
     /// Judges and remembers what the gateway shows.
@@ -57,6 +111,27 @@ impl HanClient {
     pub fn judge(&self) -> &Judge {
         &self.judge
     }
+}
+
+/// A session with the gateway.
+pub type HanStream<S> = TlsStream<Line<S>>;
+
+fn client(
+    provider: CryptoProvider,
+    profile: Profile,
+    judge: Arc<Judge>,
+    own: Arc<dyn ResolvesClientCert>,
+    clock: Clock,
+) -> Result<ClientConfig, String> {
+    let mut config = ClientConfig::builder_with_details(Arc::new(provider), Arc::new(OurTime(clock)))
+        .with_protocol_versions(profile.versions())
+        .map_err(|e| e.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(judge)
+        .with_client_cert_resolver(own);
+    // TR-03116-3: a session ends after 48 h at the latest; a resumed one would live on.
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 /// TLS inside the channel, towards the backend: chain, dates and name are judged.
@@ -99,7 +174,7 @@ pub fn session(connection: &rustls::CommonState) -> String {
     let suite = connection.negotiated_cipher_suite().map(|s| s.suite());
     let suite = suite.as_ref().and_then(rustls::CipherSuite::as_str).unwrap_or("unknown suite");
     match connection.negotiated_key_exchange_group() {
-        Some(group) => format!("{version} {suite} {:?}", group.name()),
+        Some(group) => format!("{version} {suite} {}", group_name(group.name())),
         None => format!("{version} {suite}"),
     }
 }

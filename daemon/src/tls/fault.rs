@@ -143,7 +143,7 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::BadEncoding => "its certificate cannot be read".to_owned(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "its certificate is not made for this end of TLS (extended key usage)".to_owned()
+            "its certificate is not made for this end of TLS (key usage or extended key usage)".to_owned()
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
@@ -158,6 +158,9 @@ fn certificate(error: &CertificateError) -> String {
                     "its certificate is a CA certificate; such a gateway can only be trusted by a pin"
                         .to_owned()
                 }
+                Some(
+                    webpki::Error::MaximumPathDepthExceeded | webpki::Error::MaximumPathBuildCallsExceeded,
+                ) => "its chain is too long".to_owned(),
                 Some(webpki::Error::UnsupportedCertVersion) => {
                     "its certificate is X.509 version 1, which cannot be used".to_owned()
                 }

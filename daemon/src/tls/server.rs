@@ -9,7 +9,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::{Judge, Profile, client::OurTime, provider};
+use super::{Judge, Offer, Profile, client::OurTime, provider};
 use crate::clock::Clock;
 
 /// The certificate that new sessions show, in either direction. Clones share it; sessions that stand keep theirs.
@@ -46,10 +46,16 @@ impl ResolvesServerCert for Shown {
 }
 
 /// Mutual TLS of the HAN profile for sessions that the gateway opens: no resumption, no tickets.
-pub fn han_server(own: &Shown, judge: Arc<Judge>, clock: Clock) -> Result<Arc<ServerConfig>, String> {
-    let provider = Arc::new(provider(Profile::Han));
+pub fn han_server(
+    own: &Shown,
+    judge: Arc<Judge>,
+    offer: Offer,
+    clock: Clock,
+) -> Result<Arc<ServerConfig>, String> {
+    let profile = Profile::Han(offer);
+    let provider = Arc::new(provider(profile));
     let mut config = ServerConfig::builder_with_details(provider, Arc::new(OurTime(clock)))
-        .with_protocol_versions(Profile::Han.versions())
+        .with_protocol_versions(profile.versions())
         .map_err(|e| e.to_string())?
         .with_client_cert_verifier(judge)
         .with_cert_resolver(Arc::new(own.clone()));

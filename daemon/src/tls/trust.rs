@@ -18,7 +18,8 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerMisbehaved, RootCertStore,
+    SignatureScheme,
     client::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor, verify_server_name,
@@ -130,6 +131,20 @@ impl Judge {
         }))
     }
 
+    /// Takes the one certificate with this SHA-256 and no other.
+    #[must_use]
+    pub fn pinned_to(pin: [u8; 32], provider: &CryptoProvider, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            trust: Trust { pins: vec![pin], ca: None, tofu: false },
+            roots: None,
+            clients: None,
+            book: PinBook::default(),
+            algorithms: provider.signature_verification_algorithms,
+            clock,
+            seen: Mutex::new(None),
+        })
+    }
+
     /// The certificate that was shown last.
     #[must_use]
     pub fn seen(&self) -> Option<CertificateDer<'static>> {
@@ -204,6 +219,9 @@ impl Judge {
         let (roots, name) = self.roots.as_ref()?;
         let judge = || {
             let parsed = ParsedCertificate::try_from(leaf)?;
+            if !identity::may_sign(leaf) {
+                return Err(CertificateError::InvalidPurpose.into());
+            }
             match (end, &self.clients) {
                 (End::Client, Some(clients)) => {
                     clients.verify_client_cert(leaf, intermediates, now)?;
@@ -224,6 +242,21 @@ impl Judge {
             Ok(())
         };
         Some(judge())
+    }
+}
+
+impl Judge {
+    /// In TLS 1.3 the scheme names the curve, and there is none of 521 bits here.
+    fn tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if signed.scheme == SignatureScheme::ECDSA_NISTP521_SHA512 {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
+        verify_tls13_signature(message, leaf, signed, &self.algorithms)
     }
 }
 
@@ -258,7 +291,7 @@ impl ServerCertVerifier for Judge {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, leaf, signed, &self.algorithms)
+        self.tls13_signature(message, leaf, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -296,7 +329,7 @@ impl ClientCertVerifier for Judge {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, leaf, signed, &self.algorithms)
+        self.tls13_signature(message, leaf, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -218,8 +218,10 @@ impl World {
     pub fn contacts(&mut self) {
         for c in 0..self.config.contacts.len() {
             let limited = self.site.contact_asks(c).is_some();
-            let (watts, issuer) =
-                (self.config.contacts[c].watts, format!("contact:{}", self.config.contacts[c].id));
+            let (watts, issuer) = (
+                self.config.contacts[c].strictest().unwrap_or_default(),
+                format!("contact:{}", self.config.contacts[c].id),
+            );
             self.limit_by(&issuer, limited.then_some(watts.0), None);
         }
     }

@@ -22,7 +22,15 @@ pub(in crate::api) fn algorithm(number: i32) -> Result<Algorithm, Status> {
     match v1::KeyAlgorithm::try_from(number) {
         Ok(v1::KeyAlgorithm::Unspecified | v1::KeyAlgorithm::EcdsaP256) => Ok(Algorithm::EcdsaP256),
         Ok(v1::KeyAlgorithm::EcdsaP384) => Ok(Algorithm::EcdsaP384),
-        Err(_) => Err(invalid("algorithm", format!("{number} is not known; use ECDSA_P256 or ECDSA_P384"))),
+        Ok(v1::KeyAlgorithm::EcdsaBrainpoolP256r1) => Ok(Algorithm::EcdsaBrainpoolP256r1),
+        Ok(v1::KeyAlgorithm::EcdsaBrainpoolP384r1) => Ok(Algorithm::EcdsaBrainpoolP384r1),
+        Ok(v1::KeyAlgorithm::EcdsaBrainpoolP512r1) => Ok(Algorithm::EcdsaBrainpoolP512r1),
+        Err(_) => Err(invalid(
+            "algorithm",
+            format!(
+                "{number} is not known; use ECDSA_P256, ECDSA_P384 or ECDSA_BRAINPOOL_P256R1, P384R1, P512R1"
+            ),
+        )),
     }
 }
 

@@ -67,8 +67,9 @@ fn device(device: &DeviceView) -> v1::Device {
 
 fn contact(contact: &ContactView) -> v1::Contact {
     let (state, problem) = match &contact.level {
-        Level::Open => (v1::ContactState::Open, String::new()),
-        Level::Closed => (v1::ContactState::Closed, String::new()),
+        // The interface has no codes: closed stands for "limits somehow".
+        Level::Open | Level::Code(0) => (v1::ContactState::Open, String::new()),
+        Level::Closed | Level::Code(_) => (v1::ContactState::Closed, String::new()),
         Level::Unreadable(why) => (v1::ContactState::Unreadable, why.clone()),
     };
     v1::Contact {

@@ -71,6 +71,7 @@ impl Daemon {
             way: None,
             identities: Some(crate::identity::Store::open(&dir.path().join("identity"), clock).unwrap()),
             updates: None,
+            desk: None,
             orders: crate::ocpp::Orders::default(),
             ledger: crate::ocpp::ledger::Ledger::new(store),
             journal,

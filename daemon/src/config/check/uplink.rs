@@ -7,7 +7,8 @@ use std::{
 
 use super::{Check, Checked};
 use crate::config::{
-    Anchors, Backend, BackendTls, Connections, Gateway, Mode, Own, Place, Target, Trust, Uplink, raw,
+    Anchors, Backend, BackendTls, Connections, Gateway, GatewayTls, Mode, Own, Place, Target, Trust, Uplink,
+    raw,
 };
 
 const PIN: &str = "is not a SHA-256 fingerprint; write 64 hexadecimal digits, colons allowed";
@@ -49,6 +50,9 @@ impl Check<'_> {
             ("certificate", raw.certificate.is_some(), direct),
             ("key", raw.key.is_some(), direct),
             ("trust", raw.trust.is_some(), direct),
+            ("tls13", raw.tls13, direct),
+            ("cbc", raw.cbc, direct),
+            ("quirks", raw.quirks.is_some(), direct || listen),
         ] {
             if given && meaningless {
                 return self.fail(
@@ -89,9 +93,21 @@ impl Check<'_> {
                 key: self.file("uplink.key", &self.required("uplink.key", key, "\"cls.key\"")?)?,
             },
         };
+        let tls = GatewayTls {
+            tls13: raw.tls13,
+            cbc: raw.cbc,
+            omit_scsv: raw.quirks.and_then(|quirks| quirks.omit_scsv),
+        };
+        if tls.tls13 && tls.omit_scsv == Some(true) {
+            return self.fail(
+                "uplink.quirks.omit_scsv",
+                "goes with TLS 1.2 alone; remove tls13 = true, such a gateway does not speak it",
+            );
+        }
         let trust =
             self.required("uplink.trust", raw.trust, "{ pin = \"…\" } or { ca = \"gateway-ca.pem\" }")?;
-        Ok(Gateway { address, interface: raw.interface, own, trust: self.trust("uplink.trust", trust)? })
+        let trust = self.trust("uplink.trust", trust)?;
+        Ok(Gateway { address, interface: raw.interface, own, trust, tls })
     }
 
     fn targets(&self, mode: raw::Mode, raw: &[raw::Target]) -> Checked<Vec<Target>> {

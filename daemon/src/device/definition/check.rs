@@ -1,13 +1,19 @@
 //! TOML → [`Definition`]: the document's own shape, and everything that its types cannot say.
 
+mod wallbox;
+
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Block, Definition, DeviceKind, Field, Function, Probe, Protocol, Window};
+use self::wallbox::{RawCell, RawFailsafe, RawPlug, RawState, RawWallbox, RawWatchdog};
+use super::{Block, Definition, DeviceKind, Field, Function, Head, Probe, Protocol, SunSpec, Window};
 use crate::{
     config::{ConfigError, Source},
-    device::quantity::{Form, Kind, Quantity, Unit, WordOrder},
+    device::{
+        bus::tty,
+        quantity::{Form, Kind, Quantity, Unit, WordOrder},
+    },
     ids::MAX_NAME,
     units::Phase,
 };
@@ -30,11 +36,31 @@ struct RawDefinition {
     word_order: Option<WordOrder>,
     #[serde(default)]
     limits: RawLimits,
-    probe: RawProbe,
+    /// Modbus unit identifier that it comes with.
+    unit: Option<u8>,
+    sunspec: Option<RawSunSpec>,
+    probe: Option<RawProbe>,
+    head: Option<Head>,
     #[serde(default)]
     plausible: RawPlausible,
     #[serde(default)]
     block: Vec<RawBlock>,
+    state: Option<RawState>,
+    plug: Option<RawPlug>,
+    #[serde(default)]
+    setup: Vec<RawCell>,
+    setpoint: Option<RawCell>,
+    enable: Option<RawCell>,
+    failsafe: Option<RawFailsafe>,
+    watchdog: Option<RawWatchdog>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSunSpec {
+    model: u16,
+    /// Where the map may begin.
+    base: Option<Vec<u16>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -42,6 +68,10 @@ struct RawDefinition {
 struct RawLimits {
     max_registers: Option<u16>,
     frame_delay_ms: Option<u64>,
+    write_delay_ms: Option<u64>,
+    /// Whether the first of two equal requests only wakes the device.
+    #[serde(default)]
+    wake: bool,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +116,8 @@ struct RawField {
     scale: Option<f64>,
     unit: Unit,
     invalid: Option<String>,
+    /// A register of the same block whose number is a power of ten that scales this one.
+    scale_register: Option<u16>,
 }
 
 type Checked<T> = Result<T, ConfigError>;
@@ -96,7 +128,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn fail<T>(&self, field: &str, problem: impl std::fmt::Display) -> Checked<T> {
+    pub(super) fn fail<T>(&self, field: &str, problem: impl std::fmt::Display) -> Checked<T> {
         Err(self.source.problem(field, problem))
     }
 
@@ -114,27 +146,103 @@ impl Check<'_> {
             return self
                 .fail("limits.max_registers", format!("{most} is out of range; use 1 to {MOST_REGISTERS}"));
         }
-        let delay = raw.limits.frame_delay_ms.unwrap_or(0);
-        if delay > 1000 {
-            return self.fail("limits.frame_delay_ms", format!("{delay} is out of range; use 0 to 1000"));
-        }
+        let delay = |name: &str, given: Option<u64>| match given.unwrap_or(0) {
+            ms @ 0..=1000 => Ok(Duration::from_millis(ms)),
+            ms => self.fail(&format!("limits.{name}"), format!("{ms} is out of range; use 0 to 1000")),
+        };
+        let frame_delay = delay("frame_delay_ms", raw.limits.frame_delay_ms)?;
+        let write_delay = delay("write_delay_ms", raw.limits.write_delay_ms)?.max(frame_delay);
         let windows = self.windows(&raw.plausible)?;
-        let probe = self.probe(&raw.probe)?;
-        let blocks = self.blocks(raw.block, most)?;
+        let modbus = raw.protocol == Protocol::Modbus;
+        self.fits_protocol(modbus, &raw)?;
+        let probe = raw.probe.as_ref().map(|probe| self.probe(probe)).transpose()?;
+        let blocks = if modbus { self.blocks(raw.block, most, raw.kind)? } else { Vec::new() };
+        let tables = RawWallbox {
+            state: raw.state,
+            plug: raw.plug,
+            setup: raw.setup,
+            setpoint: raw.setpoint,
+            enable: raw.enable,
+            failsafe: raw.failsafe,
+            watchdog: raw.watchdog,
+        };
+        let wallbox = match (raw.kind, tables.any()) {
+            (DeviceKind::Wallbox, _) => Some(self.wallbox(tables)?),
+            (DeviceKind::Meter, Some(table)) => {
+                return self.fail(table, "goes with kind = \"wallbox\" only; remove it");
+            }
+            (DeviceKind::Meter, None) => None,
+        };
         let definition = Definition {
             name: raw.name,
             about: raw.about,
             kind: raw.kind,
             protocol: raw.protocol,
-            frame_delay: Duration::from_millis(delay),
+            unit: raw.unit,
+            frame_delay,
+            write_delay,
+            wake: raw.limits.wake,
+            sunspec: raw.sunspec.map(|s| SunSpec {
+                model: s.model,
+                bases: s.base.unwrap_or_else(|| vec![40_000, 0, 50_000]),
+            }),
+            wallbox,
             probe,
+            head: raw.head,
             blocks,
             windows,
         };
         match definition.kind {
+            DeviceKind::Meter if !modbus => self.windows_of_meter(&definition)?,
             DeviceKind::Meter => self.meter(&definition)?,
+            DeviceKind::Wallbox => self.windows_for(&definition)?,
         }
         Ok(definition)
+    }
+
+    /// What each protocol needs, and what has no meaning with it.
+    fn fits_protocol(&self, modbus: bool, raw: &RawDefinition) -> Checked<()> {
+        if modbus {
+            if raw.probe.is_none() {
+                return self
+                    .fail("probe", "is missing; add [probe]: a register that tells this device from others");
+            }
+            if raw.head.is_some() {
+                return self.fail("head", "goes with an optical head only; remove it");
+            }
+            return Ok(());
+        }
+        if raw.kind == DeviceKind::Wallbox {
+            return self.fail("protocol", "does not drive a wallbox; use modbus");
+        }
+        let foreign = [
+            ("probe", raw.probe.is_some()),
+            ("block", !raw.block.is_empty()),
+            ("sunspec", raw.sunspec.is_some()),
+            ("unit", raw.unit.is_some()),
+        ];
+        for (field, there) in foreign {
+            if there {
+                return self.fail(field, "goes with protocol = \"modbus\" only; remove it");
+            }
+        }
+        if let Some(head) = raw.head
+            && !tty::knows(head.baud)
+        {
+            return self.fail("head.baud", format!("{} is not a speed; use 300 to 115200", head.baud));
+        }
+        Ok(())
+    }
+
+    /// A meter that tells its values by itself may tell any of them.
+    fn windows_of_meter(&self, definition: &Definition) -> Checked<()> {
+        for kind in [Kind::Voltage, Kind::Current, Kind::Power, Kind::Energy] {
+            if definition.window(kind).is_none() {
+                let problem = format!("is missing; say what is plausible in {}", kind.base());
+                return self.fail(&format!("plausible.{}", kind.name()), problem);
+            }
+        }
+        Ok(())
     }
 
     fn windows(&self, raw: &RawPlausible) -> Checked<Vec<(Kind, Window)>> {
@@ -158,7 +266,7 @@ impl Check<'_> {
         Ok(windows)
     }
 
-    fn function(&self, field: &str, code: u8) -> Checked<Function> {
+    pub(super) fn function(&self, field: &str, code: u8) -> Checked<Function> {
         match code {
             3 => Ok(Function::Holding),
             4 => Ok(Function::Input),
@@ -187,8 +295,8 @@ impl Check<'_> {
         })
     }
 
-    fn blocks(&self, raw: Vec<RawBlock>, most: u16) -> Checked<Vec<Block>> {
-        if raw.is_empty() {
+    fn blocks(&self, raw: Vec<RawBlock>, most: u16, kind: DeviceKind) -> Checked<Vec<Block>> {
+        if raw.is_empty() && kind == DeviceKind::Meter {
             return self.fail("block", "is missing; add [[block]] with function, start, count and field");
         }
         let mut blocks: Vec<Block> = Vec::with_capacity(raw.len());
@@ -239,7 +347,7 @@ impl Check<'_> {
         Ok(blocks)
     }
 
-    fn field(&self, at: &str, raw: &RawField, block: &Block) -> Checked<Field> {
+    fn field(&self, place: &str, raw: &RawField, block: &Block) -> Checked<Field> {
         let registers = block.registers();
         let last = raw.register.checked_add(raw.form.registers() - 1);
         if !(registers.contains(&raw.register) && last.is_some_and(|l| registers.contains(&l))) {
@@ -250,14 +358,14 @@ impl Check<'_> {
                 registers.start(),
                 registers.end()
             );
-            return self.fail(&format!("{at}.register"), problem);
+            return self.fail(&format!("{place}.register"), problem);
         }
         let ends = |f: &Field| f.register + (f.form.registers() - 1);
         if let Some(other) =
             block.fields.iter().find(|o| o.register <= last.unwrap_or(u16::MAX) && raw.register <= ends(o))
         {
             let problem = format!("0x{:04X} is part of {} already", raw.register, other.quantity);
-            return self.fail(&format!("{at}.register"), problem);
+            return self.fail(&format!("{place}.register"), problem);
         }
         let (kind, factor) = raw.unit.factor();
         if kind != raw.quantity.kind() {
@@ -267,15 +375,15 @@ impl Check<'_> {
                 raw.quantity,
                 raw.quantity.kind().base()
             );
-            return self.fail(&format!("{at}.unit"), problem);
+            return self.fail(&format!("{place}.unit"), problem);
         }
         let scale = raw.scale.unwrap_or(1.0);
         if !scale.is_normal() {
             return self
-                .fail(&format!("{at}.scale"), format!("{scale} is not a scale; write a number like 0.1"));
+                .fail(&format!("{place}.scale"), format!("{scale} is not a scale; write a number like 0.1"));
         }
         let invalid =
-            raw.invalid.as_deref().map(|text| self.pattern(&format!("{at}.invalid"), text, raw.form));
+            raw.invalid.as_deref().map(|text| self.pattern(&format!("{place}.invalid"), text, raw.form));
         Ok(Field {
             quantity: raw.quantity,
             register: raw.register,
@@ -283,6 +391,13 @@ impl Check<'_> {
             order: raw.word_order.unwrap_or(self.order),
             factor: scale * factor,
             invalid: invalid.transpose()?,
+            power: match raw.scale_register {
+                Some(at) if !registers.contains(&at) => {
+                    let problem = format!("0x{at:04X} is not within the block");
+                    return self.fail(&format!("{place}.scale_register"), problem);
+                }
+                given => given,
+            },
         })
     }
 
@@ -320,6 +435,10 @@ impl Check<'_> {
                 }
             }
         }
+        self.windows_for(definition)
+    }
+
+    fn windows_for(&self, definition: &Definition) -> Checked<()> {
         for field in definition.blocks.iter().flat_map(|b| &b.fields) {
             let kind = field.quantity.kind();
             if definition.window(kind).is_none() {
