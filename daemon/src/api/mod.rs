@@ -41,13 +41,13 @@ use std::{
 
 use futures_util::{Stream, StreamExt, stream};
 use ladewart_proto::v1::{
-    device_service_server::DeviceServiceServer,
-    evse_service_server::EvseServiceServer, grid_service_server::GridServiceServer,
-    identity_service_server::IdentityServiceServer, journal_service_server::JournalServiceServer,
-    meter_service_server::MeterServiceServer, site_service_server::SiteServiceServer,
-    system_service_server::SystemServiceServer, tariff_service_server::TariffServiceServer,
-    transaction_service_server::TransactionServiceServer, update_service_server::UpdateServiceServer,
-    uplink_service_server::UplinkServiceServer, variable_service_server::VariableServiceServer,
+    device_service_server::DeviceServiceServer, evse_service_server::EvseServiceServer,
+    grid_service_server::GridServiceServer, identity_service_server::IdentityServiceServer,
+    journal_service_server::JournalServiceServer, meter_service_server::MeterServiceServer,
+    site_service_server::SiteServiceServer, system_service_server::SystemServiceServer,
+    tariff_service_server::TariffServiceServer, transaction_service_server::TransactionServiceServer,
+    update_service_server::UpdateServiceServer, uplink_service_server::UplinkServiceServer,
+    variable_service_server::VariableServiceServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -220,6 +220,7 @@ type Pulse = (Duration, Duration);
 
 impl Interface {
     /// Everything is served until `stop`.
+    #[expect(clippy::too_many_lines, reason = "one line for each service, in the order of the interface")]
     pub async fn new(parts: Parts, stop: CancellationToken) -> Result<Self, Error> {
         let Parts { config, site, uplink, way, identities, updates, desk, orders, ledger, journal, clock } =
             parts;

@@ -55,7 +55,6 @@ fn announcement(id: &str, from: &str, until: &str) -> Announcement {
 }
 
 /// Sums of whole minutes are exact.
-#[expect(clippy::float_cmp, reason = "sums of whole minutes are exact")]
 fn same(a: &[f64], b: &[f64]) -> bool {
     a == b
 }

@@ -261,6 +261,6 @@ pub fn overlap(a: &Zone, b: &Zone) -> bool {
 }
 
 /// The zone that holds, the highest priority first.
-pub(super) fn pick<'a>(zones: &'a [Zone], local: Local) -> Option<&'a Zone> {
+pub(super) fn pick(zones: &[Zone], local: Local) -> Option<&Zone> {
     zones.iter().filter(|zone| zone.covers(local)).max_by_key(|zone| zone.priority)
 }

@@ -176,7 +176,11 @@ impl Variables {
             });
         }
         let change = match standing {
-            Some(s) if s.value == value && s.valid_until == wish.valid_until && s.issuer == wish.issuer => {
+            Some(s)
+                if s.value.to_bits() == value.to_bits()
+                    && s.valid_until == wish.valid_until
+                    && s.issuer == wish.issuer =>
+            {
                 return Ok((at, Change::None));
             }
             Some(_) => Change::Replaced,
