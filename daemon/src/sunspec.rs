@@ -226,7 +226,7 @@ mod tests {
             at: Now::default(),
             name: "Hof 3".into(),
             devices: vec![],
-            minimum: Default::default(),
+            minimum: Arc::default(),
             sources: vec![],
             nodes: vec![],
             evses: vec![],

@@ -3,6 +3,8 @@
 //! The peer fills registers from the definition files by an encoder of its own (`tests/devices/peer.py`). Modbus TCP for
 //! all; RTU and ASCII over pseudo terminals. `tests/run devices` runs it; the table goes to `target/report/devices.json`.
 
+#![expect(clippy::print_stdout, reason = "the table is for people")]
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
