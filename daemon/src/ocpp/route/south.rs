@@ -264,9 +264,12 @@ impl Route {
 
     /// Whether the backend waits for the EVSE's answer on the connection that it has now.
     pub(super) fn backend_waits(&self) -> bool {
-        let (Some(south), Some(north)) = (&self.south, self.north_connection()) else {
-            return false;
-        };
+        let Some(north) = self.north_connection() else { return false };
+        // An answer that waits for the disk is one that the backend waits for.
+        let storing = self.acks.iter().any(|(_, after)| {
+            matches!(after, After::North(connection, _) | After::Password(connection, ..) if *connection == north)
+        });
+        let Some(south) = &self.south else { return storing };
         let outstanding = match south.outstanding.as_ref().map(|o| &o.what) {
             Some(What::Backend(call)) => Some(call.north),
             Some(What::Limit { .. } | What::Trigger | What::Errand | What::Order(_)) | None => None,
@@ -274,7 +277,7 @@ impl Route {
         let held = south.held.iter().map(|held| held.north);
         let mut waiting =
             outstanding.into_iter().chain(south.calls.iter().map(|call| call.north)).chain(held);
-        waiting.any(|connection| connection == north)
+        storing || waiting.any(|connection| connection == north)
     }
 
     /// The EVSE sent a text.
