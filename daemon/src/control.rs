@@ -153,7 +153,7 @@ impl Control {
         (control, handle, events_in)
     }
 
-    /// Runs until asked to stop, or until everybody who could tell something is gone.
+    /// Runs until asked to stop, or until nobody is left who could command something.
     pub async fn run(mut self, stop: CancellationToken) {
         // Contacts count as limited until they are read.
         self.contacts(self.parts.clock.now());
@@ -170,10 +170,8 @@ impl Control {
                     None => break,
                 },
                 Some(ack) = self.acks.next() => self.acknowledged(ack),
-                event = self.events.recv() => match event {
-                    Some(event) => self.heard(event),
-                    None => break,
-                },
+                // A site on which nothing can be heard is one all the same: limits and time go on.
+                Some(event) = self.events.recv() => self.heard(event),
                 _ = tick.tick() => ticked = true,
             }
             let now = self.parts.clock.now();

@@ -284,7 +284,7 @@ class Run:
                     reading = asyncio.create_task(station.start())
                     await self.story(station, call, server, port, daemon)
                     reading.cancel()
-                    self.schemas(station)
+                    await self.schemas(station)
             finally:
                 daemon.stop()
 
@@ -375,7 +375,7 @@ class Run:
         kind, body = entry
         return kind == "StopTransaction" or body.get("event_type") == "Ended"
 
-    def schemas(self, station: Any) -> None:
+    async def schemas(self, station: Any) -> None:
         """What we said ourselves, by the official schemas: what one side heard and the other did not say."""
         said = {text for wire in self.backend_wires for text in wire.sent}
         actions = {m.unique_id: m.action for m in map(unpack, station.wire.sent) if isinstance(m, Call)}
@@ -388,7 +388,7 @@ class Run:
                 message.action = actions[message.unique_id]
             ours += 1
             try:
-                validate_payload(message, self.version)
+                await validate_payload(message, self.version)
             except Exception as error:  # noqa: BLE001
                 bad.append(f"{text}: {error}")
         said = set(station.wire.sent)
@@ -402,7 +402,7 @@ class Run:
                     message.action = asked[message.unique_id]
                 ours += 1
                 try:
-                    validate_payload(message, self.version)
+                    await validate_payload(message, self.version)
                 except Exception as error:  # noqa: BLE001
                     bad.append(f"{text}: {error}")
         for line in bad:
