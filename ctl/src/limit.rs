@@ -76,9 +76,20 @@ pub(crate) struct Set {
     /// Ends so long after its beginning: 30min, "1h 30min".
     #[arg(long = "for", value_name = "DURATION", value_parser = quantity::duration, conflicts_with = "until")]
     lasting: Option<SignedDuration>,
+    /// What follows, each from its time on, in their order: "18:00=8 kW". Again for each step.
+    #[arg(long = "then", value_name = "TIME=POWER", value_parser = step)]
+    then: Vec<(When, i64)>,
     /// For the journal.
     #[arg(long)]
     reason: Option<String>,
+}
+
+/// `"18:00=8 kW"`.
+fn step(text: &str) -> Result<(When, i64), String> {
+    let Some((when, power)) = text.rsplit_once('=') else {
+        return Err(format!("{text:?} is not a step; write it like \"18:00=8 kW\""));
+    };
+    Ok((quantity::when(when)?, quantity::watts(power)?))
 }
 
 impl Limit {
@@ -148,12 +159,21 @@ impl Set {
             ),
             None => resolve("until", self.until)?,
         };
+        let mut steps = Vec::with_capacity(self.then.len());
+        let mut before = from.unwrap_or(now);
+        for (when, watts) in self.then {
+            // A time of day is the next one after the step before.
+            let at =
+                when.resolve(before, zone).map_err(|problem| Failure::Usage(format!("--then: {problem}")))?;
+            steps.push(v1::LimitStep { from: Some(quantity::timestamp(at)), watts });
+            before = at;
+        }
         Ok(v1::SetLimitRequest {
             id: self.id.unwrap_or_default(),
             node: self.node.unwrap_or_default(),
             watts: self.watts.unwrap_or_default(),
             percent: self.percent,
-            steps: Vec::new(),
+            steps,
             valid_from: from.map(quantity::timestamp),
             valid_until: until.map(quantity::timestamp),
             reason: self.reason.unwrap_or_default(),

@@ -21,7 +21,7 @@ use ladewartd::{
     ids::{EvseId, LimitId, MeterId},
     plan::{
         self,
-        allocate::{Constraints, Demand, Use, allocate},
+        allocate::{Constraints, Demand, Turn, Use, allocate},
     },
     policy::{self, Deadline},
     site::{
@@ -148,6 +148,7 @@ fn bare(config: &Config) -> (Vec<Demand>, Constraints) {
         step: 1000,
         rate: 1000,
         rank: (100, u64::try_from(e).unwrap_or(0)),
+        turn: Turn::Usual,
     };
     ((0..config.evses.len()).map(demand).collect(), constraints)
 }
@@ -179,6 +180,16 @@ struct Day {
     sessions: Vec<Session>,
     /// Whether the core is told when cars leave and what they need.
     deadlines: bool,
+    /// Smallest step of a setpoint.
+    #[serde(default = "whole")]
+    step: String,
+    /// To find out what costs energy: `"leave"` cars go when they are full, `"known"` the core knows what each can draw.
+    #[serde(default)]
+    ease: Vec<String>,
+}
+
+fn whole() -> String {
+    "1 A".to_owned()
 }
 
 #[derive(Deserialize)]
@@ -230,8 +241,8 @@ fn site_of(day: &Day) -> anyhow::Result<Config> {
     for (e, point) in day.evses.iter().enumerate() {
         let _ = write!(
             text,
-            "[[evse]]\nid = \"e{e}\"\nnode = \"n{}\"\nphases = \"{}\"\nmax = \"32 A\"\nfailsafe = \"0 A\"\n",
-            point.node, point.phases
+            "[[evse]]\nid = \"e{e}\"\nnode = \"n{}\"\nphases = \"{}\"\nmax = \"32 A\"\nstep = \"{}\"\nfailsafe = \"0 A\"\n",
+            point.node, point.phases, day.step
         );
     }
     load(&text)
@@ -271,6 +282,19 @@ fn play(day: &Day) -> anyhow::Result<(Vec<f64>, u32)> {
             tell(&mut site, session.evse, EvseEvent::Transaction(transaction), now);
             let status = ConnectorStatus::Charging;
             tell(&mut site, session.evse, EvseEvent::Status { status, error: String::new() }, now);
+        }
+        if day.ease.iter().any(|e| e == "leave") {
+            for e in 0..cars.len() {
+                if cars[e].as_ref().is_some_and(|(_, car)| car.got >= car.session.watt_hours) {
+                    leave(&mut site, e, &mut cars, now);
+                }
+            }
+        }
+        if day.ease.iter().any(|e| e == "known") {
+            for (e, slot) in cars.iter().enumerate() {
+                let most = slot.as_ref().map(|(_, car)| Milliamps::amps(car.session.amps));
+                tell(&mut site, e, EvseEvent::BackendLimit(most), now);
+            }
         }
         limits(&mut site, day, second, now)?;
         wishes(&mut site, day, second, &cars, now);

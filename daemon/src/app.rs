@@ -249,6 +249,7 @@ impl App {
                 stations,
                 locals: locals(&config, &site),
                 events,
+                site: site.clone(),
                 store: store.clone(),
                 clock,
                 listener,

@@ -8,6 +8,8 @@ mod acts;
 mod charging;
 mod handle;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -158,6 +160,8 @@ impl Control {
         // Contacts count as limited until they are read.
         self.contacts(self.parts.clock.now());
         self.offers_changed();
+        // So do limits by formulas: they are not kept, and nothing is sent before they hold again.
+        self.formulas(self.parts.clock.now());
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

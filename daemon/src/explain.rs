@@ -160,3 +160,183 @@ fn changes(
     }
     changes
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        config::{self, Role},
+        grid::{Book, Wish},
+        ids::LimitId,
+        plan,
+        site::{
+            Event,
+            event::{ConnectorStatus, EvseEvent},
+        },
+        time::{Mono, Wall},
+        units::Watts,
+    };
+
+    const SITE: &str = "[site]\nname = \"x\"\n[grid]\nreturn_over = \"0 s\"\n[[node]]\nid = \"main\"\nfuse = \"40 A\"\n\
+        [[evse]]\nid = \"left\"\nmax = \"32 A\"\nfailsafe = \"0 A\"\n\
+        [[evse]]\nid = \"right\"\nmax = \"32 A\"\nfailsafe = \"0 A\"\n";
+
+    struct Bench {
+        site: Site,
+        now: Now,
+        sequence: u64,
+    }
+
+    impl Bench {
+        fn new(more: &str) -> Self {
+            let source = config::Source::new("site.toml".into(), format!("{SITE}{more}"));
+            let config = Arc::new(config::parse(&source).unwrap_or_else(|e| panic!("{e}")));
+            let now = Now { mono: Mono(Duration::from_secs(1000)), wall: Wall(1_800_000_000_000) };
+            Self { site: Site::new(config, Book::default(), now), now, sequence: 0 }
+        }
+
+        fn tell(&mut self, evse: &str, event: EvseEvent) {
+            self.site.apply(Event::Evse(EvseId::new(evse), event), self.now);
+        }
+
+        fn charges(&mut self, evse: &str, status: ConnectorStatus) {
+            self.tell(evse, EvseEvent::Connected);
+            self.tell(evse, EvseEvent::Status { status, error: String::new() });
+        }
+
+        /// Decides and confirms for a while; then explains `left`.
+        fn explained(&mut self, seconds: u64) -> Explanation {
+            let mut plan = None;
+            for _ in 0..=seconds {
+                self.now = self.now.plus(Duration::from_secs(1));
+                rules::apply(&mut self.site, self.now);
+                let made = plan::plan(&self.site, &policy::budget(&self.site, self.now), self.now);
+                self.site.granted(&made, self.now);
+                for (e, grant) in made.grants.iter().enumerate() {
+                    let (facts, control) = (&mut self.site.evses[e], self.site.config.control);
+                    let due = crate::evse::due(facts, grant, control.lease, self.sequence, self.now.mono);
+                    if let Some(s) = due {
+                        self.sequence = s.sequence;
+                        facts.leash.sent(s, self.now.mono, Milliamps::amps(32));
+                        facts.leash.confirmed(self.sequence, self.now.mono + control.lease, self.now.mono);
+                    }
+                }
+                plan = Some(made);
+            }
+            explain(&self.site, &plan.unwrap(), &EvseId::new("left"), self.now).unwrap()
+        }
+
+        fn limit(&mut self, watts: i64) {
+            let wish = Wish { id: Some(LimitId::new("dso")), ..Wish::new("uid:1", Role::Grid, Watts(watts)) };
+            self.site.set_limit(wish, self.now, || LimitId::new("dso")).unwrap();
+        }
+    }
+
+    fn says(told: &Explanation, about: &str) -> String {
+        let line = told.lines.iter().find(|line| line.about == about);
+        line.unwrap_or_else(|| panic!("nothing about {about} in {told:#?}")).says.clone()
+    }
+
+    #[test]
+    fn who_is_not_there_is_told_what_is_missing() {
+        let mut bench = Bench::new("");
+        let told = bench.explained(1);
+        assert_eq!(told.changes, ["the EVSE must connect"]);
+        assert_eq!(says(&told, "vehicle"), "nothing can charge: not connected");
+        bench.charges("left", ConnectorStatus::Available);
+        let told = bench.explained(1);
+        assert_eq!(told.granted, Milliamps::ZERO);
+        assert_eq!(told.changes, ["a vehicle must be there and ready; now: no vehicle"]);
+        assert!(
+            explain(
+                &bench.site,
+                &plan::plan(&bench.site, &policy::budget(&bench.site, bench.now), bench.now),
+                &EvseId::new("attic"),
+                bench.now
+            )
+            .is_none()
+        );
+    }
+
+    #[test]
+    fn a_shared_fuse_names_the_others() {
+        let mut bench = Bench::new("");
+        bench.charges("left", ConnectorStatus::Charging);
+        bench.site.evses[0].mask = Some(crate::units::PerPhase([true; 3]));
+        let told = bench.explained(60);
+        assert_eq!(told.granted, Milliamps::amps(32), "{told:#?}");
+        assert_eq!(told.changes, ["nothing: 32.0 A is all that this EVSE may"]);
+        bench.charges("right", ConnectorStatus::Charging);
+        bench.site.evses[1].mask = Some(crate::units::PerPhase([true; 3]));
+        let told = bench.explained(60);
+        assert_eq!(told.granted, Milliamps::amps(20), "{told:#?}");
+        assert_eq!(told.because, "fuse main of 40.0 A");
+        assert_eq!(
+            says(&told, "node main"),
+            "fuse main of 40.0 A; unbalance of at most 20.0 A at main; shared with right 20.0 A"
+        );
+        assert_eq!(says(&told, "setpoint"), "20.0 A is confirmed");
+        assert_eq!(
+            told.changes,
+            ["this must leave more room: fuse main of 40.0 A", "or one of these must take less: right"]
+        );
+    }
+
+    #[test]
+    fn a_limit_below_the_least_current_says_what_must_be_free() {
+        let mut bench = Bench::new("");
+        bench.charges("left", ConnectorStatus::Charging);
+        bench.explained(5);
+        bench.limit(1_000);
+        let told = bench.explained(5);
+        assert_eq!(told.granted, Milliamps::ZERO);
+        assert!(told.because.starts_with("waits: grid limit dso of 1.00 kW by uid:1"), "{told:#?}");
+        assert_eq!(told.changes.last().unwrap(), "at least 6.0 A per phase must be free before it can begin");
+    }
+
+    #[test]
+    fn a_rule_is_named_with_those_that_do_not_hold() {
+        let rules = "[[variable]]\nname = \"MODE\"\ndefault = 0\n\
+            [[rule]]\nid = \"fast\"\nwhen = \"MODE == 1\"\ncurrent = \"20 A\"\n[[rule]]\nid = \"slow\"\ncurrent = \"8 A\"\n";
+        let mut bench = Bench::new(rules);
+        bench.charges("left", ConnectorStatus::Charging);
+        let told = bench.explained(20);
+        assert_eq!((told.granted, told.because.as_str()), (Milliamps::amps(8), "rule \"slow\""), "{told:#?}");
+        assert_eq!(says(&told, "rule fast"), "does not hold: MODE == 1 does not hold, MODE = 0");
+        assert_eq!(says(&told, "rule slow"), "holds");
+        assert_eq!(
+            told.changes,
+            [
+                "rule fast would have to hold, if it allows more; now does not hold: MODE == 1 does not hold, MODE = 0",
+                "rule slow must no longer hold, or allow more"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_full_car_leaves_its_least_current_to_the_others_and_is_told_so() {
+        let mut bench = Bench::new("");
+        for evse in ["left", "right"] {
+            bench.charges(evse, ConnectorStatus::Charging);
+        }
+        bench.explained(30);
+        let status = ConnectorStatus::SuspendedEv;
+        bench.tell("left", EvseEvent::Status { status, error: String::new() });
+        let told = bench.explained(70);
+        assert_eq!(told.granted, Milliamps::amps(6), "there is room for both: {told:#?}");
+        assert_eq!(says(&told, "vehicle"), "it takes nothing at present; it may begin again");
+        // Now there is room for one.
+        bench.limit(4_900);
+        let told = bench.explained(20);
+        assert_eq!(told.granted, Milliamps::ZERO);
+        assert!(told.because.starts_with("takes nothing at present, the others come first"), "{told:#?}");
+        assert!(bench.site.evses[1].leash.newest().unwrap().limit >= Milliamps::amps(6));
+        // There is room for two, which the other one needs; half an hour later it is asked all the same.
+        bench.limit(10_000);
+        assert_eq!(bench.explained(1_700).granted, Milliamps::ZERO);
+        let told = bench.explained(100);
+        assert_eq!(told.granted, Milliamps::amps(6), "{told:#?}");
+    }
+}

@@ -237,6 +237,7 @@ async fn drive(peer: &Peer, bus: Bus) -> Result<(), String> {
             limit: Milliamps::amps(amps),
             failsafe: Milliamps::amps(6),
             lease: Duration::from_secs(600),
+            one_phase: false,
             reason: String::new(),
         }));
     };

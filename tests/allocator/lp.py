@@ -2,8 +2,15 @@
 """The plan against the linear optimum, on generated days.
 
 Each day has a tree of fuses, a house, cars that come and go, and on some days a grid limit. The program `allocator`
-plays it against the real core; here scipy (HiGHS) finds the most energy that any plan could have delivered, without
-the 6 A minimum, the whole amperes and the dwell that the core must keep. Cars take what they may until they are full.
+plays it against the real core. Two references stand beside it:
+
+- the optimum (scipy, HiGHS): the most energy that any plan could have delivered, with the whole day known in advance,
+  without the 6 A minimum, and free to let one car go empty so that another gets more;
+- the ideal plan: equal shares as the core gives them and the same 6 A minimum, but with every car's appetite and
+  fullness known, and without dwell, ramp, whole amperes or a moment of delay. It knows the future as little as the core.
+
+So what is missing to the optimum is told apart: what fairness, the minimum and the unknown future cost, and what the
+control itself costs. Cars take what they may until they are full, and stay plugged.
 """
 
 import argparse
@@ -72,17 +79,20 @@ def day(random: numpy.random.Generator, evses: int, number: int) -> dict:
     }
 
 
+def taken(sessions: list[dict], evse: int, begin: int, end: int) -> bool:
+    """Whether somebody stands there then, or leaves within the slot before."""
+    return any(s["evse"] == evse and begin * SLOT <= s["to"] and s["from"] <= end * SLOT for s in sessions)
+
+
 def benchmark(random: numpy.random.Generator) -> dict:
     """20 EVSEs, 30 sessions, 43.6 kW: the scenario that other planners were measured with."""
     points = [{"node": 0, "phases": "L1 L2 L3"} for _ in range(20)]
-    free = [0] * 20
-    sessions = []
+    sessions: list[dict] = []
     while len(sessions) < 30:
         evse = int(random.integers(0, 20))
         begin, stay = int(random.integers(6 * 12, 18 * 12)), int(random.integers(12, 8 * 12))
-        if begin < free[evse] or begin + stay >= SLOTS:
+        if begin + stay >= SLOTS or taken(sessions, evse, begin, begin + stay):
             continue
-        free[evse] = begin + stay + 1
         most = 32 * 3 * VOLTS * stay * SLOT / 3600
         energy = float(min(random.uniform(5000, 60000), most))
         sessions.append(
@@ -90,6 +100,39 @@ def benchmark(random: numpy.random.Generator) -> dict:
         )
     limits = [(SLOT, 86400 - SLOT, 43600)]
     return {"fuses": [500], "house": [0] * SLOTS, "limits": limits, "evses": points, "sessions": sessions, "deadlines": True}
+
+
+def garage(random: numpy.random.Generator, evses: int, number: int) -> dict:
+    """A day of the same kind: three-phase cars and a budget for half of them; sizes, cars and fuses vary."""
+    points = [{"node": 0, "phases": WIRINGS[int(random.integers(0, 3))]} for _ in range(evses)]
+    sessions: list[dict] = []
+    for _ in range(20 * evses):
+        evse = int(random.integers(0, evses))
+        begin, stay = int(random.integers(6 * 12, 18 * 12)), int(random.integers(12, 8 * 12))
+        if len(sessions) == 3 * evses // 2:
+            break
+        if begin + stay >= SLOTS or taken(sessions, evse, begin, begin + stay):
+            continue
+        amps = int(random.choice([16, 16, 32]))
+        most = amps * 3 * VOLTS * stay * SLOT / 3600
+        energy = float(min(random.uniform(5000, 60000), most))
+        sessions.append(
+            {"evse": evse, "from": begin * SLOT, "to": (begin + stay) * SLOT, "watt_hours": energy, "amps": amps, "terminals": 3}
+        )
+    time = numpy.arange(SLOTS) / 12.0
+    shape = 2 + 4 * numpy.exp(-((time - 8) ** 2) / 4) + 4 * numpy.exp(-((time - 17) ** 2) / 6)
+    house = numpy.clip(shape + random.normal(0, 1, SLOTS), 0, 12).round().astype(int)
+    watts = int(2180 * evses * random.uniform(0.8, 1.4))
+    limits = [(SLOT, 86400 - SLOT, watts)] if number % 2 else []
+    fuse = 500 if number % 2 else max(35, watts // 690) + 8
+    return {
+        "fuses": [fuse],
+        "house": [int(h) for h in house],
+        "limits": limits,
+        "evses": points,
+        "sessions": sessions,
+        "deadlines": number % 4 < 2,
+    }
 
 
 def phases(day: dict, session: dict) -> list[int]:
@@ -140,6 +183,63 @@ def optimum(day: dict) -> float:
     return -result.fun
 
 
+def ideal(day: dict) -> float:
+    """Energy in Wh of equal shares with everything known that can be known now."""
+    sessions = day["sessions"]
+    count = len(sessions)
+    uses = numpy.zeros((count, 3))
+    for k, session in enumerate(sessions):
+        uses[k, phases(day, session)] = 1
+    node = numpy.array([day["evses"][s["evse"]]["node"] for s in sessions])
+    top = numpy.array([min(32, s["amps"]) for s in sessions], dtype=float)
+    worth = uses.sum(1) * VOLTS * SLOT / 3600
+    wanted = numpy.array([s["watt_hours"] for s in sessions])
+    got = numpy.zeros(count)
+    for t in range(SLOTS):
+        here = [
+            k
+            for k, s in enumerate(sessions)
+            if s["from"] // SLOT <= t < s["to"] // SLOT and got[k] < wanted[k] - 1e-6
+        ]
+        if not here:
+            continue
+        watts = min((w for a, b, w in day["limits"] if a <= t * SLOT < b), default=1e12)
+        # Rows: what one ampere of each car takes of each constraint.
+        rows = [uses[:, p] for p in range(3)]
+        room = [float(day["fuses"][0] - day["house"][t])] * 3
+        for n in range(1, len(day["fuses"])):
+            rows += [uses[:, p] * (node == n) for p in range(3)]
+            room += [float(day["fuses"][n])] * 3
+        rows.append(uses.sum(1) * VOLTS)
+        room.append(float(watts))
+        take, left = numpy.array(rows), numpy.array(room)
+        amps = numpy.zeros(count)
+        most = numpy.zeros(count)
+        most[here] = numpy.minimum(top[here], (wanted[here] - got[here]) / worth[here])
+        # Hours to spare if it charged with all it can from now on.
+        hours = {k: (sessions[k]["to"] - t * SLOT - (wanted[k] - got[k]) / worth[k] / top[k] * SLOT) / 3600 for k in here}
+        first = {k: day["deadlines"] and hours[k] < 0.5 for k in here}
+        admitted = []
+        for k in sorted(here, key=lambda k: (not first[k], hours[k] if first[k] else sessions[k]["from"])):
+            floor = min(6.0, most[k])
+            if (take[:, k] * floor <= left + 1e-9).all():
+                left = left - take[:, k] * floor
+                amps[k] = floor
+                admitted.append(k)
+        for group in ([k for k in admitted if first[k]], [k for k in admitted if not first[k]]):
+            rising = [k for k in group if amps[k] < most[k] - 1e-9]
+            while rising:
+                rate = take[:, rising].sum(1)
+                level = numpy.where(rate > 0, left / numpy.maximum(rate, 1e-12), numpy.inf)
+                more = max(0.0, min(float(level.min()), float((most[rising] - amps[rising]).min())))
+                amps[rising] += more
+                left = left - rate * more
+                full = (rate > 0) & (left <= 1e-6)
+                rising = [k for k in rising if amps[k] < most[k] - 1e-9 and not (take[full, k] > 0).any()]
+        got += amps * worth
+    return float(numpy.minimum(got, wanted).sum())
+
+
 def compare(name: str, days: list[dict], program: str) -> dict:
     text = "\n".join(json.dumps(d) for d in days)
     played = subprocess.run([program, "days"], input=text, capture_output=True, text=True, check=False)
@@ -147,6 +247,7 @@ def compare(name: str, days: list[dict], program: str) -> dict:
         raise SystemExit(f"{program} days failed:\n{played.stderr}")
     outcomes = [json.loads(line) for line in played.stdout.splitlines()]
     best = [optimum(d) for d in days]
+    fair = [ideal(d) for d in days]
     got = [sum(o["delivered"]) for o in outcomes]
     ratios = [g / b for g, b in zip(got, best) if b > 0]
     wanted = sum(s["watt_hours"] for d in days for s in d["sessions"])
@@ -158,6 +259,8 @@ def compare(name: str, days: list[dict], program: str) -> dict:
         "optimum_kwh": round(sum(best) / 1000, 1),
         "delivered_kwh": round(sum(got) / 1000, 1),
         "of_optimum": round(sum(got) / sum(best), 5),
+        "ideal_of_optimum": round(sum(fair) / sum(best), 5),
+        "of_ideal": round(sum(got) / sum(fair), 5),
         "worst_day": round(min(ratios), 5),
         "violations": sum(o["violations"] for o in outcomes),
     }
@@ -170,19 +273,25 @@ def main() -> int:
     parser.add_argument("program", help="the built example `allocator`")
     parser.add_argument("report", type=pathlib.Path)
     parser.add_argument("--days", type=int, default=200)
+    parser.add_argument("--scenarios", type=int, default=10, help="how many days of the scenario with fixed size")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    random = numpy.random.default_rng(options.seed)
     sizes = [4, 8, 12, 20]
-    days = [day(random, sizes[n % len(sizes)], n) for n in range(options.days)]
+    random = numpy.random.default_rng(options.seed)
+    garages = [garage(random, [6, 10, 20, 30][n % 4], n) for n in range(options.days)]
+    random = numpy.random.default_rng(options.seed)
+    mixed = [day(random, sizes[n % len(sizes)], n) for n in range(options.days)]
+    scenario = [benchmark(numpy.random.default_rng(options.seed + n)) for n in range(options.scenarios)]
     rows = [
-        compare("generated days", days, options.program),
-        compare("43.6 kW, 20 EVSEs, 30 sessions", [benchmark(numpy.random.default_rng(options.seed))], options.program),
+        compare("43.6 kW, 20 EVSEs, 30 sessions", scenario, options.program),
+        compare("three-phase garages", garages, options.program),
+        compare("mixed phases behind small fuses", mixed, options.program),
     ]
     options.report.write_text(json.dumps({"name": "allocator-lp", "unit": "kWh", "rows": rows, "peer": "scipy HiGHS"}, indent=1))
-    bad = [r["what"] for r in rows if r["of_optimum"] < 0.99 or r["violations"]]
-    if bad:
-        print("below 99 % of the optimum, or a cap exceeded: " + ", ".join(bad))
+    bad = [f"{r['what']}: {r['violations']} violations" for r in rows if r["violations"]]
+    bad += [f"{r['what']}: below 99 % of the optimum" for r in rows[:2] if r["of_optimum"] < 0.99]
+    bad += [f"{r['what']}: below 99 % of the ideal plan" for r in rows if r["of_ideal"] < 0.99]
+    print("\n".join(bad))
     return bool(bad)
 
 

@@ -153,6 +153,7 @@ impl Check<'_> {
             ramp: self.ramp(raw.ramp)?,
             follow_after: self.duration("control.follow_after", raw.follow_after, s(60), s(5), s(3600))?,
             probe_every: self.duration("control.probe_every", raw.probe_every, s(300), s(10), s(7200))?,
+            wake_every: self.duration("control.wake_every", raw.wake_every, s(1800), s(10), s(7200))?,
             meter_stale: self.duration("control.meter_stale", raw.meter_stale, s(5), ms(500), s(60))?,
             meter_lost: self.duration("control.meter_lost", raw.meter_lost, s(30), s(1), s(600))?,
         };

@@ -460,6 +460,8 @@ pub struct EvseOcpp {
     pub password: Option<Secret>,
     /// It gets one profile with all limits.
     pub merged_profiles: bool,
+    /// It can be told to charge on one phase.
+    pub one_phase: bool,
     /// It is let go while the backend is away.
     pub strict: bool,
     /// It is on its own.
@@ -475,6 +477,7 @@ impl Default for EvseOcpp {
             security: Security::None,
             password: None,
             merged_profiles: false,
+            one_phase: false,
             strict: false,
             pass_through: false,
             backend: None,
@@ -499,8 +502,11 @@ pub struct Control {
     pub ramp: Milliamps,
     /// How long a car draws less than offered until it leaves the rest to the others.
     pub follow_after: Duration,
-    /// How often it is offered its full share again.
+    /// How long until it is offered a little more than it draws; longer each time that it did not take it.
     pub probe_every: Duration,
+    /// How long a car that took nothing may be without its least current while the others need it; longer each time
+    /// that it took nothing again.
+    pub wake_every: Duration,
     /// Age at which a meter reading is stale.
     pub meter_stale: Duration,
     /// Age at which the meter counts as lost.

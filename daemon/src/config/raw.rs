@@ -403,8 +403,12 @@ pub(super) struct Control {
     pub(super) ramp: Option<Milliamps>,
     /// A car that draws less than offered for so long leaves the rest to the others; default 60 s.
     pub(super) follow_after: Option<Span>,
-    /// How often such a car is offered its full share again; default 5 min.
+    /// How long until such a car is offered a little more than it draws, to see whether it wants more; twice as long
+    /// each time that it did not. Default 5 min.
     pub(super) probe_every: Option<Span>,
+    /// How long a car that took nothing may be without its least current while the others need it; then twice and four
+    /// times as long. Default 30 min.
+    pub(super) wake_every: Option<Span>,
     /// Default 5 s.
     pub(super) meter_stale: Option<Span>,
     /// Default 30 s.

@@ -23,7 +23,9 @@ const RETRY: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn due(facts: &EvseFacts, grant: &Grant, lease: Duration, last: u64, now: Mono) -> Option<Setpoint> {
     facts.connected?;
-    let changed = facts.leash.newest().is_none_or(|s| s.limit != grant.limit || s.failsafe != grant.failsafe);
+    let changed = facts.leash.newest().is_none_or(|s| {
+        s.limit != grant.limit || s.failsafe != grant.failsafe || s.one_phase != grant.one_phase
+    });
     let renew = facts.leash.renew_at().is_none_or(|at| now >= at);
     let forgotten = !facts.leash.settled() && !facts.leash.waiting();
     let pause = facts.leash.refused_at().is_some_and(|at| now.since(at) < RETRY);
@@ -36,6 +38,7 @@ pub fn due(facts: &EvseFacts, grant: &Grant, lease: Duration, last: u64, now: Mo
         limit: grant.limit.max(Milliamps::ZERO),
         failsafe: grant.failsafe,
         lease,
+        one_phase: grant.one_phase,
         reason: grant.reason.clone(),
     })
 }
@@ -81,6 +84,7 @@ mod tests {
         Grant {
             limit: Milliamps::amps(amps),
             failsafe: Milliamps::amps(6),
+            one_phase: false,
             reason: String::new(),
             room_since: None,
         }

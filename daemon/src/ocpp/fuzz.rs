@@ -103,6 +103,7 @@ fn wish(amps: &str) -> Setpoint {
         limit: Milliamps::amps(amps.parse::<i64>().unwrap_or(16).clamp(0, 32)),
         failsafe: Milliamps::amps(6),
         lease: Duration::from_secs(60),
+        one_phase: false,
         reason: String::new(),
     }
 }
@@ -111,6 +112,7 @@ fn settle(route: &mut Route, now: Now) {
     while let Some(out) = route.output() {
         match out {
             Out::Store { ticket, .. } => route.stored(now, ticket, &Ok(())),
+            Out::Tariff { ticket: Some(ticket), .. } => route.tariff_taken(now, ticket, &Ok(())),
             Out::South(text) | Out::North(text) => {
                 // Whatever the other side sent: what leaves here is a frame.
                 assert!(frame::peek(&text).is_ok(), "{text}");

@@ -93,6 +93,8 @@ pub struct Parts {
     pub locals: Vec<Local>,
     /// Where facts go.
     pub events: control::Events,
+    /// Where the backend's tariffs go.
+    pub site: control::Handle,
     /// Opened with [`MIGRATIONS`].
     pub store: Store,
     /// The present.
@@ -148,6 +150,7 @@ struct House {
     backend: Option<(config::Backend, Arc<dyn Dial>)>,
     schemas: Option<Arc<Schemas>>,
     events: control::Events,
+    site: control::Handle,
     store: Store,
     clock: Clock,
     stop: CancellationToken,
@@ -174,6 +177,7 @@ impl House {
             config: self.config.clone(),
             backend,
             events: self.events.clone(),
+            site: self.site.clone(),
             store: self.store.clone(),
             clock: self.clock,
         };
@@ -226,6 +230,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), Error> {
         backend: parts.backend,
         schemas: parts.schemas,
         events: parts.events,
+        site: parts.site,
         store: parts.store,
         clock: parts.clock,
         stop: stop.clone(),

@@ -14,6 +14,7 @@
 //! `renewal` replaces the backend's connection while it stands.
 
 mod renewal;
+mod tariffs;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -89,6 +90,8 @@ pub(super) struct Station {
     pub(super) config: config::Ocpp,
     pub(super) backend: Option<(config::Backend, Arc<dyn Dial>)>,
     pub(super) events: control::Events,
+    /// Where tariffs go.
+    pub(super) site: control::Handle,
     pub(super) store: Store,
     pub(super) clock: Clock,
 }
@@ -113,6 +116,8 @@ struct Running {
     waiting: Option<(Request, Mono)>,
     refused: Option<(u16, Mono)>,
     desk: Desk,
+    tariffs: tariffs::Tariffs,
+    speaker: tariffs::Speaker,
 }
 
 impl Station {
@@ -141,6 +146,11 @@ impl Station {
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
         let (heard, inbox) = mpsc::channel(64);
         let password = saved.password.clone();
+        let speaker = tariffs::Speaker {
+            site: self.site.clone(),
+            evse: self.evse.clone(),
+            own: self.settings.ocpp.backend.is_some(),
+        };
         let mut running = Running {
             password,
             route: Route::new(self.clock.now().mono, rules, saved, seed),
@@ -158,6 +168,8 @@ impl Station {
             waiting: None,
             refused: None,
             desk: Desk::default(),
+            tariffs: tariffs::Tariffs::default(),
+            speaker,
         };
         running.turn(inbox, &stop).await;
         running.leave().await;
@@ -174,6 +186,7 @@ impl Running {
             self.renew().await;
             self.reach_north();
             self.carry_out().await;
+            self.tariffs.begin(&self.speaker, self.station.clock.now().wall);
             let wake = self.wake();
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -187,6 +200,11 @@ impl Running {
                     wishes = changed.is_ok();
                     let wish = self.station.setpoint.borrow_and_update().clone();
                     self.route.setpoint(self.station.clock.now(), wish);
+                }
+                (ticket, outcome) = self.tariffs.done() => {
+                    if let Some(ticket) = ticket {
+                        self.route.tariff_taken(self.station.clock.now(), ticket, &outcome);
+                    }
                 }
                 dialed = dialed(&mut self.north) => self.dialed(dialed).await,
                 progress = renewal::progress(&mut self.next) => self.renewing(progress),
@@ -554,6 +572,7 @@ impl Running {
                     }
                 }
                 Out::Answered { ticket, outcome } => self.desk.answered(ticket, outcome),
+                Out::Tariff { ticket, news } => self.tariffs.push(ticket, news),
                 Out::CloseNorth(why) => {
                     if let North::Up { link, .. } = std::mem::replace(&mut self.north, North::Off) {
                         link.close(CloseCode::Away, why);

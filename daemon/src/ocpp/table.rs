@@ -94,6 +94,10 @@ pub(crate) enum Down {
     Levels,
     /// `GetTransactionStatus`: to the EVSE; what waits here counts as waiting there.
     TransactionStatus,
+    /// Tariffs: taken in for the site's rules as far as they can be used, and to the EVSE, byte for byte.
+    Tariff,
+    /// `DataTransfer`: to the EVSE, byte for byte, unless it is a tariff for the site.
+    Data,
     /// SEND: to the EVSE, without an answer.
     Send,
 }
@@ -234,6 +238,11 @@ fn way_down(way: Down) -> [&'static str; 2] {
         ],
         Down::ClearProfile => ["what is kept here goes; passes for the others; our limit is set again", GONE],
         Down::TransactionStatus => ["passes; what waits here counts as waiting there", GONE],
+        Down::Tariff => [
+            "taken in for the site's rules; passes; an EVSE that does not know tariffs is answered for",
+            "taken in for the site's rules",
+        ],
+        Down::Data => ["passes; a tariff for the site is taken here", GONE],
         Down::Send => ["passes", "dropped"],
     }
 }

@@ -1,6 +1,7 @@
 //! The gateway as its neighbours see it: real sockets, a backend and EVSEs that say what the test wants.
 
 mod renewal;
+mod tariffs;
 
 use std::{
     future::Future,
@@ -177,6 +178,7 @@ struct Site {
     events: mpsc::Receiver<Event>,
     wishes: Vec<watch::Sender<Option<Setpoint>>>,
     orders: Orders,
+    site: control::Handle,
     store: Store,
     _writer: Writer,
 }
@@ -199,6 +201,30 @@ fn evse(name: &str) -> config::Evse {
     }
 }
 
+/// Whom tariffs are told to: the daemon's own owner of the site, with one EVSE that has a rule about prices.
+fn owner(store: &Store) -> (control::Control, control::Handle) {
+    let text = "[site]\nname = \"x\"\n[[node]]\nid = \"main\"\nfuse = \"63 A\"\n[[evse]]\nid = \"CP1\"\nmax = \"16 A\"\n\
+                [[rule]]\nid = \"cheap\"\nprice_below = \"20 ct/kWh\"\ncurrent = \"16 A\"\n\
+                [[rule]]\nid = \"dear\"\ncurrent = \"6 A\"\n";
+    let source = config::Source::new("site.toml".into(), text.to_owned());
+    let parts = control::Parts {
+        config: Arc::new(config::parse(&source).unwrap()),
+        limits: vec![],
+        tariffs: crate::tariff::Book::default(),
+        variables: vec![],
+        failsafes: vec![],
+        store: store.clone(),
+        journal: crate::journal::Journal::new(store.clone()),
+        clock: Clock::system(),
+        setpoints: vec![watch::channel(None).0],
+        devices: vec![],
+        relays: vec![],
+        alive: Box::new(|| ()),
+    };
+    let (owner, handle, _) = control::Control::new(parts);
+    (owner, handle)
+}
+
 const NAMES: [&str; 2] = ["CP1", "CP|2"];
 
 impl Site {
@@ -207,7 +233,16 @@ impl Site {
     }
 
     async fn start_with(dir: &std::path::Path, way: Option<&Arc<Way>>, change: impl Fn(&mut Parts)) -> Self {
-        let (store, writer) = Store::open(dir, MIGRATIONS).unwrap();
+        let migrations = [
+            MIGRATIONS,
+            crate::journal::MIGRATIONS,
+            crate::grid::MIGRATIONS,
+            crate::tariff::keep::MIGRATIONS,
+            crate::variable::keep::MIGRATIONS,
+        ]
+        .concat();
+        let (store, writer) = Store::open(dir, &migrations).unwrap();
+        let (owner, handle) = owner(&store);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (events, heard) = mpsc::channel(1000);
@@ -259,6 +294,7 @@ impl Site {
             stations,
             locals: vec![],
             events,
+            site: handle.clone(),
             store: store.clone(),
             clock: Clock::system(),
             listener,
@@ -269,7 +305,12 @@ impl Site {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(run(parts, stop.clone()));
-        Self { address, stop, running, events: heard, wishes, orders, store, _writer: writer }
+        let token = stop.clone();
+        running.spawn(async move {
+            owner.run(token).await;
+            Ok(())
+        });
+        Self { address, stop, running, events: heard, wishes, orders, site: handle, store, _writer: writer }
     }
 
     async fn try_connect(&self, path: &str, protocol: Option<&str>) -> Result<Peer, WsError> {
@@ -350,6 +391,7 @@ fn setpoint(sequence: u64, amps: i64) -> Setpoint {
         limit: Milliamps::amps(amps),
         failsafe: Milliamps::amps(6),
         lease: Duration::from_secs(60),
+        one_phase: false,
         reason: "test".into(),
     }
 }

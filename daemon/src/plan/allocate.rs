@@ -1,8 +1,10 @@
 //! Who may draw, and how much each: admission by floors, then weighted max–min fair filling, all at once.
 //!
 //! ```text
-//! admission: in order of rank, who still fits with its floor
-//!        ─→ filling: all rise together; who meets its bound or a full constraint stops, the others go on
+//! who presses: in order of rank, who still fits with its floor, beside the floors that must stay
+//!        ─→ filling: all of them rise together; who meets its bound or a full constraint stops, the others go on
+//! the others: the same within what that leaves
+//!        ─→ the floors of those who take nothing at present, where they still fit
 //!        ─→ once more for those that were held to what they use, up to their real bound
 //!        ─→ down to whole steps; what that frees goes to those that lost most
 //! ```
@@ -28,6 +30,21 @@ pub struct Demand {
     pub rate: i64,
     /// Class and rank in it: served in rising order when the floors of all do not fit.
     pub rank: (u8, u64),
+    /// When it is served.
+    pub turn: Turn,
+}
+
+/// When a device is served. The rank decides within each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It can only just be on time: up to its bound before the others of its class get their floors.
+    Presses,
+    /// It has just begun: its floor stays, whoever presses.
+    Keeps,
+    /// With all others.
+    Usual,
+    /// It takes nothing at present: its floor, where the others leave it.
+    Yields,
 }
 
 /// `Σ weight × value ≤ room` for each constraint; weights are positive.
@@ -131,25 +148,57 @@ pub fn allocate(demands: &[Demand], constraints: &Constraints, taken: &[i64]) ->
     let mut order: Vec<usize> = (0..demands.len()).filter(|i| most[*i] >= floor(&demands[*i])).collect();
     order.sort_by_key(|i| (demands[*i].rank, *i));
     let mut admitted = Vec::with_capacity(order.len());
-    for i in order {
+    let admit = |i: usize, rooms: &mut [i128], out: &mut [Allocation], admitted: &mut Vec<usize>| {
         let least = floor(&demands[i]);
-        match constraints.blocking(&rooms, i, least) {
+        match constraints.blocking(rooms, i, least) {
             Some(c) => out[i].binding = Binding::Constraint(c),
             None => {
-                constraints.take(&mut rooms, i, least);
+                constraints.take(rooms, i, least);
                 out[i].value = least;
                 admitted.push(i);
             }
         }
-    }
+    };
+    let (yielding, order): (Vec<usize>, Vec<usize>) =
+        order.into_iter().partition(|i| demands[*i].turn == Turn::Yields);
+    let left = |out: &[Allocation]| {
+        let gone: Vec<i64> = out.iter().zip(taken).map(|(a, t)| a.value + t).collect();
+        constraints.less(&gone)
+    };
     let used: Vec<i64> = demands.iter().zip(&most).map(|(d, m)| down(d.used, d.step).min(*m)).collect();
-    fill(demands, constraints, &rooms, &used, &admitted, &mut out);
+    // A class at a time: who presses goes before the others of its class, not before those of a better one.
+    let presses = |i: &usize| demands[*i].turn == Turn::Presses;
+    let mut waiting = order;
+    while let Some(class) = waiting.iter().filter(|i| presses(i)).map(|i| demands[*i].rank.0).min() {
+        let now = |i: &usize| {
+            let d = &demands[*i];
+            d.rank.0 < class || (d.rank.0 == class && matches!(d.turn, Turn::Presses | Turn::Keeps))
+        };
+        let (first, others): (Vec<usize>, Vec<usize>) = waiting.into_iter().partition(now);
+        let before = admitted.len();
+        for i in first {
+            admit(i, &mut rooms, &mut out, &mut admitted);
+        }
+        let pressing: Vec<usize> = admitted[before..].iter().copied().filter(presses).collect();
+        fill(demands, constraints, &rooms, &used, &pressing, &mut out);
+        rooms = left(&out);
+        waiting = others;
+    }
+    for i in waiting {
+        admit(i, &mut rooms, &mut out, &mut admitted);
+    }
+    let usual: Vec<usize> = admitted.iter().copied().filter(|i| !presses(i)).collect();
+    fill(demands, constraints, &rooms, &used, &usual, &mut out);
     let held: Vec<usize> =
         admitted.iter().copied().filter(|i| used[*i] < most[*i] && out[*i].value >= used[*i]).collect();
+    if !yielding.is_empty() {
+        let mut rooms = left(&out);
+        for i in yielding {
+            admit(i, &mut rooms, &mut out, &mut admitted);
+        }
+    }
     if !held.is_empty() {
-        let values: Vec<i64> = out.iter().map(|a| a.value).collect();
-        let left = constraints.less(&values.iter().zip(taken).map(|(v, t)| v + t).collect::<Vec<_>>());
-        fill(demands, constraints, &left, &most, &held, &mut out);
+        fill(demands, constraints, &left(&out), &most, &held, &mut out);
     }
     settle(demands, constraints, taken, &most, &admitted, &mut out);
     out

@@ -20,11 +20,12 @@ use std::time::Duration;
 
 pub use self::reserve::reserve;
 use self::{
-    allocate::{Allocation, Binding, Demand, allocate},
+    allocate::{Allocation, Binding, Demand, Turn, allocate},
     constraint::Bounds,
 };
 use crate::{
     policy::{Bound, Budget, Want},
+    rules::Phases,
     site::Site,
     time::{Mono, Now},
     units::{Milliamps, Millivolts, PerPhase, Watts},
@@ -41,6 +42,8 @@ pub struct Setpoint {
     pub failsafe: Milliamps,
     /// How long it holds.
     pub lease: Duration,
+    /// The EVSE shall charge on one phase, where it can be told so.
+    pub one_phase: bool,
     /// The binding constraint, in words.
     pub reason: String,
 }
@@ -52,6 +55,8 @@ pub struct Grant {
     pub limit: Milliamps,
     /// Current per phase after the lease.
     pub failsafe: Milliamps,
+    /// On one phase, where the EVSE can be told so.
+    pub one_phase: bool,
     /// The binding constraint, in words.
     pub reason: String,
     /// Since when there has been room for more.
@@ -141,13 +146,15 @@ pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
     let grants = (0..evses)
         .map(|e| {
             let (facts, config) = (&site.evses[e], &site.config.evses[e]);
+            let one_phase = config.ocpp.one_phase && site.rules[e].sun.phases == Phases::One;
             if let Some(counts) = held[e] {
                 let reason = if facts.connected.is_none() {
                     "not connected: counts with what it may draw by itself".to_owned()
                 } else {
                     format!("does not follow, counts with {counts}: {}", facts.refusal)
                 };
-                return Grant { limit: config.failsafe, failsafe: config.failsafe, reason, room_since: None };
+                let (limit, failsafe) = (config.failsafe, config.failsafe);
+                return Grant { limit, failsafe, one_phase, reason, room_since: None };
             }
             let free = constraints.free(&rooms, e);
             let step = approach(site, e, targets[e].value, in_force[e], free, &demands[e], now.mono);
@@ -157,7 +164,7 @@ pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
             let failsafe = if limited { config.failsafe.min(limit) } else { config.failsafe };
             let reason =
                 waiting(because(e, &budget.shares[e].reason), step.waits, &Milliamps(targets[e].value));
-            Grant { limit, failsafe, reason, room_since: step.room_since }
+            Grant { limit, failsafe, one_phase, reason, room_since: step.room_since }
         })
         .collect();
     Plan { grants, devices: device_grants, nodes: nodes(site, budget) }
@@ -171,17 +178,29 @@ fn demand(site: &Site, budget: &Budget, e: usize, held: bool, now: Now) -> Deman
         Want::Least => config.min.min(share.most),
         Want::All => share.most,
     };
-    let power = config.rated();
-    // Who can only just be on time gets a larger share of what is free.
-    let hurry = if rank::presses(share.deadline, power, now) { 4 } else { 1 };
+    // What it can take by itself, as far as that was seen.
+    let able = facts.follow.used().unwrap_or(config.max).min(share.most).max(config.min);
+    let power = site.power_at(e, able, now.mono);
     Demand {
         least: config.min.0,
         most: most.0,
-        used: facts.follow.used().map_or(most.0, |used| used.max(config.min).0),
+        // Up to a whole step: what it draws must not shrink by being held to it.
+        used: facts.follow.used().map_or(most.0, |used| up(used.max(config.min).0, config.step.0)),
         step: config.step.0,
-        rate: 1000 * i64::from(config.weight) * hurry,
+        rate: 1000 * i64::from(config.weight),
         rank: (share.class, rank::rank(facts, share.want, share.deadline, power, &site.config.control, now)),
+        turn: match () {
+            () if share.want == Want::Least && facts.rest.yields() => Turn::Yields,
+            () if rank::presses(share.deadline, power, now) => Turn::Presses,
+            () if rank::keeps(facts, &site.config.control, now.mono) => Turn::Keeps,
+            () => Turn::Usual,
+        },
     }
+}
+
+fn up(value: i64, step: i64) -> i64 {
+    let step = step.max(1);
+    (value + step - 1) / step * step
 }
 
 fn device_demand(site: &Site, budget: &Budget, d: usize, stuck: bool, now: Mono) -> Demand {
@@ -197,6 +216,7 @@ fn device_demand(site: &Site, budget: &Budget, d: usize, stuck: bool, now: Mono)
         // A level ampere is what its phases make of it.
         rate: (Millivolts::NOMINAL.0 * count / 1000).max(1) * i64::from(config.weight),
         rank: (share.class, u64::from(!running)),
+        turn: if running { Turn::Keeps } else { Turn::Usual },
     }
 }
 
@@ -233,7 +253,9 @@ fn approach(
     let room_since = facts.room_since.unwrap_or(now);
     let waited = if standing == 0 && facts.on_since.is_none() {
         // A car that comes is served at once; one that was paused waits.
-        facts.on_until.is_none_or(|until| now.since(until) >= control.raise_dwell.max(control.min_off))
+        // One that takes nothing is not switched on and off with every gap that the others leave.
+        let rests = if demand.turn == Turn::Yields { control.min_on } else { control.min_off };
+        facts.on_until.is_none_or(|until| now.since(until) >= control.raise_dwell.max(rests))
     } else {
         let moved = facts.leash.last_change().is_none_or(|(at, _)| now.since(at) >= control.settle);
         now.since(room_since) >= control.raise_dwell && moved
@@ -282,7 +304,9 @@ fn because(target: &Allocation, owners: &[usize], budget: &Budget, own: &str, de
         Binding::Own => own.to_owned(),
         Binding::Constraint(c) => {
             let cap = &budget.caps[owners[c]].reason;
-            if target.value == 0 && demand.most > 0 {
+            if target.value == 0 && demand.turn == Turn::Yields {
+                format!("takes nothing at present, the others come first; {cap}")
+            } else if target.value == 0 && demand.most > 0 {
                 format!("waits: {cap}")
             } else if target.value >= demand.used && demand.used < demand.most {
                 format!("draws less than it was offered, the others get the rest; {cap}")

@@ -36,9 +36,7 @@ pub(super) fn rank(
     if want == Want::Least {
         return 5 * BAND;
     }
-    if let Some(since) = facts.on_since
-        && now.mono.since(since) < turn
-    {
+    if let Some(since) = facts.on_since.filter(|_| keeps(facts, control, now.mono)) {
         return ms(since);
     }
     if let Some(spare) = deadline.and_then(|d| spare(d, most, now))
@@ -53,6 +51,11 @@ pub(super) fn rank(
         (None, Some(until)) => 2 * BAND + ms(until),
         (None, None) => 2 * BAND,
     }
+}
+
+/// Whether its turn has begun a moment ago and lasts.
+pub(super) fn keeps(facts: &EvseFacts, control: &config::Control, now: Mono) -> bool {
+    facts.on_since.is_some_and(|since| now.since(since) < control.min_on.max(LEAST_TURN))
 }
 
 /// Whether a deadline leaves no time to lose.
@@ -90,6 +93,7 @@ mod tests {
             ramp: crate::units::Milliamps::amps(16),
             follow_after: s(60),
             probe_every: s(300),
+            wake_every: s(1800),
             meter_stale: s(5),
             meter_lost: s(30),
         }

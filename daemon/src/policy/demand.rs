@@ -16,6 +16,10 @@ pub(super) fn shares(site: &Site) -> Vec<Share> {
                 (Want::Nothing, "not connected".to_owned())
             } else {
                 match facts.status {
+                    // Whatever it says of a car that is paused: it was full when it was last offered something.
+                    ConnectorStatus::Preparing | ConnectorStatus::SuspendedEvse if facts.rest.sated() => {
+                        (Want::Least, "the vehicle takes nothing".to_owned())
+                    }
                     ConnectorStatus::Preparing
                     | ConnectorStatus::Charging
                     | ConnectorStatus::SuspendedEvse => (Want::All, format!("own maximum of {}", config.max)),

@@ -4,7 +4,7 @@
 //! load one phase and not another are held to it together. Nothing is set off against loads on the other phase: they
 //! may stop at any time, and this site does not answer within the 100 ms that a symmetry device must.
 
-use super::{Bound, Budget, Cap, Scope};
+use super::{Bound, Budget, Cap, Scope, Want};
 use crate::site::Site;
 
 pub(super) fn cap(site: &Site, budget: &mut Budget) {
@@ -15,7 +15,8 @@ pub(super) fn cap(site: &Site, budget: &mut Budget) {
         for e in site.behind(n) {
             let unknown = site.evses[e].mask.is_none() && site.config.evses[e].wiring.count() > 1;
             let share = &mut budget.shares[e];
-            if unknown && limit < share.most {
+            // Where there is no car there is nothing to find out.
+            if unknown && share.want != Want::Nothing && limit < share.most {
                 share.most = limit;
                 share.reason = format!("{limit} until it is known how many phases the car uses");
             }

@@ -24,11 +24,11 @@ pub use self::{
 };
 use crate::{
     formula::{Formula, Name, Value},
-    policy::Wish,
+    policy::{Deadline, Wish},
     site::Site,
     tariff::{Days, Level, Local, Months, TimeOfDay, Zone},
     time::{Now, Wall},
-    units::{Milliamps, Price, Watts},
+    units::{Milliamps, Price, WattHours, Watts},
 };
 
 /// One rule.
@@ -44,6 +44,8 @@ pub struct Rule {
     pub then: Then,
     /// Order of service when not all fit: 0 first.
     pub class: Option<u8>,
+    /// What it shall have got by when.
+    pub ready: Option<Ready>,
 }
 
 /// For whom a rule is.
@@ -115,6 +117,15 @@ pub struct Cheapest {
     pub by: TimeOfDay,
 }
 
+/// What a car shall have got by when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// From the beginning of the charge.
+    pub energy: WattHours,
+    /// The deadline, local time of day.
+    pub by: TimeOfDay,
+}
+
 /// What follows.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Then {
@@ -162,6 +173,7 @@ struct Outcome {
     cap: Option<Milliamps>,
     surplus: Option<Surplus>,
     class: Option<u8>,
+    ready: Option<Ready>,
     reason: String,
 }
 
@@ -180,7 +192,12 @@ pub fn apply(site: &mut Site, now: Now) {
         if let Some(class) = outcome.class {
             wish.class = class;
         }
+        wish.deadline = outcome.ready.and_then(|ready| deadline(site, e, ready));
         if let Some((state, cap, why)) = sun {
+            if site.rules[e].sun.phases != state.phases {
+                // What was seen of its phases was seen under the other number.
+                site.evses[e].mask = None;
+            }
             site.rules[e].sun = state;
             if wish.cap.is_none_or(|other| cap < other) {
                 wish.cap = Some(cap);
@@ -196,6 +213,17 @@ pub fn apply(site: &mut Site, now: Now) {
         }
         site.wishes[e] = wish;
     }
+}
+
+/// The first such time after the charge began, and what is missing by the EVSE's own register; none without a charge or
+/// a register.
+fn deadline(site: &Site, e: usize, ready: Ready) -> Option<Deadline> {
+    let facts = &site.evses[e];
+    let transaction = facts.transaction.as_ref()?;
+    let (_, at) = site.config.charging.tariff.around(ready.by, transaction.started)?;
+    let charged = facts.draw.and_then(|draw| draw.energy)? - transaction.meter_start;
+    let missing = (ready.energy - charged.max(WattHours(0))).max(WattHours(0));
+    Some(Deadline { at, missing })
 }
 
 /// The rules that concern an EVSE now, in two lists: its own, and its user's.
@@ -215,7 +243,7 @@ fn lists(site: &Site, e: usize) -> [Vec<usize>; 2] {
 }
 
 fn outcome(site: &Site, e: usize, now: Now) -> Outcome {
-    let mut result = Outcome { cap: None, surplus: None, class: None, reason: String::new() };
+    let mut result = Outcome { cap: None, surplus: None, class: None, ready: None, reason: String::new() };
     for list in lists(site, e) {
         for at in list {
             let rule = &site.config.charging.rules[at];
@@ -248,6 +276,7 @@ fn outcome(site: &Site, e: usize, now: Now) -> Outcome {
                 _ => {}
             }
             result.surplus = surplus.or(result.surplus);
+            result.ready = result.ready.or(rule.ready);
             result.class = match (result.class, rule.class) {
                 (Some(a), Some(b)) => Some(a.max(b)),
                 (a, b) => a.or(b),

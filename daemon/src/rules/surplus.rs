@@ -9,6 +9,9 @@
 //!
 //! Switching under load would wear contactors and upset cars: the cap is 0 A until a measurement shows no current, and
 //! the other number of phases counts as reached when measured currents show it. Until then the plan counts all phases.
+//! An EVSE that refuses one phase, or goes on with more for [`DISOBEYS`], is not told again until another car comes.
+
+use std::time::Duration;
 
 use super::Surplus;
 use crate::{
@@ -40,10 +43,20 @@ pub struct Sun {
     other_since: Option<Mono>,
     /// Switching since: nothing flows until it is measured that nothing flows.
     pub switching: Option<(Phases, Mono)>,
+    /// Told to use one phase since.
+    one_since: Option<Mono>,
+    /// Seen to use more since, although told.
+    more_since: Option<Mono>,
+    /// It does not do as told.
+    pub stuck: bool,
 }
 
 /// Below it no current flows.
 const IDLE: Milliamps = Milliamps(500);
+/// From here on a conductor carries current.
+const FLOWING: Milliamps = Milliamps(3_000);
+/// How long more than one phase may carry current after one was told.
+const DISOBEYS: Duration = Duration::from_secs(60);
 
 /// Shares the surplus among those who charge from it. Gives the new state, the cap and the reason of each.
 pub(super) fn share(
@@ -99,7 +112,8 @@ fn step(site: &Site, e: usize, how: Surplus, mine: Option<Watts>, now: Now) -> (
     let Some(mine) = mine else {
         return (Sun::default(), Milliamps::ZERO, "the surplus is not known: the meter is silent".to_owned());
     };
-    let can_switch = how.switch_phases && config.wiring.count() == 3;
+    look(site, e, &mut sun, now);
+    let can_switch = how.switch_phases && config.wiring.count() == 3 && !sun.stuck;
     if !can_switch {
         sun.phases = Phases::All;
         sun.switching = None;
@@ -120,6 +134,11 @@ fn step(site: &Site, e: usize, how: Surplus, mine: Option<Watts>, now: Now) -> (
         sun.phases = to;
         sun.other_since = None;
     }
+    sun.one_since = match (sun.phases, sun.one_since) {
+        (Phases::One, None) => Some(now.mono),
+        (Phases::One, since) => since,
+        (Phases::All, _) => None,
+    };
     let least = power(site, e, sun.phases, config.min, now);
     let enough = mine >= least;
     let since = match sun.since {
@@ -165,7 +184,30 @@ fn step(site: &Site, e: usize, how: Surplus, mine: Option<Watts>, now: Now) -> (
     // What one ampere costs, so that nothing is taken from the grid.
     let one = power(site, e, sun.phases, Milliamps::amps(1), now).0.max(1);
     let cap = Milliamps((mine.0.max(0) * 1000 / one).clamp(config.min.0, config.max.0));
-    (sun, cap, format!("surplus of {mine} on {}{}", words(sun.phases), unconfirmed(site, e, sun.phases)))
+    let note = if sun.stuck { "; it does not switch to one phase" } else { unconfirmed(site, e, sun.phases) };
+    (sun, cap, format!("surplus of {mine} on {}{note}", words(sun.phases)))
+}
+
+/// Whether an EVSE that was told to use one phase does it.
+fn look(site: &Site, e: usize, sun: &mut Sun, now: Now) {
+    let Some(since) = sun.one_since.filter(|_| sun.phases == Phases::One) else {
+        sun.more_since = None;
+        return;
+    };
+    let facts = &site.evses[e];
+    let after = since + site.config.control.settle;
+    let more = facts.draw.is_some_and(|draw| draw.at.mono >= after)
+        && facts
+            .draw_phases(&site.config.evses[e])
+            .is_some_and(|phases| phases.iter().filter(|(_, i)| **i >= FLOWING).count() > 1);
+    if more {
+        let since = *sun.more_since.get_or_insert(now.mono);
+        sun.stuck |= now.mono.since(since) >= DISOBEYS;
+    } else {
+        sun.more_since = None;
+    }
+    let told = site.config.evses[e].ocpp.one_phase && facts.leash.newest().is_none_or(|s| s.one_phase);
+    sun.stuck |= told && facts.leash.refused_at().is_some_and(|at| at >= since);
 }
 
 /// Three phases that should become one are not stopped meanwhile: the switch comes first.

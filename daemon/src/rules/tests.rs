@@ -389,3 +389,77 @@ fn phases_are_switched_in_a_pause_that_is_measured() {
     bench.later(5).grid(-2000, 0);
     assert_eq!((bench.wish().0, bench.site.rules[0].sun.phases), (Some(8_695), Phases::One));
 }
+
+/// Much or little sun for a while: what the EVSE is told in the end, and why.
+fn shine(bench: &mut Bench, seconds: u64, amps: [i64; 3], surplus: i64) -> (Option<i64>, String) {
+    let mut wish = (None, String::new());
+    for _ in 0..seconds / 5 {
+        bench.later(5).grid(amps.iter().sum::<i64>() * 230 - surplus, 0);
+        bench.draw(amps);
+        wish = bench.wish();
+    }
+    wish
+}
+
+#[test]
+fn an_evse_that_does_not_switch_goes_on_with_three_phases() {
+    let rules = "[[rule]]\nid = \"sun\"\nevse = \"left\"\nsurplus = { start_after = \"0 s\", stop_after = \"60 s\", switch_phases = true, switch_after = \"300 s\" }\n";
+    let one_phase = "[evse.ocpp]\none_phase = true\n[[evse]]\nid = \"right\"";
+    let site = SITE.replacen("[[evse]]\nid = \"right\"", one_phase, 1);
+    let start = || {
+        let source = config::Source::new("site.toml".into(), format!("{site}{rules}"));
+        let config = Arc::new(config::parse(&source).unwrap_or_else(|e| panic!("{e}")));
+        let mut bench = Bench::new("", "2026-06-24T12:00:00+02:00");
+        bench.site = Site::new(config, Book::default(), bench.now);
+        for name in ["left", "right"] {
+            bench.evse(name, EvseEvent::Connected);
+            bench.evse(name, EvseEvent::Status { status: ConnectorStatus::Charging, error: String::new() });
+        }
+        shine(&mut bench, 10, [0; 3], 2000);
+        bench
+    };
+    // One that does as it is told: it is told by its setpoint.
+    let mut bench = start();
+    let (cap, reason) = shine(&mut bench, 200, [8, 0, 0], 2000);
+    assert_eq!((cap, reason.contains("on one phase")), (Some(8_695), true), "{reason}");
+    let plan = plan::plan(&bench.site, &policy::budget(&bench.site, bench.now), bench.now);
+    assert!(plan.grants[0].one_phase && !plan.grants[1].one_phase);
+    // One that goes on with three.
+    let mut bench = start();
+    let (_, reason) = shine(&mut bench, 50, [8; 3], 2000);
+    assert!(reason.contains("on one phase; currents still show more"), "{reason}");
+    let (cap, reason) = shine(&mut bench, 200, [8; 3], 2000);
+    assert_eq!((cap, reason.contains("is less than 4.14 kW")), (Some(0), true), "{reason}");
+    let (cap, reason) = shine(&mut bench, 60, [0; 3], 5000);
+    assert_eq!(cap, Some(7_246), "{reason}");
+    assert!(reason.contains("on all phases; it does not switch to one phase"), "{reason}");
+    let plan = plan::plan(&bench.site, &policy::budget(&bench.site, bench.now), bench.now);
+    assert!(!plan.grants[0].one_phase);
+    // Another car is another chance.
+    bench.evse("left", EvseEvent::TransactionEnded);
+    bench.evse("left", EvseEvent::Status { status: ConnectorStatus::Available, error: String::new() });
+    bench.wish();
+    bench.evse("left", EvseEvent::Status { status: ConnectorStatus::Charging, error: String::new() });
+    let (_, reason) = shine(&mut bench, 10, [0; 3], 2000);
+    assert!(reason.contains("on one phase"), "{reason}");
+}
+
+#[test]
+fn what_is_missing_by_a_deadline_is_counted_from_the_beginning_of_the_charge() {
+    let rules =
+        "[[rule]]\nid = \"commuter\"\ncurrent = \"32 A\"\nready = { energy = \"20 kWh\", by = \"07:00\" }\n";
+    let mut bench = Bench::new(rules, "2026-11-24T18:00:00+01:00");
+    let register = |bench: &mut Bench, wh: i64| {
+        let draw = Draw { at: bench.now, currents: None, power: Some(Watts(0)), energy: Some(WattHours(wh)) };
+        bench.evse("left", EvseEvent::Draw(draw));
+        bench.wish();
+        bench.site.wishes[0].deadline.map(|deadline| (deadline.at, deadline.missing.0))
+    };
+    let by = Wall::parse("2026-11-25T07:00:00+01:00").unwrap();
+    assert_eq!(register(&mut bench, 5_000), Some((by, 15_000)));
+    // Later than that it is still this morning that was meant.
+    bench.now.wall = Wall::parse("2026-11-25T08:00:00+01:00").unwrap();
+    assert_eq!(register(&mut bench, 30_000), Some((by, 0)));
+    bench.evse("left", EvseEvent::TransactionEnded);
+    assert_eq!(register(&mut bench, 30_000), None);
+}

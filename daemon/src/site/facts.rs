@@ -8,6 +8,7 @@ use super::{
     leash::Leash,
     load::Interval,
     plausible::Judge,
+    rest::Rest,
     view::Quality,
 };
 use crate::{
@@ -65,6 +66,8 @@ pub struct EvseFacts {
     pub room_since: Option<Mono>,
     /// Whether it uses what it is offered.
     pub follow: Follow,
+    /// Whether it takes nothing and lets the others go first.
+    pub rest: Rest,
 }
 
 impl EvseFacts {

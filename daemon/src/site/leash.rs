@@ -191,6 +191,7 @@ mod tests {
             limit: Milliamps::amps(amps),
             failsafe: Milliamps::amps(6).min(Milliamps::amps(amps)),
             lease: Duration::from_secs(60),
+            one_phase: false,
             reason: String::new(),
         }
     }

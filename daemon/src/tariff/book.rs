@@ -69,7 +69,7 @@ pub enum Refusal {
 }
 
 /// Most announcements at one time.
-pub const MOST: usize = 64;
+pub const MOST: usize = 512;
 /// Most slots of one.
 const SLOTS: usize = 3000;
 /// Most zones of one.

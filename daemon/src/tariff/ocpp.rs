@@ -104,6 +104,19 @@ const HARMLESS: [&str; 3] = ["description", "customData", "minCost"];
 /// How long a tariff without an end holds: until the next one, at most a year.
 const YEAR_MS: i64 = 366 * 86_400_000;
 
+/// Priority of a tariff for one transaction: it goes before what holds for everybody.
+pub const TRANSACTION: u8 = 20;
+/// How long such a tariff holds at most, should nobody say that the transaction is over.
+const LONGEST_TRANSACTION_MS: i64 = 7 * 86_400_000;
+
+/// The payload of `ChangeTransactionTariff`: as [`set_tariff`], from now on, for one transaction.
+pub fn transaction_tariff(issuer: &str, payload: &str, now: Wall) -> Result<Announcement, DecodeError> {
+    let mut new = set_tariff(issuer, payload, None, now)?;
+    new.priority = TRANSACTION;
+    new.valid_until = Wall(new.valid_from.max(now).0.saturating_add(LONGEST_TRANSACTION_MS));
+    Ok(new)
+}
+
 /// The payload of `SetDefaultTariff` or `ChangeTransactionTariff`. The first price whose conditions hold is the one
 /// that holds, as OCPP has it. OCPP's tariffs carry no version: the time of receipt stands in its place.
 pub fn set_tariff(

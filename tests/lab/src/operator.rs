@@ -11,11 +11,12 @@ use anyhow::Context as _;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use ladewart_proto::v1::{
-    ClearLimitRequest, ExportJournalRequest, GetSiteRequest, GetUplinkStatusRequest, GetVersionRequest,
-    JournalEntry, Limit, ListLimitsRequest, SetLimitRequest, SetLimitResponse, Site, UplinkStatus,
-    VerifyJournalRequest, VerifyJournalResponse, grid_service_client::GridServiceClient,
-    journal_service_client::JournalServiceClient, site_service_client::SiteServiceClient,
-    system_service_client::SystemServiceClient, uplink_service_client::UplinkServiceClient,
+    ClearLimitRequest, ExplainEvseRequest, ExplainEvseResponse, ExportJournalRequest, GetSiteRequest,
+    GetUplinkStatusRequest, GetVersionRequest, JournalEntry, Limit, ListLimitsRequest, SetLimitRequest,
+    SetLimitResponse, Site, UplinkStatus, VerifyJournalRequest, VerifyJournalResponse,
+    grid_service_client::GridServiceClient, journal_service_client::JournalServiceClient,
+    site_service_client::SiteServiceClient, system_service_client::SystemServiceClient,
+    uplink_service_client::UplinkServiceClient,
 };
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -44,6 +45,12 @@ impl Operator {
     pub async fn site(&self) -> anyhow::Result<Site> {
         let mut client = SiteServiceClient::new(self.channel.clone());
         client.get_site(GetSiteRequest {}).await?.into_inner().site.context("the answer holds no site")
+    }
+
+    /// Why an EVSE gets what it gets.
+    pub async fn explain(&self, evse: &str) -> anyhow::Result<ExplainEvseResponse> {
+        let mut client = SiteServiceClient::new(self.channel.clone());
+        Ok(client.explain_evse(ExplainEvseRequest { evse: evse.to_owned() }).await?.into_inner())
     }
 
     /// The uplink.

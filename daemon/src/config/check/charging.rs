@@ -13,9 +13,9 @@ use crate::{
     },
     formula::{EvseField, Formula, MeterField, Name, Scope, Unit},
     ids::LimitId,
-    rules::{Cheapest, Conditions, Rule, Subject, Surplus, Then, Window},
+    rules::{Cheapest, Conditions, Ready, Rule, Subject, Surplus, Then, Window},
     tariff::{ByVariable, Schedule, berlin, overlap},
-    units::{Milliamps, Watts},
+    units::{Milliamps, WattHours, Watts},
     variable::Declaration,
 };
 
@@ -389,16 +389,26 @@ impl Check<'_> {
                 _ => 0..names.parts.evses.len(),
             };
             for e in evses {
-                if !relays.iter().any(|r| r.function == RelayFunction::OnePhase(e)) {
+                let evse = &names.parts.evses[e];
+                let told = evse.device.is_none() && evse.ocpp.one_phase;
+                if !told && !relays.iter().any(|r| r.function == RelayFunction::OnePhase(e)) {
                     let problem = format!(
-                        "needs a [[relay]] with function = \"one-phase\" and evse = \"{}\"",
-                        names.parts.evses[e].id
+                        "needs a [[relay]] with function = \"one-phase\" and evse = \"{}\", or ocpp.one_phase = true \
+                         at the EVSE",
+                        evse.id
                     );
                     return self.fail(&at("surplus.switch_phases"), problem);
                 }
             }
         }
+        let ready = match raw.ready {
+            Some(ready) if ready.energy < WattHours(100) || ready.energy > WattHours(500_000) => {
+                let problem = format!("{} is out of range; use 0.1 kWh to 500 kWh", ready.energy);
+                return self.fail(&at("ready.energy"), problem);
+            }
+            ready => ready.map(|ready| Ready { energy: ready.energy, by: ready.by }),
+        };
         let conditions = Conditions { window, levels, price_below: raw.price_below, cheapest, input, when };
-        Ok(Rule { id: raw.id, subject, conditions, then, class: raw.class })
+        Ok(Rule { id: raw.id, subject, conditions, then, class: raw.class, ready })
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     formula::Unit,
     ids::{ContactId, EvseId, NodeId},
     tariff::{Days, Level, Months, Offer, TimeOfDay, Zone},
-    units::{Milliamps, Price, Watts},
+    units::{Milliamps, Price, WattHours, Watts},
 };
 
 /// `[tariff]`: what energy costs when, as far as nobody announces it.
@@ -116,6 +116,8 @@ pub(in crate::config) struct Rule {
     pub(in crate::config) surplus: Option<Surplus>,
     /// Order of service when not all fit: 0 first.
     pub(in crate::config) class: Option<u8>,
+    /// What it shall have got by when; as soon as it can only just be on time, it goes before the others of its class.
+    pub(in crate::config) ready: Option<Ready>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -131,6 +133,15 @@ pub(in crate::config) struct Cheapest {
     /// How much time: `"3 h"`.
     pub(in crate::config) lasting: Span,
     /// The deadline, local time of day.
+    pub(in crate::config) by: TimeOfDay,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Ready {
+    /// `"20 kWh"` from the beginning of the charge.
+    pub(in crate::config) energy: WattHours,
+    /// Local time of day; the next one after the beginning.
     pub(in crate::config) by: TimeOfDay,
 }
 

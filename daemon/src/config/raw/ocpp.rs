@@ -60,6 +60,9 @@ pub(in crate::config) struct EvseOcpp {
     /// `"overlay"` (default): the backend's profiles for transactions are set at the EVSE; `"merged"`: it gets one
     /// profile with all limits, for one that knows a single stack level.
     pub(in crate::config) profiles: Option<Profiles>,
+    /// Whether it follows `numberPhases` of a charging profile, 1 or 3; default false.
+    #[serde(default)]
+    pub(in crate::config) one_phase: bool,
     /// While the backend is away: `"resident"` (default): the EVSE is served here; `"strict"`: it is let go.
     pub(in crate::config) uplink_loss: Option<UplinkLoss>,
     /// It is on its own: its bytes pass through the uplink to its backend, and no limit reaches it.

@@ -188,6 +188,7 @@ impl Rig {
             limit: Milliamps::amps(amps),
             failsafe: Milliamps::amps(6),
             lease: Duration::from_secs(60),
+            one_phase: false,
             reason: String::new(),
         }));
     }

@@ -56,7 +56,14 @@ impl Version {
         let periods: Vec<Value> = limit
             .periods(now)
             .into_iter()
-            .map(|(start, value)| json!({ "startPeriod": start, "limit": amps(value) }))
+            .map(|(start, value)| {
+                let mut period = json!({ "startPeriod": start, "limit": amps(value) });
+                // After the lease, too: an EVSE does not switch under load by itself.
+                if limit.setpoint.one_phase {
+                    period["numberPhases"] = json!(1);
+                }
+                period
+            })
             .collect();
         let mut schedule = json!({
             "startSchedule": now - CLOCK_TOLERANCE,
@@ -96,6 +103,7 @@ mod tests {
             limit: Milliamps(limit),
             failsafe: Milliamps(6000),
             lease: Duration::from_millis(60_900),
+            one_phase: false,
             reason: String::new(),
         }
     }
@@ -117,6 +125,22 @@ mod tests {
         assert_eq!((&new["evseId"], &profile["id"]), (&json!(0), &json!(7)));
         assert_eq!(profile["chargingProfilePurpose"], "ChargingStationMaxProfile");
         assert_eq!(profile["chargingSchedule"][0]["id"], 1);
+    }
+
+    #[test]
+    fn one_phase_is_said_and_more_is_not() {
+        for version in Version::ALL {
+            for one_phase in [false, true] {
+                let setpoint = Setpoint { one_phase, ..setpoint(13_000) };
+                let limit = Limit { profile_id: 7, setpoint: &setpoint, during: &[], after: None };
+                let text = written(version, &limit).to_string();
+                assert_eq!(
+                    text.matches(r#""numberPhases":1"#).count(),
+                    if one_phase { 2 } else { 0 },
+                    "{text}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod offline;
 mod order;
 mod profiles;
 mod south;
+pub(crate) mod tariffs;
 mod transactions;
 
 #[cfg(test)]
@@ -40,6 +41,8 @@ mod model;
 mod tests;
 #[cfg(test)]
 mod tests_profiles;
+#[cfg(test)]
+mod tests_tariffs;
 #[cfg(test)]
 mod tests_v2;
 
@@ -131,6 +134,8 @@ pub(crate) enum Out {
     Tell(EvseEvent),
     /// What became of an order.
     Answered { ticket: u64, outcome: Result<String, NoAnswer> },
+    /// A tariff, or the end of one, for the site; then call [`Route::tariff_taken`] with the ticket.
+    Tariff { ticket: Option<u64>, news: tariffs::News },
     /// The backend gave a password for its leg; it counts from the next connection on.
     Password(Secret),
     /// The backend stays silent: close its connection and make a new one.
@@ -220,6 +225,8 @@ pub(crate) struct Route {
     profiles: Vec<Kept>,
     /// The EVSE gets one profile that holds all.
     merged: bool,
+    /// CALLs of the backend about tariffs that wait for the site.
+    tariffs: Vec<tariffs::Pending>,
     /// CALLs of our own to the backend, in the EVSE's place.
     own_north: VecDeque<String>,
     /// 2.x does not tell it: the transaction is over, the car still plugged.
@@ -265,6 +272,7 @@ impl Route {
             list: saved.list,
             profiles: saved.profiles.into_iter().filter_map(|p| Kept::loaded(p, merged)).collect(),
             merged,
+            tariffs: Vec::new(),
             own_north: VecDeque::new(),
             finishing: false,
             troubles: Vec::new(),

@@ -339,7 +339,7 @@ impl World {
                     Out::South(text) => self.evse_hears(&text),
                     Out::North(text) => self.backend_hears(&text),
                     Out::Store { ticket, ops } => self.disk.push_back((ticket, ops)),
-                    Out::Tell(_) | Out::Password(_) => {}
+                    Out::Tell(_) | Out::Password(_) | Out::Tariff { .. } => {}
                     Out::Answered { .. } => unreachable!("nobody orders anything here"),
                     Out::CloseNorth(_) => self.north(false),
                 }
@@ -474,6 +474,7 @@ impl World {
                     limit: Milliamps::amps(amps),
                     failsafe: Milliamps::amps(6),
                     lease: Duration::from_secs(60),
+                    one_phase: false,
                     reason: String::new(),
                 };
                 self.route.setpoint(self.now, Some(setpoint));

@@ -250,6 +250,7 @@ impl Route {
                 then = Then::Waiting(Some(named.transaction_id).filter(|t| !t.is_empty()));
                 &[]
             }
+            Down::Tariff | Down::Data => return self.tariff(now, north, id, action, payload, text),
             Down::Send => {
                 self.note("the backend sends as a CALL what is a SEND");
                 &[]

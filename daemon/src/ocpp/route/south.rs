@@ -135,6 +135,8 @@ pub(super) enum Then {
     Clear(Criteria, bool),
     /// Whether messages wait, of one transaction or of any: those that wait here count, too (E14.FR.04, E14.FR.07).
     Waiting(Option<String>),
+    /// It is taken in here: if the EVSE does not know such calls, this is the answer.
+    Tariff(&'static str),
 }
 
 /// The site's wish.
@@ -172,6 +174,7 @@ impl Wish {
             limit: rated,
             failsafe: rated,
             lease: STAND_IN,
+            one_phase: false,
             reason: String::new(),
         });
         self.due = true;
@@ -506,6 +509,11 @@ impl Route {
                 }
                 Then::Waiting(transaction) if self.events_wait(transaction.as_deref()) => {
                     let text = frame::with_member(&text, "messagesInQueue", "true").unwrap_or(text);
+                    self.answer_north(call.north, text);
+                }
+                Then::Tariff(accepted) => {
+                    let unknown = ["CALLERROR NotImplemented", "CALLERROR NotSupported"].contains(&status);
+                    let text = if unknown { frame::result(&call.id, accepted) } else { text };
                     self.answer_north(call.north, text);
                 }
                 _ => self.answer_north(call.north, text),

@@ -17,6 +17,8 @@ pub(super) struct Bench {
     pub(super) told: Vec<EvseEvent>,
     pub(super) closed: bool,
     pub(super) answered: Vec<(u64, Result<String, NoAnswer>)>,
+    pub(super) tariffs: Vec<tariffs::News>,
+    pub(super) tariff_outcome: Result<(), String>,
 }
 
 impl Bench {
@@ -48,6 +50,8 @@ impl Bench {
             told: vec![],
             closed: false,
             answered: vec![],
+            tariffs: vec![],
+            tariff_outcome: Ok(()),
         };
         bench.drain();
         bench
@@ -83,6 +87,11 @@ impl Bench {
                 Out::Answered { ticket, outcome } => self.answered.push((ticket, outcome)),
                 Out::CloseNorth(_) => self.closed = true,
                 Out::Password(_) => {}
+                Out::Tariff { ticket: None, .. } => {}
+                Out::Tariff { ticket: Some(ticket), news } => {
+                    self.tariffs.push(news);
+                    self.route.tariff_taken(self.now, ticket, &self.tariff_outcome.clone());
+                }
             }
         }
     }
@@ -119,6 +128,7 @@ impl Bench {
             limit: Milliamps::amps(amps),
             failsafe: Milliamps::amps(6),
             lease: Duration::from_secs(60),
+            one_phase: false,
             reason: String::new(),
         };
         self.route.setpoint(self.now, Some(setpoint));

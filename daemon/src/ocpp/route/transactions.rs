@@ -13,7 +13,8 @@ use super::{
         table::Kind,
         v16::message::{self, StartTransaction, StopTransaction, Verdict},
     },
-    After, Asked, Route,
+    After, Asked, Out, Route,
+    tariffs::News,
 };
 use crate::{
     site::event::{self, EvseEvent},
@@ -217,6 +218,9 @@ impl Route {
         // Whose rules hold is known before the transaction runs.
         if let Some(card) = running.map(|t| t.id_tag.clone()).filter(|card| !card.is_empty()) {
             self.tell(EvseEvent::Card(card));
+        }
+        if fact == EvseEvent::TransactionEnded && !self.transactions.is_empty() {
+            self.out.push_back(Out::Tariff { ticket: None, news: News::TransactionOver });
         }
         if fact != EvseEvent::TransactionEnded || !self.transactions.is_empty() {
             self.tell(fact);

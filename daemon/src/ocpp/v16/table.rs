@@ -30,7 +30,7 @@ pub(crate) const DOWN: &[(&str, Down)] = &[
     ("ChangeConfiguration", Down::Settings),
     ("ClearCache", Down::Pass),
     ("ClearChargingProfile", Down::ClearProfile),
-    ("DataTransfer", Down::Pass),
+    ("DataTransfer", Down::Data),
     ("DeleteCertificate", Down::Pass),
     ("ExtendedTriggerMessage", Down::Pass),
     ("GetCompositeSchedule", Down::Composite),

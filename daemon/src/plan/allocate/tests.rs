@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn demand(most: i64) -> Demand {
-    Demand { least: 6000, most, used: most, step: 1000, rate: 1000, rank: (0, 0) }
+    Demand { least: 6000, most, used: most, step: 1000, rate: 1000, rank: (0, 0), turn: Turn::Usual }
 }
 
 /// One row of weights per constraint, and its room.
@@ -58,7 +58,7 @@ fn twice_the_rate_is_twice_the_share() {
 #[test]
 fn a_device_in_watts_shares_with_cars_in_amperes() {
     // 690 W a level ampere: what three phases at 230 V make of it. Room in microwatts.
-    let storage = Demand { least: 0, most: 20_000, used: 20_000, step: 10, rate: 690, rank: (0, 0) };
+    let storage = Demand { least: 0, most: 20_000, used: 20_000, step: 10, rate: 690, ..demand(0) };
     let rows = [(vec![690_000, 1_000_000], 13_800_000_000)];
     let out = given(&[demand(32_000), storage], &rows);
     assert_eq!(values(&out), [10_000, 6_900]);
@@ -71,6 +71,39 @@ fn floors_that_do_not_fit_are_served_by_rank() {
     let out = given(&demands, &[(vec![1; 3], 13_000)]);
     assert_eq!(values(&out), [0, 7_000, 6_000]);
     assert_eq!(out[0].binding, Binding::Constraint(0));
+}
+
+#[test]
+fn who_takes_nothing_gets_its_floor_where_the_others_leave_it() {
+    let full = Demand { turn: Turn::Yields, ..demand(6_000) };
+    let out = given(&[full, demand(16_000), demand(16_000)], &[(vec![1; 3], 30_000)]);
+    assert_eq!(values(&out), [0, 15_000, 15_000]);
+    assert_eq!(out[0].binding, Binding::Constraint(0));
+    let out = given(&[full, demand(16_000), demand(16_000)], &[(vec![1; 3], 38_000)]);
+    assert_eq!(values(&out), [6_000, 16_000, 16_000]);
+    // What another is offered beyond what it uses can wait, too.
+    let slow = Demand { used: 10_000, ..demand(32_000) };
+    let out = given(&[full, slow, demand(16_000)], &[(vec![1; 3], 38_000)]);
+    assert_eq!(values(&out), [6_000, 16_000, 16_000]);
+}
+
+#[test]
+fn who_presses_goes_first_and_leaves_the_floors_that_must_stay() {
+    let presses = Demand { turn: Turn::Presses, ..demand(16_000) };
+    let keeps = Demand { turn: Turn::Keeps, ..demand(16_000) };
+    let out = given(&[demand(16_000), keeps, presses], &[(vec![1; 3], 26_000)]);
+    assert_eq!(values(&out), [0, 10_000, 16_000], "no floor is held free for who has time");
+    let out = given(&[demand(16_000), keeps, presses], &[(vec![1; 3], 20_000)]);
+    assert_eq!(values(&out), [0, 6_000, 14_000]);
+    let out = given(&[demand(16_000), presses, presses], &[(vec![1; 3], 40_000)]);
+    assert_eq!(values(&out), [8_000, 16_000, 16_000]);
+    // Not before a better class.
+    let better = Demand { rank: (0, 0), ..demand(16_000) };
+    let worse = Demand { rank: (1, 0), ..presses };
+    assert_eq!(values(&given(&[better, worse], &[(vec![1; 2], 20_000)])), [6_000, 14_000]);
+    // Two that press share equally.
+    let out = given(&[demand(16_000), presses, presses], &[(vec![1; 3], 26_000)]);
+    assert_eq!(values(&out), [0, 13_000, 13_000]);
 }
 
 #[test]
@@ -117,6 +150,7 @@ fn cases() -> impl Strategy<Value = (Vec<Demand>, Vec<(Vec<i64>, i128)>)> {
             step,
             rate,
             rank: (0, rank),
+            turn: Turn::Usual,
         });
     prop::collection::vec(demand, 1..12).prop_flat_map(|demands| {
         let n = demands.len();
@@ -180,6 +214,9 @@ proptest! {
     /// Nothing is ever exceeded; everybody gets 0 or what the device can do.
     #[test]
     fn bounds_are_kept((demands, rows) in cases()) {
+        let turns = [Turn::Usual, Turn::Presses, Turn::Yields, Turn::Keeps];
+        let some = |(i, d): (usize, &Demand)| Demand { turn: turns[i % 4], ..*d };
+        let demands: Vec<_> = demands.iter().enumerate().map(some).collect();
         let out = given(&demands, &rows);
         for (weights, room) in &rows {
             let sum: i128 = out.iter().zip(weights).map(|(a, w)| i128::from(a.value) * i128::from(*w)).sum();
