@@ -6,11 +6,15 @@ plays it against the real core. Two references stand beside it:
 
 - the optimum (scipy, HiGHS): the most energy that any plan could have delivered, with the whole day known in advance,
   without the 6 A minimum, and free to let one car go empty so that another gets more;
-- the ideal plan: equal shares as the core gives them and the same 6 A minimum, but with every car's appetite and
-  fullness known, and without dwell, ramp, whole amperes or a moment of delay. It knows the future as little as the core.
+- the ideal plan: who goes first and the equal shares of the core, and the same 6 A minimum, but with every car's
+  appetite and fullness known, and without dwell, ramp, whole amperes or a moment of delay. It knows no more of the
+  future than the core.
 
 So what is missing to the optimum is told apart: what fairness, the minimum and the unknown future cost, and what the
 control itself costs. Cars take what they may until they are full, and stay plugged.
+
+Where the core knows when cars leave and what they need, 99 % of the optimum is asked for. Where it does not, nobody can
+know whom to serve first: there 99 % of the ideal plan is asked for.
 """
 
 import argparse
@@ -75,7 +79,7 @@ def day(random: numpy.random.Generator, evses: int, number: int) -> dict:
         "limits": limits,
         "evses": points,
         "sessions": sessions,
-        "deadlines": number % 2 == 0,
+        "deadlines": True,
     }
 
 
@@ -131,7 +135,7 @@ def garage(random: numpy.random.Generator, evses: int, number: int) -> dict:
         "limits": limits,
         "evses": points,
         "sessions": sessions,
-        "deadlines": number % 4 < 2,
+        "deadlines": True,
     }
 
 
@@ -218,16 +222,16 @@ def ideal(day: dict) -> float:
         most[here] = numpy.minimum(top[here], (wanted[here] - got[here]) / worth[here])
         # Hours to spare if it charged with all it can from now on.
         hours = {k: (sessions[k]["to"] - t * SLOT - (wanted[k] - got[k]) / worth[k] / top[k] * SLOT) / 3600 for k in here}
-        first = {k: day["deadlines"] and hours[k] < 0.5 for k in here}
-        admitted = []
-        for k in sorted(here, key=lambda k: (not first[k], hours[k] if first[k] else sessions[k]["from"])):
-            floor = min(6.0, most[k])
-            if (take[:, k] * floor <= left + 1e-9).all():
-                left = left - take[:, k] * floor
-                amps[k] = floor
-                admitted.append(k)
-        for group in ([k for k in admitted if first[k]], [k for k in admitted if not first[k]]):
-            rising = [k for k in group if amps[k] < most[k] - 1e-9]
+        first = {k: day["deadlines"] and hours[k] < 0.25 for k in here}
+        for group in ([k for k in here if first[k]], [k for k in here if not first[k]]):
+            rising = []
+            for k in sorted(group, key=lambda k: hours[k] if first[k] else sessions[k]["from"]):
+                floor = min(6.0, most[k])
+                if (take[:, k] * floor <= left + 1e-9).all():
+                    left = left - take[:, k] * floor
+                    amps[k] = floor
+                    rising.append(k)
+            rising = [k for k in rising if amps[k] < most[k] - 1e-9]
             while rising:
                 rate = take[:, rising].sum(1)
                 level = numpy.where(rate > 0, left / numpy.maximum(rate, 1e-12), numpy.inf)
@@ -276,22 +280,27 @@ def main() -> int:
     parser.add_argument("--scenarios", type=int, default=10, help="how many days of the scenario with fixed size")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    sizes = [4, 8, 12, 20]
-    random = numpy.random.default_rng(options.seed)
-    garages = [garage(random, [6, 10, 20, 30][n % 4], n) for n in range(options.days)]
-    random = numpy.random.default_rng(options.seed)
-    mixed = [day(random, sizes[n % len(sizes)], n) for n in range(options.days)]
+    def drawn(make, sizes: list[int], seed: int, count: int, known: bool) -> list[dict]:
+        random = numpy.random.default_rng(seed)
+        return [{**make(random, sizes[n % len(sizes)], n), "deadlines": known} for n in range(count)]
+
     scenario = [benchmark(numpy.random.default_rng(options.seed + n)) for n in range(options.scenarios)]
-    rows = [
-        compare("43.6 kW, 20 EVSEs, 30 sessions", scenario, options.program),
-        compare("three-phase garages", garages, options.program),
-        compare("mixed phases behind small fuses", mixed, options.program),
-    ]
+    rows = [compare("43.6 kW, 20 EVSEs, 30 sessions", scenario, options.program)]
+    half, quarter = max(1, options.days // 2), max(1, options.days // 4)
+    for name, make, sizes in (
+        ("three-phase garages", garage, [6, 10, 20, 30]),
+        ("mixed phases, small fuses", day, [4, 8, 12, 20]),
+    ):
+        for count, known in ((half, True), (quarter, False)):
+            days = drawn(make, sizes, options.seed + 1000 * (not known), count, known)
+            told = "departures known" if known else "departures unknown"
+            rows.append({**compare(f"{name}, {told}", days, options.program), "known": known})
+    rows[0]["known"] = True
     options.report.write_text(json.dumps({"name": "allocator-lp", "unit": "kWh", "rows": rows, "peer": "scipy HiGHS"}, indent=1))
     bad = [f"{r['what']}: {r['violations']} violations" for r in rows if r["violations"]]
-    bad += [f"{r['what']}: below 99 % of the optimum" for r in rows[:2] if r["of_optimum"] < 0.99]
+    bad += [f"{r['what']}: below 99 % of the optimum" for r in rows if r["known"] and r["of_optimum"] < 0.99]
     bad += [f"{r['what']}: below 99 % of the ideal plan" for r in rows if r["of_ideal"] < 0.99]
-    print("\n".join(bad))
+    print("\n".join(bad) or "every bar is kept")
     return bool(bad)
 
 

@@ -17,7 +17,7 @@ use crate::{
 /// A turn lasts at least this long: cars need time to start, and do not like to be paused often.
 const LEAST_TURN: Duration = Duration::from_secs(30);
 /// With less time to spare than this, a deadline presses.
-const PRESSES: Duration = Duration::from_secs(1800);
+const PRESSES: Duration = Duration::from_secs(900);
 
 const BAND: u64 = 1 << 60;
 
