@@ -40,6 +40,9 @@ export CARGO_PROFILE_RELEASE_OPT_LEVEL = "s"
 export CARGO_PROFILE_RELEASE_LTO = "fat"
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS = "1"
 CARGO_BUILD_FLAGS += "-p ladewartd -p ladewartctl"
+# The tests are built apart: cargo would replace the programs by ones that have what only tests ask of a crate (a clock that
+# can be stopped), and those would be installed. Optimising across crates is not for them either.
+CARGO_BUILD_FLAGS:append:task-compile-ptest-cargo = " --target-dir ${B}/tests --config profile.release.lto=false"
 
 # The numbers own files on the data partition; image/files/usr/lib/sysusers.d/ladewart.conf has the same.
 USERADD_PACKAGES = "${PN}"
