@@ -21,6 +21,8 @@ STEPS = ("layers", "parse", "graph", "probe", "check-layer", "dry-run")
 USUAL = ("layers", "parse", "graph", "probe")
 # Recipes of meta-openembedded that the appliance needs; the other 2000 would be parsed for nothing (--whole does it).
 NEEDED = "cryptsetup|jansson|libaio|libgpiod|libmnl|libnftnl|lvm2|nftables"
+# What boards' layers append to recipes of meta-openembedded goes with them; not what they append to their own.
+KEPT = "u-boot-ti|ti-core-initramfs"
 TARGETS = ("ladewart-image", "ladewart-image-development", "ladewart-bundle")
 # Target recipes of ladewart-image on QEMU, as stored: what comes in or goes is then on purpose.
 STORED = TREE / "tests/yocto/buildlist.txt"
@@ -66,6 +68,7 @@ class Build:
         lines.append('BBMASK += "/linux-yocto-dev"')
         if not whole:
             lines.append(f'BBMASK += "/meta-openembedded/meta-(?:oe|python|networking)/(?!.*(?:{NEEDED}))"')
+            lines.append(f'BBMASK += "/dynamic-layers/(?:openembedded-layer|networking-layer|meta-python)/(?!.*(?:{KEPT}))"')
         (folder / "conf/local.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def run(self, step, what, *command, folder=None, **variables):
