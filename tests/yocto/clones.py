@@ -127,7 +127,8 @@ def graph(build, machines):
                 continue
             listed = (build.folder / "pn-buildlist").read_text(encoding="utf-8").split()
             for_target = sorted(name for name in listed if not re.search(r"-native$|-cross|-crosssdk|^nativesdk-", name))
-            words = f"{len(listed)} recipes, {len(for_target)} of them for the target"
+            parsed = re.search(r"Parsing of (\d+) \.bb files complete \(\d+ cached, [1-9]\d* parsed\)", text)
+            words = f"{len(listed)} recipes, {len(for_target)} of them for the target{', parsed before: ' + parsed[1] if parsed else ''}"
             row["recipes"] = for_target
             wanted = STORED.read_text(encoding="utf-8").split() if STORED.exists() else []
             if (machine, target) == ("ladewart-qemuarm64", "ladewart-image") and for_target != wanted:
