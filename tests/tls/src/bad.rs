@@ -107,7 +107,7 @@ fn self_signed(place: &Path) -> anyhow::Result<Leaf> {
     std::fs::write(directory.join("issuers.pem"), "")?;
     let at = |file: &str| directory.join(file);
     Ok(Leaf {
-        leaf: at("leaf.pem"),
+        certificate: at("leaf.pem"),
         issuers: at("issuers.pem"),
         chain: at("leaf.pem"),
         key: at("leaf.key"),
@@ -195,7 +195,7 @@ pub(crate) async fn run(peers: &[OpenSsl], place: &Path) -> anyhow::Result<()> {
         println!(" it does not take ours, or has nothing in common with us");
         let chacha = ["-tls1_2", "-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"];
         let foreign = ["-tls1_2", "-servername", "emt.example", "-servername_fatal"];
-        let pair = [good.leaf.to_string_lossy(), good.key.to_string_lossy()];
+        let pair = [good.certificate.to_string_lossy(), good.key.to_string_lossy()];
         let foreign = [&foreign[..], &["-cert2", &*pair[0], "-key2", &*pair[1]]].concat();
         #[rustfmt::skip]
         let others = [

@@ -131,7 +131,7 @@ impl OpenSsl {
 
     fn command(&self, what: &str, own: &Leaf, trusted: &Path) -> Command {
         let mut command = self.bare(what);
-        command.arg("-cert").arg(&own.leaf).arg("-key").arg(&own.key);
+        command.arg("-cert").arg(&own.certificate).arg("-key").arg(&own.key);
         if std::fs::metadata(&own.issuers).is_ok_and(|file| file.len() > 0) {
             command.arg("-cert_chain").arg(&own.issuers);
         }

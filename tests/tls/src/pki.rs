@@ -42,7 +42,7 @@ pub(crate) const CURVES: [Curve; 5] = [
 #[derive(Debug, Clone)]
 pub(crate) struct Leaf {
     /// The leaf alone.
-    pub(crate) leaf: PathBuf,
+    pub(crate) certificate: PathBuf,
     /// The issuers between leaf and root.
     pub(crate) issuers: PathBuf,
     /// Both in one file, the leaf first.
@@ -123,7 +123,7 @@ pub(crate) fn make(place: &Path, name: &str, algorithms: [&str; 3], wish: Wish<'
     fs::write(directory.join("chain.pem"), leaf + &between)?;
     let at = |file: &str| directory.join(file);
     Ok(Leaf {
-        leaf: at("leaf.pem"),
+        certificate: at("leaf.pem"),
         issuers: at("issuers.pem"),
         chain: at("chain.pem"),
         key: at("leaf.key"),

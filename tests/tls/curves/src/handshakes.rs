@@ -56,9 +56,13 @@ struct Row<'a> {
 
 pub(crate) fn run(openssl: &Path) -> anyhow::Result<()> {
     let version = Command::new(openssl).arg("version").output()?.stdout;
-    let version = String::from_utf8_lossy(&version).split_whitespace().nth(1).context("no version")?.to_owned();
+    let version =
+        String::from_utf8_lossy(&version).split_whitespace().nth(1).context("no version")?.to_owned();
     let place = tempfile::tempdir()?;
-    println!("{:<8} {:<8} {:<8} {:>12} {:>12} {:>7}", "as", "version", "curve", "ours /s", "OpenSSL /s", "ratio");
+    println!(
+        "{:<8} {:<8} {:<8} {:>12} {:>12} {:>7}",
+        "as", "version", "curve", "ours /s", "OpenSSL /s", "ratio"
+    );
     let mut rows = Vec::new();
     for tls13 in [false, true] {
         for curve in CURVES {
@@ -84,16 +88,15 @@ pub(crate) fn run(openssl: &Path) -> anyhow::Result<()> {
             for (role, figures) in [("client", row.as_client()?), ("server", row.as_server()?)] {
                 let (ours, openssl) = figures;
                 let (ratio, label) = (ours / openssl, if tls13 { "TLS 1.3" } else { "TLS 1.2" });
-                println!(
-                    "{role:<8} {label:<8} {:<8} {ours:>12.0} {openssl:>12.0} {ratio:>7.2}",
-                    curve.short
-                );
+                println!("{role:<8} {label:<8} {:<8} {ours:>12.0} {openssl:>12.0} {ratio:>7.2}", curve.short);
                 rows.push(json!({ "role": role, "version": label, "curve": curve.short,
                     "ours": ours, "openssl": openssl, "ratio": ratio }));
             }
         }
     }
-    println!("full mutual handshakes per second of processor time of the one side, AES128-GCM; OpenSSL {version}");
+    println!(
+        "full mutual handshakes per second of processor time of the one side, AES128-GCM; OpenSSL {version}"
+    );
     report(
         "tls-handshakes",
         &json!({ "name": "tls-handshakes", "unit": "handshakes/s of processor time", "rows": rows,
@@ -179,7 +182,7 @@ impl Row<'_> {
     fn command(&self, what: &str, own: &Leaf, theirs: &Leaf) -> Command {
         let mut command = Command::new(self.openssl);
         command.env("OPENSSL_CONF", &self.settings).stdin(Stdio::null()).stdout(Stdio::piped());
-        command.arg(what).args(self.suite()).arg("-cert").arg(&own.leaf).arg("-key").arg(&own.key);
+        command.arg(what).args(self.suite()).arg("-cert").arg(&own.certificate).arg("-key").arg(&own.key);
         command.arg("-CAfile").arg(&theirs.root);
         command
     }
@@ -260,7 +263,7 @@ fn roots(leaf: &Leaf) -> anyhow::Result<Arc<RootCertStore>> {
 }
 
 fn certificate(leaf: &Leaf) -> anyhow::Result<CertificateDer<'static>> {
-    Ok(CertificateDer::from_pem_file(&leaf.leaf)?)
+    Ok(CertificateDer::from_pem_file(&leaf.certificate)?)
 }
 
 fn key(leaf: &Leaf) -> anyhow::Result<PrivateKeyDer<'static>> {

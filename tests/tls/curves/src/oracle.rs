@@ -206,4 +206,3 @@ pub(crate) fn run() -> anyhow::Result<()> {
         &json!({ "name": "tls-oracle", "unit": "agreements", "rows": rows, "peer": "AWS-LC" }),
     )
 }
-
