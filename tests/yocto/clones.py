@@ -23,6 +23,7 @@ USUAL = ("layers", "parse", "graph", "probe")
 NEEDED = "cryptsetup|jansson|libaio|libgpiod|libmnl|libnftnl|lvm2|nftables"
 # What boards' layers append to recipes of meta-openembedded goes with them; not what they append to their own.
 KEPT = "u-boot-ti|ti-core-initramfs"
+FOLLOWS = re.compile(r'^SRCREV\S* = "\$\{AUTOREV\}"', re.MULTILINE)
 TARGETS = ("ladewart-image", "ladewart-image-development", "ladewart-bundle")
 # Target recipes of ladewart-image on QEMU, as stored: what comes in or goes is then on purpose.
 STORED = TREE / "tests/yocto/buildlist.txt"
@@ -64,8 +65,9 @@ class Build:
             'INHERIT_DISTRO:remove = "uninative"', 'ACCEPT_FSL_EULA = "1"', 'BB_SERVER_TIMEOUT = "0"',
             f'RAUC_KEY_FILE ?= "{folder}/key.pem"', f'RAUC_CERT_FILE ?= "{folder}/cert.pem"', f'RAUC_KEYRING_FILE ?= "{folder}/cert.pem"',
         ]  # fmt: skip
-        # It follows its branch, which asks the network while it is parsed.
+        # They follow their branches, which asks the network while they are parsed.
         lines.append('BBMASK += "/linux-yocto-dev"')
+        lines += [f'BBMASK += "{path}"' for layer in layers for path in sorted(layer.rglob("*.bb")) if FOLLOWS.search(path.read_text(encoding="utf-8"))]
         if not whole:
             lines.append(f'BBMASK += "/meta-openembedded/meta-(?:oe|python|networking)/(?!.*(?:{NEEDED}))"')
             lines.append(f'BBMASK += "/dynamic-layers/(?:openembedded-layer|networking-layer|meta-python)/(?!.*(?:{KEPT}))"')
