@@ -43,8 +43,17 @@ PROBES = (
     ("ladewart-image", "WKS_FILE_DEPENDS", r"^(?!.*(grub|systemd-boot))"),
     ("ladewart-bundle", "RAUC_BUNDLE_COMPATIBLE", r"^ladewart-qemu-arm64$"),
     ("ladewart-bundle", "RAUC_BUNDLE_FORMAT", r"^verity$"),
+    (None, "IMAGE_BOOT_FILES", r"^boot\.scr"),
     ("linux-yocto", "KMACHINE", r"^qemuarm64$"),
     (None, "DISTRO_FEATURES", r"(?=.*\brauc\b)(?=.*\bsystemd\b)(?!.*\b(x11|wifi|alsa)\b)"),
+)
+# What a board's own layer must not have the last word on.
+PROBES_OF_BOARDS = (
+    (None, "WKS_FILES", r"^ladewart-ab\.wks\.in$"),
+    (None, "IMAGE_BOOT_FILES", r"^boot\.scr"),
+    ("ladewart-image", "IMAGE_FSTYPES", r"^ladewartroot ladewartboot ladewartenv wic\.zst wic\.bmap$"),
+    ("ladewart-image", "IMAGE_INSTALL", r"^(?!.*fitimage)"),
+    ("ladewart-image", "WKS_FULL_PATH", r"ladewart-ab\.wks"),
 )
 
 
@@ -142,13 +151,14 @@ def graph(build, machines):
             build.tell(row, True, words)
 
 
-def probe(build, _machines):
-    for recipe, variable, wanted in PROBES:
-        command = ["bitbake-getvar", "--value", *(["-r", recipe] if recipe else []), variable]
-        code, text, row = build.run("probe", f"{recipe or 'configuration'} {variable}", *command)
-        value = " ".join(line for line in text.splitlines() if not line.startswith(("NOTE:", "WARNING:"))).strip()
-        value = " ".join(value.split())
-        build.tell(row, code == 0 and bool(re.search(wanted, value)), value[-100:])
+def probe(build, machines):
+    for machine in machines:
+        for recipe, variable, wanted in PROBES if MACHINES.get(machine) is None else PROBES_OF_BOARDS:
+            command = ["bitbake-getvar", "--value", *(["-r", recipe] if recipe else []), variable]
+            code, text, row = build.run("probe", f"{machine} {recipe or 'configuration'} {variable}", *command, MACHINE=machine)
+            value = " ".join(line for line in text.splitlines() if not line.startswith(("NOTE:", "WARNING:"))).strip()
+            value = " ".join(value.split())
+            build.tell(row, code == 0 and bool(re.search(wanted, value)), value[-100:])
 
 
 # With --narrow, yocto-check-layer sees our recipes and those that our appends touch; all else counts as provided. Its
