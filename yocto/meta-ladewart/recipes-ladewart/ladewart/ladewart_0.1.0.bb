@@ -20,6 +20,7 @@ SRC_URI += "\
     file://ctl;subdir=${BP} \
     file://tests/fuzz;subdir=${BP} \
     file://tests/lab;subdir=${BP} \
+    file://tests/tls;subdir=${BP} \
 "
 require ${BPN}-crates.inc
 
