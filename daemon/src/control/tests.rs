@@ -1,3 +1,4 @@
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -35,14 +36,15 @@ async fn a_formulas_limit_holds_before_the_first_decision() {
         ..Wish::new("uid:1", config::Role::Grid, Watts(1_000))
     };
     // It is waiting when the loop begins.
-    let asked = tokio::spawn({
-        let site = site.clone();
-        async move { site.set_limit(tomorrow).await }
-    });
+    let mut asked = JoinSet::new();
+    let caller = site.clone();
+    asked.spawn(async move { caller.set_limit(tomorrow).await });
     tokio::task::yield_now().await;
     let stop = CancellationToken::new();
-    let running = tokio::spawn(control.run(stop.clone()));
-    tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap().unwrap().unwrap();
+    let mut running = JoinSet::new();
+    running.spawn(control.run(stop.clone()));
+    let answer = tokio::time::timeout(Duration::from_secs(20), asked.join_next()).await.unwrap();
+    answer.unwrap().unwrap().unwrap();
     let limits = site.view().borrow().limits.clone();
     assert!(
         limits.iter().any(|r| r.limit.id.as_str().contains("avail") && r.limit.watts == Watts::ZERO),
@@ -51,6 +53,6 @@ async fn a_formulas_limit_holds_before_the_first_decision() {
     assert!(!energised.has_changed().unwrap(), "it was free for a moment");
     assert!(!*energised.borrow_and_update());
     stop.cancel();
-    running.await.unwrap();
+    running.join_next().await.unwrap().unwrap();
     drop(writer);
 }

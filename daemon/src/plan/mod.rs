@@ -189,11 +189,14 @@ fn demand(site: &Site, budget: &Budget, e: usize, held: bool, now: Now) -> Deman
         step: config.step.0,
         rate: 1000 * i64::from(config.weight),
         rank: (share.class, rank::rank(facts, share.want, share.deadline, power, &site.config.control, now)),
-        turn: match () {
-            () if share.want == Want::Least && facts.rest.yields() => Turn::Yields,
-            () if rank::presses(share.deadline, power, now) => Turn::Presses,
-            () if rank::keeps(facts, &site.config.control, now.mono) => Turn::Keeps,
-            () => Turn::Usual,
+        turn: if share.want == Want::Least && facts.rest.yields() {
+            Turn::Yields
+        } else if rank::presses(share.deadline, power, now) {
+            Turn::Presses
+        } else if rank::keeps(facts, &site.config.control, now.mono) {
+            Turn::Keeps
+        } else {
+            Turn::Usual
         },
     }
 }

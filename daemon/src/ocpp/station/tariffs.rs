@@ -104,11 +104,11 @@ impl Speaker {
                 self.announce(*new).await
             }
             News::Cleared(names) => {
-                let named = |known: &Announcement| {
+                let over = |known: &Announcement| {
                     names.is_empty() || names.iter().any(|name| known.id == self.name(name))
                 };
-                let over = self.mine().into_iter().filter(named).collect();
-                self.withdraw(over).await
+                let mine = self.mine().into_iter().filter(over).collect();
+                self.withdraw(mine).await
             }
             News::TransactionOver => {
                 let over = self.mine().into_iter().filter(|known| known.priority == TRANSACTION).collect();
