@@ -462,6 +462,8 @@ pub struct EvseOcpp {
     pub merged_profiles: bool,
     /// It is let go while the backend is away.
     pub strict: bool,
+    /// It is pinged, and let go when it does not answer.
+    pub pings: bool,
     /// It is on its own.
     pub pass_through: bool,
     /// A backend of its own.
@@ -476,6 +478,7 @@ impl Default for EvseOcpp {
             password: None,
             merged_profiles: false,
             strict: false,
+            pings: true,
             pass_through: false,
             backend: None,
         }
