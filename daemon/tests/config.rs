@@ -575,6 +575,11 @@ fn each_mode_with_its_targets_is_taken() {
     let Mode::Socks5(gateway) = &socks.mode else { panic!("{socks:?}") };
     assert_eq!(gateway.trust.pins.len(), 2);
     assert_eq!(socks.renew_after, std::time::Duration::from_secs(47 * 3600));
+    assert_eq!(
+        socks.step_timeout,
+        std::time::Duration::from_secs(10),
+        "for a peer that stalls in the handshake"
+    );
     load("mode = \"direct\"", "");
 }
 
