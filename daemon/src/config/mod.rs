@@ -451,6 +451,7 @@ pub enum Check {
 
 /// How one EVSE is spoken with.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
 pub struct EvseOcpp {
     /// The versions that it may speak; at least one.
     pub versions: Vec<Version>,

@@ -219,7 +219,12 @@ impl Route {
             {
                 &[]
             }
-            Down::Pass => &[],
+            Down::Certificate if guard::brings_backends_root(payload) => {
+                self.note("the backend wants to set whom the EVSE trusts as its backend; that is the site's");
+                self.answer_north(north, frame::result(&id, r#"{"status":"Rejected"}"#));
+                return None;
+            }
+            Down::Pass | Down::Certificate => &[],
             Down::Settings => return self.guarded(north, id, payload, text),
             Down::Network => {
                 self.note("the backend wants to set where the EVSE connects; that is the site's");
@@ -255,12 +260,6 @@ impl Route {
                 then = Then::Stored;
                 &[]
             }
-            Down::Certificate if guard::brings_backends_root(payload) => {
-                self.note("the backend wants to set whom the EVSE trusts as its backend; that is the site's");
-                self.answer_north(north, frame::result(&id, r#"{"status":"Rejected"}"#));
-                return None;
-            }
-            Down::Certificate => &[],
             Down::Send => {
                 self.note("the backend sends as a CALL what is a SEND");
                 &[]
