@@ -25,7 +25,7 @@ use crate::{
     control::{self, Control},
     device::{Catalog, Definition, definition::DeviceKind, output},
     grid, identity,
-    ids::EvseId,
+    ids::{EvseId, RelayId},
     journal::{self, Entry, Journal, Signer},
     ocpp::{self, local::Stands},
     policy,
@@ -48,6 +48,7 @@ pub struct App {
     catalog: Catalog,
     definitions: Vec<Arc<Definition>>,
     wallboxes: Vec<Option<Arc<Definition>>>,
+    switches: Vec<(RelayId, Arc<Definition>, config::Attachment)>,
     clock: Clock,
     identities: identity::Store,
     uplink: Option<Uplink>,
@@ -86,6 +87,7 @@ impl App {
             };
             wallboxes.push(evse.device.as_ref().map(find).transpose()?);
         }
+        let switches = devices::switches(&config, &catalog, source)?;
         let identities = identity::Store::open(&config.data_dir.join("identity"), clock)
             .map_err(|e| source.problem("site.data", e))?;
         let uplink = config.uplink.as_ref().map(|u| Uplink::with_store(u, &identities, clock));
@@ -112,6 +114,7 @@ impl App {
             catalog,
             definitions,
             wallboxes,
+            switches,
             clock,
             identities,
             uplink,
@@ -233,6 +236,7 @@ impl App {
             catalog: self.catalog,
             definitions: self.definitions,
             wallboxes,
+            switches: self.switches,
             relays: relays_out,
             plans,
             events: &events,

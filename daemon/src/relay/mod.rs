@@ -32,9 +32,13 @@ use crate::{
 /// Time between two looks at what the relay really is, and before a failed line is opened again.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Time between two looks at an output whose order travels.
+const TRAVEL: Duration = Duration::from_millis(50);
+
 /// Drives a relay until `stop`.
 pub async fn run(
     config: config::Relay,
+    board: System,
     wanted: watch::Receiver<bool>,
     cleared: watch::Receiver<u64>,
     keep: PathBuf,
@@ -45,7 +49,7 @@ pub async fn run(
     let state = State::open(&keep, config.id.as_str());
     let task = Task {
         config,
-        board: System,
+        board,
         wanted,
         cleared,
         state,
@@ -116,8 +120,12 @@ impl<B: Board> Task<B> {
                 }
             };
             let real = output.read_back()?;
-            self.judge(wanted, real, closed, now.since(since));
+            let settled = output.settled();
+            if settled {
+                self.judge(wanted, real, closed, now.since(since));
+            }
             let wait = match &self.config.mirror {
+                _ if !settled => TRAVEL.min(self.look),
                 // Look again when the contactor must have followed.
                 Some(m) if closed.is_some_and(|c| c != wanted) && now.since(since) < m.follow => {
                     m.follow.saturating_sub(now.since(since)).min(self.look)
@@ -401,6 +409,7 @@ mod tests {
         let (_cleared, words) = watch::channel(0);
         tasks.spawn(run(
             config(Line::File(path.clone())),
+            System::default(),
             following,
             words,
             dir.path().to_owned(),

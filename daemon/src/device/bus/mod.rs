@@ -290,7 +290,7 @@ impl Buses {
         match at {
             Attachment::Address(address) => self.tcp.get(address).cloned(),
             Attachment::Bus(index) => self.serial.get(*index).cloned(),
-            Attachment::Port(_) => None,
+            Attachment::Port(_) | Attachment::Http(_) | Attachment::Topic { .. } => None,
         }
     }
 }
