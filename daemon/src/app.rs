@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, ConfigError, Source},
     control::{self, Control},
-    device::{Catalog, Definition, definition::DeviceKind, output},
+    device::{Catalog, Definition, definition::DeviceKind},
     grid, identity,
     ids::{EvseId, RelayId},
     journal::{self, Entry, Journal, Signer},
@@ -230,7 +230,6 @@ impl App {
             ("control", Ok(()))
         });
         let (wallboxes, setpoints_out) = devices::split(&config, self.wallboxes, setpoints_out);
-        devices_follow(tasks, &config, devices_out, &events, stop);
         let wired = Devices {
             config: &config,
             catalog: self.catalog,
@@ -238,6 +237,7 @@ impl App {
             wallboxes,
             switches: self.switches,
             relays: relays_out,
+            told: devices_out,
             plans,
             events: &events,
         };
@@ -374,24 +374,6 @@ async fn bound(lan: Option<Lan>, config: &Config) -> anyhow::Result<Option<(TcpL
     let listener =
         listener.with_context(|| format!("cannot open the interface on the network at {}", at.listen))?;
     Ok(Some((listener, lan)))
-}
-
-/// Devices that are told a power.
-fn devices_follow(
-    tasks: &mut Tasks,
-    config: &Config,
-    wanted: Vec<watch::Receiver<Watts>>,
-    events: &control::Events,
-    stop: &CancellationToken,
-) {
-    for (device, wanted) in config.devices.iter().zip(wanted) {
-        let Some(register) = device.setpoint.clone() else { continue };
-        let task = output::run(device.id.clone(), register, wanted, events.clone(), stop.clone());
-        tasks.spawn(async move {
-            task.await;
-            ("device", Ok(()))
-        });
-    }
 }
 
 /// The device's own software, where the configuration has it updated from here.

@@ -85,17 +85,20 @@ async fn eight_meters_on_one_line() {
         let _ = program.wait();
         let of = |name: &str| ended[name].as_f64().unwrap();
         let slaves = Duration::from_secs_f64(of("turnaround") / of("requests") * f64::from(METERS));
+        let gap = Duration::from_secs_f64(of("gap") / of("gaps"));
         cycles.sort();
         let (least, median) = (cycles[0], cycles[CYCLES / 2]);
         let ratio = |cycle: Duration| cycle.as_secs_f64() / line.as_secs_f64();
+        let own = (median.saturating_sub(slaves)).as_secs_f64() / line.as_secs_f64();
         println!(
-            "   {METERS} meters, 19200 Bd, {bits} bits: line {line:?}, cycle {median:?} ({:.3} times; best {:.3}), of which pymodbus {slaves:?}",
+            "   {METERS} meters, 19200 Bd, {bits} bits: line {line:?}, cycle {median:?}: {:.3} times, best {:.3}; pymodbus {slaves:?} of it, {own:.3} without; idle {gap:?} before a request",
             ratio(median),
             ratio(least)
         );
         rows.push(json!({
             "bits": bits, "line_ms": line.as_secs_f64() * 1e3, "cycle_ms": median.as_secs_f64() * 1e3,
             "ratio": ratio(median), "best_ratio": ratio(least), "pymodbus_ms": slaves.as_secs_f64() * 1e3,
+            "ratio_without_pymodbus": own, "gap_ms": gap.as_secs_f64() * 1e3,
         }));
     }
     let report = root.join("target/report");

@@ -147,10 +147,11 @@ impl Heard {
     /// The next problem that says this.
     async fn problem(&mut self, says: &str) -> String {
         loop {
-            if let Event::MeterProblem(_, why) = self.next().await
-                && why.contains(says)
-            {
-                return why;
+            if let Event::MeterProblem(_, why) = self.next().await {
+                if why.contains(says) {
+                    return why;
+                }
+                println!("   not yet {says:?}: {why}");
             }
         }
     }
@@ -240,6 +241,7 @@ async fn meters_that_tell_json_are_read_and_their_bad_answers_refused_by_name() 
     ] {
         peer.say(&json!({ "http": fault }));
         let why = heard.problem(says).await;
+        println!("   {fault}: {why}");
         refused.push(json!({ "over": "HTTP", "fault": fault, "said": why }));
         peer.say(&json!({ "http": null }));
         heard.reading().await;
@@ -275,6 +277,7 @@ async fn meters_that_tell_json_are_read_and_their_bad_answers_refused_by_name() 
     ] {
         peer.say(&json!({ "mqtt": fault }));
         let why = heard.problem(says).await;
+        println!("   {fault}: {why}");
         refused.push(json!({ "over": "MQTT", "fault": fault, "said": why }));
         peer.say(&json!({ "mqtt": null }));
         heard.reading().await;
@@ -285,7 +288,7 @@ async fn meters_that_tell_json_are_read_and_their_bad_answers_refused_by_name() 
     running = mosquitto(directory.path(), port);
     heard.reading().await;
 
-    for row in rows.iter().chain(&refused) {
+    for row in &rows {
         println!("   {row}");
     }
     let peers = "Python http.server; mosquitto with paho-mqtt 2.2.0";

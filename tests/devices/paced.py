@@ -3,7 +3,8 @@
 
 In, on standard input: one JSON line {"definition": path, "units": how many, "baud": …, "bits": per character}. Out: one JSON
 line {"at": the master's end}. When its standard input ends, one JSON line {"turnaround": seconds, "requests": how many}: how
-long the slaves themselves took in all between the last byte of a request and the first of their answer.
+long the slaves themselves took in all between the last byte of a request and the first of their answer; and "gap", "gaps":
+how long the line was idle in all between the last byte of an answer and the first of the next request.
 """
 
 import asyncio
@@ -34,6 +35,7 @@ class Line:
         self.kept = master_end, slave_end
         self.asked = None
         self.turnaround, self.requests = 0.0, 0
+        self.answered, self.gap, self.gaps = None, 0.0, 0
         for args in ((self.master, self.slave, True), (self.slave, self.master, False)):
             threading.Thread(target=self.carry, args=args, daemon=True).start()
 
@@ -51,6 +53,10 @@ class Line:
                 self.turnaround += now - self.asked
                 self.requests += 1
                 self.asked = None
+            if asking and self.answered is not None:
+                self.gap += now - self.answered
+                self.gaps += 1
+                self.answered = None
             free = max(free, now)
             for byte in data:
                 free += self.byte
@@ -60,6 +66,8 @@ class Line:
                 os.write(sink, bytes([byte]))
             if asking:
                 self.asked = time.monotonic()
+            else:
+                self.answered = time.monotonic()
 
 
 async def serve() -> None:
@@ -75,7 +83,8 @@ async def serve() -> None:
     await server.serve_forever(background=True)
     print(json.dumps({"at": line.ends[0]}), flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    print(json.dumps({"turnaround": line.turnaround, "requests": line.requests}), flush=True)
+    told = {"turnaround": line.turnaround, "requests": line.requests, "gap": line.gap, "gaps": line.gaps}
+    print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

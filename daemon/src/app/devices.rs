@@ -1,9 +1,13 @@
 //! Wires what hangs on the site's wires: buses, meters, wallboxes, contacts, relays.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Tasks;
@@ -18,6 +22,7 @@ use crate::{
         desk::Desk,
         line::System,
         mqtt::Brokers,
+        output,
         remote::{Switches, Way},
     },
     evse::driver,
@@ -27,7 +32,7 @@ use crate::{
     relay,
     smgw::Dial,
     time::Mono,
-    units::Milliamps,
+    units::{Milliamps, Watts},
 };
 
 /// A definition that is used as what it is.
@@ -79,6 +84,9 @@ pub(super) fn switches(
     Ok(switches)
 }
 
+/// Time for the last words; below the time in which all tasks must end.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
 pub(super) type Wish = watch::Receiver<Option<Setpoint>>;
 pub(super) type Driven = (usize, Arc<Definition>, Wish);
 
@@ -98,6 +106,23 @@ pub(super) fn split(
     (driven, stations)
 }
 
+/// Cancelled after `stop`, when all who have something to say have said it or their time is over.
+fn last_words(
+    tasks: &mut Tasks,
+    mut spoken: mpsc::Receiver<()>,
+    stop: &CancellationToken,
+) -> CancellationToken {
+    let later = CancellationToken::new();
+    let (stop, token) = (stop.clone(), later.clone());
+    tasks.spawn(async move {
+        stop.cancelled().await;
+        let _ = timeout(LAST_WORDS, spoken.recv()).await;
+        token.cancel();
+        ("last words on the buses", Ok(()))
+    });
+    later
+}
+
 /// What hangs on buses.
 pub(super) struct Devices<'a> {
     pub(super) config: &'a Arc<Config>,
@@ -106,6 +131,8 @@ pub(super) struct Devices<'a> {
     pub(super) wallboxes: Vec<Driven>,
     pub(super) switches: Vec<(RelayId, Arc<Definition>, config::Attachment)>,
     pub(super) relays: Vec<watch::Receiver<bool>>,
+    /// What each device that is told a power may draw.
+    pub(super) told: Vec<watch::Receiver<Watts>>,
     pub(super) plans: watch::Receiver<Mono>,
     pub(super) events: &'a control::Events,
 }
@@ -123,15 +150,31 @@ impl Devices<'_> {
         });
         let switches = self.remote(tasks, &brokers, stop);
         let clearing = self.lines(tasks, &switches, clock, stop);
-        let buses = Buses::new(self.config, stop, |task| {
-            let stop = stop.clone();
+        // The buses carry the last words of those who are told a power.
+        let (speaking, spoken) = mpsc::channel(1);
+        let later = last_words(tasks, spoken, stop);
+        let buses = Buses::new(self.config, &later, |task| {
+            let later = later.clone();
             tasks.spawn(async move {
                 task.await;
                 // A bus that nothing hangs on has nothing to do.
-                stop.cancelled().await;
+                later.cancelled().await;
                 ("bus", Ok(()))
             });
         });
+        for (device, wanted) in self.config.devices.iter().zip(std::mem::take(&mut self.told)) {
+            let Some(register) = device.setpoint.clone() else { continue };
+            let Some(bus) = buses.at(&register.at) else { continue };
+            let task =
+                output::run(device.id.clone(), register, bus, wanted, self.events.clone(), stop.clone());
+            let speaking = speaking.clone();
+            tasks.spawn(async move {
+                task.await;
+                drop(speaking);
+                ("device", Ok(()))
+            });
+        }
+        drop(speaking);
         for (m, definition) in self.config.meters.iter().zip(self.definitions) {
             let (config, events, stop) = (m.clone(), self.events.clone(), stop.clone());
             match (buses.at(&m.at), &m.at) {

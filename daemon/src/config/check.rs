@@ -58,7 +58,7 @@ impl Check<'_> {
         let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
         let evses = self.evses(doc.evse, &nodes, &buses, &ocpp, uplink.as_ref())?;
         let contacts = self.contacts(doc.contact, &nodes)?;
-        let devices = self.devices(doc.device, &nodes, &meters)?;
+        let devices = self.devices(doc.device, &nodes, &meters, &buses)?;
         let relays = self.relays(doc.relay, &evses, &devices, &contacts, &brokers)?;
         let grid = self.grid(doc.grid, &nodes)?;
         self.tree_fits(&written, &nodes, &evses, &devices, &relays)?;

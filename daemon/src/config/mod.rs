@@ -84,6 +84,8 @@ pub struct SunSpec {
     pub full: Watts,
     /// Index of the node that it limits.
     pub node: usize,
+    /// How long a limit holds that is not written again; without it until it is taken back.
+    pub holds: Option<Duration>,
 }
 
 /// The device's own software.

@@ -219,7 +219,15 @@ impl Check<'_> {
                 format!("{} is out of range; use 1 kW to 2000 kW for 100 %", raw.full),
             );
         }
+        let holds = match raw.holds {
+            None => None,
+            given => {
+                let (s, h) = (Duration::from_secs(1), Duration::from_secs(3600));
+                Some(self.duration("sunspec.holds", given, h, s, h * 48)?)
+            }
+        };
         Ok(SunSpec {
+            holds,
             listen: raw.listen,
             unit: raw.unit.unwrap_or(1),
             full: raw.full,

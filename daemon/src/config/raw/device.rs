@@ -82,4 +82,6 @@ pub(in crate::config) struct SunSpec {
     pub(in crate::config) full: Watts,
     /// Name of the limited node; default the grid connection.
     pub(in crate::config) node: Option<NodeId>,
+    /// How long a limit holds that is not written again; default until 100 % is written.
+    pub(in crate::config) holds: Option<Span>,
 }
