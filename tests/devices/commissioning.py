@@ -23,7 +23,7 @@ from pathlib import Path
 
 import peer
 from peer import Device, bridge, encode
-from pymodbus import FramerType
+from pymodbus import FramerType, pymodbus_apply_logging_config
 from pymodbus.client import ModbusTcpClient
 from pymodbus.server import ModbusSerialServer
 
@@ -111,6 +111,11 @@ class Line(threading.Thread):
     def run(self) -> None:
         asyncio.run(self.serve())
 
+    def heard(self, sending: bool, data: bytes) -> bytes:  # noqa: FBT001
+        """Nobody answers for a unit that is not there; pymodbus would."""
+        there = {d.unit for d in self.devices}
+        return b"" if sending and data and data[0] not in there else data
+
     async def serve(self) -> None:
         bridge(asyncio.get_running_loop(), *self.masters)
         server = ModbusSerialServer(
@@ -118,6 +123,7 @@ class Line(threading.Thread):
             framer=FramerType.RTU,
             port=os.ttyname(self.far_end),
             baudrate=115200,
+            trace_packet=self.heard,
         )
         await server.serve_forever(background=True)
         self.up.set()
@@ -311,6 +317,7 @@ def sunspec(site: Site, port: int) -> None:
 
 def main() -> int:
     """See the module."""
+    pymodbus_apply_logging_config("CRITICAL")
     programs, report = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
     report.mkdir(parents=True, exist_ok=True)
     meter, box = filled("eastron-sdm630", 1, METER), filled("heidelberg-energy-control", 2, BOX, Box)
