@@ -21,6 +21,8 @@ STEPS = ("layers", "parse", "graph", "probe", "check-layer", "dry-run")
 USUAL = ("layers", "parse", "graph", "probe")
 # Recipes of meta-openembedded that the appliance needs; the other 2000 would be parsed for nothing (--whole does it).
 NEEDED = "cryptsetup|jansson|libaio|libgpiod|libmnl|libnftnl|lvm2|nftables"
+# What boards' layers append to recipes of meta-openembedded goes with them; not what they append to their own.
+KEPT = "u-boot-ti|ti-core-initramfs"
 TARGETS = ("ladewart-image", "ladewart-image-development", "ladewart-bundle")
 # Target recipes of ladewart-image on QEMU, as stored: what comes in or goes is then on purpose.
 STORED = TREE / "tests/yocto/buildlist.txt"
@@ -66,6 +68,7 @@ class Build:
         lines.append('BBMASK += "/linux-yocto-dev"')
         if not whole:
             lines.append(f'BBMASK += "/meta-openembedded/meta-(?:oe|python|networking)/(?!.*(?:{NEEDED}))"')
+            lines.append(f'BBMASK += "/dynamic-layers/(?:openembedded-layer|networking-layer|meta-python)/(?!.*(?:{KEPT}))"')
         (folder / "conf/local.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def run(self, step, what, *command, folder=None, **variables):
@@ -124,7 +127,8 @@ def graph(build, machines):
                 continue
             listed = (build.folder / "pn-buildlist").read_text(encoding="utf-8").split()
             for_target = sorted(name for name in listed if not re.search(r"-native$|-cross|-crosssdk|^nativesdk-", name))
-            words = f"{len(listed)} recipes, {len(for_target)} of them for the target"
+            parsed = re.search(r"Parsing of (\d+) \.bb files complete \(\d+ cached, [1-9]\d* parsed\)", text)
+            words = f"{len(listed)} recipes, {len(for_target)} of them for the target{', parsed before: ' + parsed[1] if parsed else ''}"
             row["recipes"] = for_target
             wanted = STORED.read_text(encoding="utf-8").split() if STORED.exists() else []
             if (machine, target) == ("ladewart-qemuarm64", "ladewart-image") and for_target != wanted:
