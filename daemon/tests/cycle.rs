@@ -23,7 +23,7 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 const METERS: u8 = 8;
-const CYCLES: usize = 12;
+const CYCLES: usize = 7;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs pymodbus; tests/run devices runs it"]
