@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use gpiocdev::Request;
@@ -31,7 +31,7 @@ use ladewartd::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -243,7 +243,15 @@ impl Relay {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let path = keep.path().to_owned();
         let board = System::default();
-        tasks.spawn(relay::run(config, board, wishes, words, path, events_in, Clock::system(), stop.clone()));
+        tasks.spawn(relay::run(
+            config,
+            board,
+            relay::Told { wanted: wishes, cleared: words },
+            path,
+            events_in,
+            Clock::system(),
+            stop.clone(),
+        ));
         Self { events, wanted, cleared, stop, tasks, keep }
     }
 

@@ -38,7 +38,7 @@ use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -70,7 +70,7 @@ fn mosquitto(directory: &Path, port: u16) -> Program {
         .stderr(Stdio::null())
         .spawn();
     let program = Program(started.expect("mosquitto starts"));
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(begun.elapsed() < DEADLINE, "mosquitto does not listen");
         std::thread::sleep(Duration::from_millis(20));
@@ -338,7 +338,15 @@ async fn switches_follow_say_when_they_do_not_and_open_when_nobody_drives_them()
         let (events_in, mut events) = mpsc::channel(64);
         let board = System { switches };
         let keep = directory.path().to_owned();
-        tasks.spawn(relay::run(config, board, wishes, words, keep, events_in, Clock::system(), stop.clone()));
+        tasks.spawn(relay::run(
+            config,
+            board,
+            relay::Told { wanted: wishes, cleared: words },
+            keep,
+            events_in,
+            Clock::system(),
+            stop.clone(),
+        ));
         let mut until = async |says: Result<bool, &str>| loop {
             let event = timeout(DEADLINE, events.recv()).await.expect("nothing is heard").expect("ended");
             let Event::Relay(_, state) = event else { continue };
@@ -370,7 +378,7 @@ async fn switches_follow_say_when_they_do_not_and_open_when_nobody_drives_them()
             // Dead in an instant: its own timer opens it.
             tasks.shutdown().await;
             assert!(peer.closed(which), "nobody told it to open");
-            let begun = std::time::Instant::now();
+            let begun = Instant::now();
             while peer.closed(which) {
                 assert!(begun.elapsed() < DEADLINE, "it stays closed");
                 tokio::time::sleep(Duration::from_millis(100)).await;

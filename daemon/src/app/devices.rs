@@ -275,8 +275,8 @@ impl Devices<'_> {
         for ((r, wanted), cleared) in self.config.relays.iter().zip(&self.relays).zip(cleared) {
             let (keep, events) = (self.config.data_dir.clone(), self.events.clone());
             let board = System { switches: switches.clone() };
-            let task =
-                relay::run(r.clone(), board, wanted.clone(), cleared, keep, events, clock, stop.clone());
+            let told = relay::Told { wanted: wanted.clone(), cleared };
+            let task = relay::run(r.clone(), board, told, keep, events, clock, stop.clone());
             tasks.spawn(async move {
                 task.await;
                 ("relay", Ok(()))

@@ -145,13 +145,16 @@ pub async fn listened(
     stop.run_until_cancelled(listener.listen(broker)).await;
 }
 
+/// When a document came, and what was in it.
+type Kept = (Mono, Vec<(Quantity, f64)>);
+
 struct Listener {
     config: config::Meter,
     definition: Arc<Definition>,
     telling: Telling,
     topics: Vec<String>,
     /// The values of each document, and when they came.
-    kept: Vec<Option<(Mono, Vec<(Quantity, f64)>)>>,
+    kept: Vec<Option<Kept>>,
     told: Told,
     clock: Clock,
 }

@@ -35,12 +35,20 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Time between two looks at an output whose order travels.
 const TRAVEL: Duration = Duration::from_millis(50);
 
+/// What a relay is told.
+#[derive(Debug)]
+pub struct Told {
+    /// Whether it shall be energised.
+    pub wanted: watch::Receiver<bool>,
+    /// Counts an operator's words that the contactor was seen to.
+    pub cleared: watch::Receiver<u64>,
+}
+
 /// Drives a relay until `stop`.
 pub async fn run(
     config: config::Relay,
     board: System,
-    wanted: watch::Receiver<bool>,
-    cleared: watch::Receiver<u64>,
+    Told { wanted, cleared }: Told,
     keep: PathBuf,
     events: Events,
     clock: Clock,
@@ -410,8 +418,7 @@ mod tests {
         tasks.spawn(run(
             config(Line::File(path.clone())),
             System::default(),
-            following,
-            words,
+            Told { wanted: following, cleared: words },
             dir.path().to_owned(),
             events_in,
             Clock::system(),
