@@ -352,7 +352,7 @@ async fn switches_follow_say_when_they_do_not_and_open_when_nobody_drives_them()
             let Event::Relay(_, state) = event else { continue };
             match (&state, &says) {
                 (Ok(state), Ok(wanted)) if state == wanted => return,
-                (Err(why), Err(part)) if why.contains(part) => return,
+                (Err(why), Err(says)) if why.contains(says) => return,
                 other => println!("   {which}: {other:?}"),
             }
         };
