@@ -184,7 +184,7 @@ async fn the_kernel_s_filter_takes_bounces_away() {
 #[ignore = "needs gpio-sim; tests/run gpio runs it"]
 async fn a_line_that_somebody_else_holds_says_who() {
     let bank = Bank::get();
-    let hold = |offset| {
+    let other = |offset| {
         Request::builder()
             .on_chip(&bank.chip)
             .with_consumer("gpiomon-7")
@@ -193,7 +193,7 @@ async fn a_line_that_somebody_else_holds_says_who() {
             .request()
             .unwrap()
     };
-    let held = hold(1);
+    let held = other(1);
     let mut contact = Contact::start(bank.line(1), Duration::from_millis(50));
     let (level, _) = contact.level().await;
     let Level::Unreadable(why) = &level else { panic!("{level:?}") };
@@ -202,7 +202,7 @@ async fn a_line_that_somebody_else_holds_says_who() {
     drop(held);
     assert_eq!(contact.level().await.0, Level::Open, "it is read when it is free");
 
-    let held = hold(2);
+    let held = other(2);
     let mut relay = Relay::start(bank.line(2), None, false);
     let why = relay.state().await.unwrap_err();
     assert!(why.contains("is in use by") && why.contains("gpiomon-7"), "{why}");
