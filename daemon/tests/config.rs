@@ -575,6 +575,11 @@ fn each_mode_with_its_targets_is_taken() {
     let Mode::Socks5(gateway) = &socks.mode else { panic!("{socks:?}") };
     assert_eq!(gateway.trust.pins.len(), 2);
     assert_eq!(socks.renew_after, std::time::Duration::from_secs(47 * 3600));
+    assert_eq!(
+        socks.step_timeout,
+        std::time::Duration::from_secs(10),
+        "for a peer that stalls in the handshake"
+    );
     load("mode = \"direct\"", "");
 }
 
@@ -671,6 +676,66 @@ fn each_mistake_about_the_uplink_names_its_place_and_its_mend() {
     }
 }
 
+#[test]
+fn what_a_gateway_is_offered_beside_the_rule_is_said_gateway_by_gateway() {
+    let place = Place::new();
+    let own = format!("identity = \"cls\"\ntrust = {{ {PIN} }}");
+    let offered = |lines: &str| {
+        let text =
+            with_uplink(&format!("mode = \"socks5\"\ngateway = \"smgw.local:8443\"\n{own}\n{lines}"), "");
+        match place.load(&text).unwrap().uplink.unwrap().mode {
+            Mode::Socks5(gateway) => (gateway.tls.tls13, gateway.tls.cbc, gateway.tls.omit_scsv),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        offered(""),
+        (false, false, None),
+        "TLS 1.2 with GCM, and the SCSV left out once it is refused"
+    );
+    assert_eq!(offered("tls13 = true"), (true, false, None));
+    assert_eq!(offered("cbc = true\nquirks = { omit_scsv = true }"), (false, true, Some(true)));
+    assert_eq!(offered("tls13 = true\nquirks = { omit_scsv = false }"), (true, false, Some(false)));
+    assert_eq!(offered("quirks = {}"), (false, false, None));
+    let target = "[[uplink.target]]\nname = \"emt\"\nport = 1";
+    for (mode, lines, expected) in [
+        (
+            "direct",
+            "tls13 = true".to_owned(),
+            ":6: uplink.tls13: has no meaning with mode = \"direct\"; remove it",
+        ),
+        (
+            "direct",
+            "cbc = true".to_owned(),
+            ":6: uplink.cbc: has no meaning with mode = \"direct\"; remove it",
+        ),
+        (
+            "direct",
+            "quirks = { omit_scsv = true }".to_owned(),
+            ":6: uplink.quirks: has no meaning with mode = \"direct\"; remove it",
+        ),
+        (
+            "listen",
+            format!("quirks = {{ omit_scsv = true }}\n{own}\n{target}"),
+            ":6: uplink.quirks: has no meaning with mode = \"listen\"; remove it",
+        ),
+        (
+            "socks5",
+            format!("gateway = \"g:1\"\n{own}\ntls13 = true\nquirks = {{ omit_scsv = true }}"),
+            "uplink.quirks.omit_scsv: goes with TLS 1.2 alone; remove tls13 = true",
+        ),
+        (
+            "socks5",
+            format!("gateway = \"g:1\"\n{own}\nquirks = {{ omit_scvs = true }}"),
+            "unknown field `omit_scvs`, expected `omit_scsv`",
+        ),
+        ("socks5", format!("gateway = \"g:1\"\n{own}\ncbc = \"yes\""), "expected a boolean"),
+    ] {
+        let error = place.error(&with_uplink(&format!("mode = \"{mode}\"\n{lines}"), ""));
+        assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+    }
+}
+
 /// What hangs on wires, behind a good configuration.
 const WIRES: &str = r#"
 [[bus]]
@@ -753,6 +818,102 @@ fn wires_are_read_and_each_mistake_in_them_is_named() {
             "relay[0].min_on: goes with function = \"contactor\" only",
         ),
         ("full = \"55 kW\"", "full = \"55 W\"", "sunspec.full: 55 W is out of range"),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let error = place.error(&good.replacen(from, to, 1));
+        assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+    }
+}
+
+/// What is asked over HTTP and heard over MQTT, behind a good configuration.
+const TOLD: &str = r#"
+[[broker]]
+id = "house"
+address = "10.0.0.2:1883"
+
+[[meter]]
+id = "asked"
+device = "shelly-pro-3em"
+address = "http://10.0.0.8"
+
+[[meter]]
+id = "heard"
+device = "shelly-pro-3em-mqtt"
+broker = "house"
+topic = "shellypro3em-b8d61a"
+
+[[relay]]
+id = "k1"
+line = { switch = "shelly-switch", address = "http://switch.local:8080/" }
+function = "unlimited"
+
+[[relay]]
+id = "k2"
+line = { switch = "shelly-switch-mqtt", broker = "house", topic = "garage/shelly" }
+function = "unlimited"
+"#;
+
+#[test]
+fn devices_that_tell_are_read_and_each_mistake_in_them_is_named() {
+    let place = Place::new();
+    let good = format!("{GOOD}{TOLD}");
+    let config = place.load(&good).unwrap();
+    assert_eq!(config.meters[1].at, config::Attachment::Http("10.0.0.8:80".into()));
+    let topic = |topic: &str| config::Attachment::Topic { broker: 0, topic: topic.into() };
+    assert_eq!(config.meters[2].at, topic("shellypro3em-b8d61a"));
+    let switch = |relay: usize| match &config.relays[relay].line {
+        config::Line::Switch { at, .. } => at.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(switch(0), config::Attachment::Http("switch.local:8080".into()));
+    assert_eq!(switch(1), topic("garage/shelly"));
+    for (from, to, expected) in [
+        ("http://10.0.0.8", "https://10.0.0.8", "meter[1].address: is over TLS, which is not supported"),
+        (
+            "http://10.0.0.8",
+            "http://10.0.0.8/rpc",
+            "meter[1].address: \"http://10.0.0.8/rpc\" is not an address",
+        ),
+        ("http://10.0.0.8", "http://me:secret@10.0.0.8", "meter[1].address: "),
+        (
+            "broker = \"house\"\ntopic",
+            "broker = \"hause\"\ntopic",
+            "meter[2].broker: there is no [[broker]] with id = \"hause\"",
+        ),
+        ("topic = \"shellypro3em-b8d61a\"", "", "meter[2].topic: is missing"),
+        ("broker = \"house\"\ntopic", "topic", "meter[2].broker: is missing; topic stands there"),
+        (
+            "topic = \"shellypro3em-b8d61a\"",
+            "topic = \"shelly/#\"",
+            "meter[2].topic: \"shelly/#\" is not one topic",
+        ),
+        (
+            "address = \"http://10.0.0.8\"",
+            "address = \"http://10.0.0.8\"\nbroker = \"house\"\ntopic = \"x\"",
+            "meter[1].broker: stands beside address",
+        ),
+        (
+            "address = \"10.0.0.2:1883\"",
+            "address = \"10.0.0.2\"",
+            "broker[0].address: \"10.0.0.2\" is not host:port",
+        ),
+        (
+            "address = \"10.0.0.2:1883\"",
+            "address = \"10.0.0.2:1883\"\nuser = \"me\"",
+            "broker[0].password_file: is missing; user stands there",
+        ),
+        (", address = \"http://switch.local:8080/\"", "", "relay[0].line: say where the switch is"),
+        ("http://switch.local:8080/", "switch.local:502", "relay[0].line.address: is not a switch's"),
+        (
+            "line = { switch = \"shelly-switch\",",
+            "line = { switch = \"shelly-switch\", offset = 4,",
+            "relay[0].line: switch stands beside chip",
+        ),
+        (
+            "function = \"unlimited\"\n",
+            "function = \"unlimited\"\nmirror = { switch = \"x\", address = \"http://x\" }\n",
+            "relay[0].mirror: a switch in the network is an output",
+        ),
     ] {
         assert!(good.contains(from), "{from}");
         let error = place.error(&good.replacen(from, to, 1));

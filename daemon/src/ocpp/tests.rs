@@ -1,7 +1,11 @@
 //! The gateway as its neighbours see it: real sockets, a backend and EVSEs that say what the test wants.
 
 mod renewal;
+<<<<<<< HEAD
 mod tariffs;
+=======
+mod silence;
+>>>>>>> main
 
 use std::{
     future::Future,
