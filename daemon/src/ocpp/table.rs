@@ -94,17 +94,14 @@ pub(crate) enum Down {
     Levels,
     /// `GetTransactionStatus`: to the EVSE; what waits here counts as waiting there.
     TransactionStatus,
-<<<<<<< HEAD
     /// Tariffs: taken in for the site's rules as far as they can be used, and to the EVSE, byte for byte.
     Tariff,
     /// `DataTransfer`: to the EVSE, byte for byte, unless it is a tariff for the site.
     Data,
-=======
     /// `ClearCache`: to the EVSE; what was learned of cards here goes, too.
     ClearCache,
     /// `InstallCertificate`: to the EVSE, except the root of the backend itself: the EVSE's backend is here.
     Certificate,
->>>>>>> main
     /// SEND: to the EVSE, without an answer.
     Send,
 }
@@ -245,18 +242,15 @@ fn way_down(way: Down) -> [&'static str; 2] {
         ],
         Down::ClearProfile => ["what is kept here goes; passes for the others; our limit is set again", GONE],
         Down::TransactionStatus => ["passes; what waits here counts as waiting there", GONE],
-<<<<<<< HEAD
         Down::Tariff => [
             "taken in for the site's rules; passes; an EVSE that does not know tariffs is answered for",
             "taken in for the site's rules",
         ],
         Down::Data => ["passes; a tariff for the site is taken here", GONE],
-=======
         Down::ClearCache => ["passes; what was learned of cards here goes, too", GONE],
         Down::Certificate => {
             ["passes; the backend's own root is refused: whom the EVSE's leg trusts is the site's", GONE]
         }
->>>>>>> main
         Down::Send => ["passes", "dropped"],
     }
 }

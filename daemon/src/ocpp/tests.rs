@@ -1,11 +1,8 @@
 //! The gateway as its neighbours see it: real sockets, a backend and EVSEs that say what the test wants.
 
 mod renewal;
-<<<<<<< HEAD
-mod tariffs;
-=======
 mod silence;
->>>>>>> main
+mod tariffs;
 
 use std::{
     future::Future,

@@ -117,11 +117,8 @@ impl Check<'_> {
             security,
             password,
             merged_profiles: raw.profiles == Some(raw::Profiles::Merged),
-<<<<<<< HEAD
             one_phase: raw.one_phase,
-=======
             pings: raw.pings.unwrap_or(true),
->>>>>>> main
             strict: raw.uplink_loss == Some(raw::UplinkLoss::Strict),
             pass_through: raw.pass_through,
             backend,

@@ -255,15 +255,12 @@ impl Route {
                 then = Then::Waiting(Some(named.transaction_id).filter(|t| !t.is_empty()));
                 &[]
             }
-<<<<<<< HEAD
             Down::Tariff | Down::Data => return self.tariff(now, north, id, action, payload, text),
-=======
             Down::ClearCache => {
                 self.forget_cards();
                 then = Then::Stored;
                 &[]
             }
->>>>>>> main
             Down::Send => {
                 self.note("the backend sends as a CALL what is a SEND");
                 &[]

@@ -140,13 +140,10 @@ pub(super) enum Then {
     Clear(Criteria, bool),
     /// Whether messages wait, of one transaction or of any: those that wait here count, too (E14.FR.04, E14.FR.07).
     Waiting(Option<String>),
-<<<<<<< HEAD
     /// It is taken in here: if the EVSE does not know such calls, this is the answer.
     Tariff(&'static str),
-=======
     /// It goes to the backend behind what is being stored.
     Stored,
->>>>>>> main
 }
 
 /// The site's wish.
@@ -546,15 +543,12 @@ impl Route {
                     let text = frame::with_member(&text, "messagesInQueue", "true").unwrap_or(text);
                     self.answer_north(call.north, text);
                 }
-<<<<<<< HEAD
                 Then::Tariff(accepted) => {
                     let unknown = ["CALLERROR NotImplemented", "CALLERROR NotSupported"].contains(&status);
                     let text = if unknown { frame::result(&call.id, accepted) } else { text };
                     self.answer_north(call.north, text);
                 }
-=======
                 Then::Stored => self.answer_behind(call.north, text, false),
->>>>>>> main
                 _ => self.answer_north(call.north, text),
             },
         }
