@@ -179,7 +179,7 @@ struct Site {
     events: mpsc::Receiver<Event>,
     wishes: Vec<watch::Sender<Option<Setpoint>>>,
     orders: Orders,
-    site: control::Handle,
+    owner: control::Handle,
     store: Store,
     _writer: Writer,
 }
@@ -311,7 +311,7 @@ impl Site {
             owner.run(token).await;
             Ok(())
         });
-        Self { address, stop, running, events: heard, wishes, orders, site: handle, store, _writer: writer }
+        Self { address, stop, running, events: heard, wishes, orders, owner: handle, store, _writer: writer }
     }
 
     async fn try_connect(&self, path: &str, protocol: Option<&str>) -> Result<Peer, WsError> {

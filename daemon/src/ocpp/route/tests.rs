@@ -86,8 +86,7 @@ impl Bench {
                 Out::Tell(event) => self.told.push(event),
                 Out::Answered { ticket, outcome } => self.answered.push((ticket, outcome)),
                 Out::CloseNorth(_) => self.closed = true,
-                Out::Password(_) => {}
-                Out::Tariff { ticket: None, .. } => {}
+                Out::Password(_) | Out::Tariff { ticket: None, .. } => {}
                 Out::Tariff { ticket: Some(ticket), news } => {
                     self.tariffs.push(news);
                     self.route.tariff_taken(self.now, ticket, &self.tariff_outcome.clone());

@@ -8,7 +8,7 @@ fn tariff(id: &str, price: f64) -> Value {
 
 /// What energy costs at CP1 now, in words.
 fn price(site: &Site) -> String {
-    let (now, offers) = (Clock::system().now().wall, site.site.offers());
+    let (now, offers) = (Clock::system().now().wall, site.owner.offers());
     let rate = offers.tariffs(now).at(&EvseId::new("CP1"), now);
     rate.price.map_or_else(String::new, |price| price.to_string())
 }
@@ -63,7 +63,7 @@ async fn a_default_and_a_transactions_tariff_reach_the_rules_and_the_evse() {
     answers(&mut evse, "SetDefaultTariff", json!("NotImplemented")).await;
     assert_eq!(backend.hear().await, json!([3, "b", {"status": "Accepted"}]));
     costs(&site, "31 ct/kWh").await;
-    assert_eq!(site.site.offers().book.by_priority().count(), 1, "the older one is gone");
+    assert_eq!(site.owner.offers().book.by_priority().count(), 1, "the older one is gone");
 
     // What cannot be used here is the EVSE's alone, and its answer stands.
     let mut fixed = tariff("fix", 0.1);
