@@ -23,6 +23,7 @@ USUAL = ("layers", "parse", "graph", "probe")
 NEEDED = "cryptsetup|jansson|libaio|libgpiod|libmnl|libnftnl|lvm2|nftables"
 # What boards' layers append to recipes of meta-openembedded goes with them; not what they append to their own.
 KEPT = "u-boot-ti|ti-core-initramfs"
+FOLLOWS = re.compile(r'^SRCREV\S* = "\$\{AUTOREV\}"', re.MULTILINE)
 TARGETS = ("ladewart-image", "ladewart-image-development", "ladewart-bundle")
 # Target recipes of ladewart-image on QEMU, as stored: what comes in or goes is then on purpose.
 STORED = TREE / "tests/yocto/buildlist.txt"
@@ -42,8 +43,17 @@ PROBES = (
     ("ladewart-image", "WKS_FILE_DEPENDS", r"^(?!.*(grub|systemd-boot))"),
     ("ladewart-bundle", "RAUC_BUNDLE_COMPATIBLE", r"^ladewart-qemu-arm64$"),
     ("ladewart-bundle", "RAUC_BUNDLE_FORMAT", r"^verity$"),
+    (None, "IMAGE_BOOT_FILES", r"^boot\.scr"),
     ("linux-yocto", "KMACHINE", r"^qemuarm64$"),
     (None, "DISTRO_FEATURES", r"(?=.*\brauc\b)(?=.*\bsystemd\b)(?!.*\b(x11|wifi|alsa)\b)"),
+)
+# What a board's own layer must not have the last word on.
+PROBES_OF_BOARDS = (
+    (None, "WKS_FILES", r"^ladewart-ab\.wks\.in$"),
+    (None, "IMAGE_BOOT_FILES", r"^boot\.scr"),
+    ("ladewart-image", "IMAGE_FSTYPES", r"^ladewartroot ladewartboot ladewartenv wic\.zst wic\.bmap$"),
+    ("ladewart-image", "IMAGE_INSTALL", r"^(?!.*fitimage)"),
+    ("ladewart-image", "WKS_FULL_PATH", r"ladewart-ab\.wks"),
 )
 
 
@@ -64,8 +74,9 @@ class Build:
             'INHERIT_DISTRO:remove = "uninative"', 'ACCEPT_FSL_EULA = "1"', 'BB_SERVER_TIMEOUT = "0"',
             f'RAUC_KEY_FILE ?= "{folder}/key.pem"', f'RAUC_CERT_FILE ?= "{folder}/cert.pem"', f'RAUC_KEYRING_FILE ?= "{folder}/cert.pem"',
         ]  # fmt: skip
-        # It follows its branch, which asks the network while it is parsed.
+        # They follow their branches, which asks the network while they are parsed.
         lines.append('BBMASK += "/linux-yocto-dev"')
+        lines += [f'BBMASK += "{path}"' for layer in layers for path in sorted(layer.rglob("*.bb")) if FOLLOWS.search(path.read_text(encoding="utf-8"))]
         if not whole:
             lines.append(f'BBMASK += "/meta-openembedded/meta-(?:oe|python|networking)/(?!.*(?:{NEEDED}))"')
             lines.append(f'BBMASK += "/dynamic-layers/(?:openembedded-layer|networking-layer|meta-python)/(?!.*(?:{KEPT}))"')
@@ -140,13 +151,14 @@ def graph(build, machines):
             build.tell(row, True, words)
 
 
-def probe(build, _machines):
-    for recipe, variable, wanted in PROBES:
-        command = ["bitbake-getvar", "--value", *(["-r", recipe] if recipe else []), variable]
-        code, text, row = build.run("probe", f"{recipe or 'configuration'} {variable}", *command)
-        value = " ".join(line for line in text.splitlines() if not line.startswith(("NOTE:", "WARNING:"))).strip()
-        value = " ".join(value.split())
-        build.tell(row, code == 0 and bool(re.search(wanted, value)), value[-100:])
+def probe(build, machines):
+    for machine in machines:
+        for recipe, variable, wanted in PROBES if MACHINES.get(machine) is None else PROBES_OF_BOARDS:
+            command = ["bitbake-getvar", "--value", *(["-r", recipe] if recipe else []), variable]
+            code, text, row = build.run("probe", f"{machine} {recipe or 'configuration'} {variable}", *command, MACHINE=machine)
+            value = " ".join(line for line in text.splitlines() if not line.startswith(("NOTE:", "WARNING:"))).strip()
+            value = " ".join(value.split())
+            build.tell(row, code == 0 and bool(re.search(wanted, value)), value[-100:])
 
 
 # With --narrow, yocto-check-layer sees our recipes and those that our appends touch; all else counts as provided. Its

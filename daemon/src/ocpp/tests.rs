@@ -1,6 +1,7 @@
 //! The gateway as its neighbours see it: real sockets, a backend and EVSEs that say what the test wants.
 
 mod renewal;
+mod silence;
 
 use std::{
     future::Future,
