@@ -225,8 +225,7 @@ impl App {
             control.run(token).await;
             ("control", Ok(()))
         });
-        let (wallboxes, setpoints_out, releases) =
-            devices::split(&config, self.wallboxes, setpoints_out);
+        let (wallboxes, setpoints_out, releases) = devices::split(&config, self.wallboxes, setpoints_out);
         devices_follow(tasks, &config, devices_out, &events, stop);
         let wired = Devices {
             config: &config,
@@ -239,8 +238,7 @@ impl App {
         };
         let desk = wired.start(tasks, clock, stop);
         let played = releases.iter().map(|(e, _)| *e);
-        let (orders, stations, inboxes) =
-            devices::stations(&config, setpoints_out, played, &self.ways);
+        let (orders, stations, inboxes) = devices::stations(&config, setpoints_out, played, &self.ways);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),

@@ -119,8 +119,7 @@ impl Check<'_> {
     pub(super) fn device(&self, at: &str, raw: raw::EvseDevice, buses: &[Bus]) -> Checked<EvseDevice> {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         if let Some(card) = raw.card.as_ref().filter(|c| c.is_empty() || c.chars().count() > 20) {
-            return self
-                .fail(&format!("{at}.card"), format!("{card:?} is no card; use 1 to 20 characters"));
+            return self.fail(&format!("{at}.card"), format!("{card:?} is no card; use 1 to 20 characters"));
         }
         Ok(EvseDevice {
             definition: raw.definition,
