@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     entry.common_arguments(parser)
     options = parser.parse_args()
-    options.points, options.way = 0, "dante"
+    options.points, options.way, options.curve = 0, "dante", None
     return options
 
 
@@ -61,7 +61,7 @@ class Admin(Run):
         from gateway import ADMIN_PORT, Certificates, write_configurations
         from network import OPERATOR
 
-        certificates = Certificates(self.directory)
+        certificates = Certificates(self.directory, self.way.curve)
         for ca in ("operators", "sites", "others"):
             certificates.ca(ca)
         certificates.leaf("site", "sites", SITE)
@@ -74,7 +74,7 @@ class Admin(Run):
         certificates.leaf("wrong-ca", "others", OPERATOR)
         certificates.leaf("wrong-name", "operators", "elsewhere.example")
         certificates.leaf("expired", "operators", OPERATOR, days=-1)
-        write_configurations(self.directory)
+        write_configurations(self.directory, self.way.curve)
         self.tables, self.trust = tables, f'{{ pin = "{certificates.pin("gw-han")}" }}'
         self.configure(f"{self.way.uplink(self.trust)}", f'address = "{OPERATOR}:{ADMIN_PORT}"')
 
@@ -192,6 +192,8 @@ roles = [{roles}]
         for name in ("ladewartd", "han", "danted", "wan", "emt"):
             await self.processes.stop(name)
         way = WAYS["listen"](self)
+        # The certificates are those of the way before.
+        way.curve = self.way.curve
         way.write(self.directory)
         await way.start_wan()
         await way.start_han()

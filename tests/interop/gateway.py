@@ -21,7 +21,19 @@ LISTEN_PORT = 9200
 
 CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
 
-COMMON = f"""\
+# What a curve is called by `openssl ecparam`, and in the session as `uplink status` shows it; the hash is of its strength.
+CURVES = {
+    "brainpoolP256r1": ("brainpoolP256r1", "sha256"),
+    "brainpoolP384r1": ("brainpoolP384r1", "sha384"),
+    "brainpoolP512r1": ("brainpoolP512r1", "sha512"),
+    "secp256r1": ("prime256v1", "sha256"),
+    "secp384r1": ("secp384r1", "sha384"),
+}
+
+
+def common(curve: str) -> str:
+    """The settings of every stunnel. Nothing but this curve is agreed on: a fall back to another one would fail."""
+    return f"""\
 foreground = yes
 syslog = no
 debug = info
@@ -30,18 +42,20 @@ sslVersionMax = TLSv1.2
 renegotiation = no
 options = NO_TICKET
 ciphers = {CIPHERS}
-curves = prime256v1:secp384r1
+curves = {CURVES[curve][0]}
 TIMEOUTidle = 600
 """
 
 
 class Certificates:
-    """Two CAs (HAN and WAN) and a leaf for each end of each leg, made by openssl."""
+    """Two CAs (HAN and WAN) and a leaf for each end of each leg, made by openssl, all on one curve."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path, curve: str) -> None:
         self.directory = directory
-        self.ca("han-ca")
-        self.ca("wan-ca")
+        # The curve of each CA is that of its leaves.
+        self.curves: dict[str, str] = {}
+        self.ca("han-ca", curve)
+        self.ca("wan-ca", curve)
         self.leaf("cls", "han-ca", "cls.example")
         self.leaf("gw-han", "han-ca", "smgw.local")
         self.leaf("gw-wan", "wan-ca", "gateway.example")
@@ -52,10 +66,17 @@ class Certificates:
         command = ["openssl", *arguments]
         return subprocess.run(command, cwd=self.directory, check=True, capture_output=True, text=True).stdout
 
-    def ca(self, name: str) -> None:
-        self.openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
+    def key(self, name: str, curve: str) -> str:
+        """Makes a key; the option of the hash that goes with it."""
+        curve, digest = CURVES[curve]
+        self.openssl("ecparam", "-name", curve, "-genkey", "-noout", "-out", f"{name}.key")
+        return f"-{digest}"
+
+    def ca(self, name: str, curve: str = "secp256r1") -> None:
+        digest = self.key(name, curve)
+        self.curves[name] = curve
         self.openssl(
-            *("req", "-x509", "-new", "-key", f"{name}.key", "-sha256", "-days", "30", "-subj", f"/CN={name}"),
+            *("req", "-x509", "-new", "-key", f"{name}.key", digest, "-days", "30", "-subj", f"/CN={name}"),
             *("-addext", "keyUsage=critical,keyCertSign,cRLSign", "-out", f"{name}.pem"),
         )
 
@@ -65,11 +86,11 @@ class Certificates:
             "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n"
         )
         (self.directory / f"{name}.ext").write_text(extensions)
-        self.openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
-        self.openssl("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={host}", "-out", f"{name}.csr")
+        digest = self.key(name, self.curves[ca])
+        self.openssl("req", "-new", digest, "-key", f"{name}.key", "-subj", f"/CN={host}", "-out", f"{name}.csr")
         self.openssl(
             *("x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial"),
-            *("-sha256", "-days", str(days), "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
+            *(digest, "-days", str(days), "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
         )
 
     def pin(self, name: str) -> str:
@@ -78,9 +99,10 @@ class Certificates:
         return text.strip().partition("=")[2]
 
 
-def write_configurations(directory: pathlib.Path) -> None:
+def write_configurations(directory: pathlib.Path, curve: str) -> None:
     """stunnel's and dante's files. The HAN leg knows exactly one CLS certificate; the WAN leg trusts its CA."""
-    (directory / "han.conf").write_text(f"""{COMMON}
+    settings = common(curve)
+    (directory / "han.conf").write_text(f"""{settings}
 [han-cls]
 accept = {HAN_GW}:{HAN_PORT}
 connect = 127.0.0.1:{PROXY_PORT}
@@ -90,7 +112,7 @@ CAfile = {directory}/cls.pem
 requireCert = yes
 verifyPeer = yes
 """)
-    (directory / "wan.conf").write_text(f"""{COMMON}
+    (directory / "wan.conf").write_text(f"""{settings}
 [wan-emt]
 client = yes
 accept = {TARGET_ADDRESS}:{CHANNEL_PORT}
@@ -110,7 +132,7 @@ CAfile = {directory}/wan-ca.pem
 verifyChain = yes
 checkHost = {OPERATOR}
 """)
-    (directory / "emt.conf").write_text(f"""{COMMON}
+    (directory / "emt.conf").write_text(f"""{settings}
 [emt]
 accept = {WAN_EMT}:{EMT_PORT}
 connect = 127.0.0.1:{BACKEND_PORT}

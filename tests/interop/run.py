@@ -40,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--crash", action="store_true", help="kill the daemon, too, in the middle of each outage")
     parser.add_argument("--trust", choices=("pin", "ca"), default="pin", help="how the gateway is trusted")
     parser.add_argument("--way", default="dante", help="through dante, microsocks, sni, or listen (default dante)")
+    parser.add_argument("--curve", help="instead of the way's own, of both TLS legs; secp256r1 is no way's own")
     parser.add_argument(
         "--flaps", type=float, default=0, metavar="SECONDS",
         help="instead of the outages: for so long the gateway's TLS is killed every 5 s and comes back",
@@ -66,6 +67,7 @@ class Run:
         self.limit_watts = 4500 * options.points
         self.figures: dict[str, Any] = {}
         self.way = WAYS[options.way](self)
+        self.way.curve = options.curve or self.way.curve
 
     # Views
 
@@ -354,8 +356,8 @@ address = "127.0.0.1:{METER_PORT}"
     async def with_daemon(self) -> list[str]:
         from gateway import Certificates, write_configurations
 
-        certificates = Certificates(self.directory)
-        write_configurations(self.directory)
+        certificates = Certificates(self.directory, self.way.curve)
+        write_configurations(self.directory, self.way.curve)
         self.way.write(self.directory)
         await self.start_backend()
         await self.way.start()
@@ -372,6 +374,9 @@ address = "127.0.0.1:{METER_PORT}"
         self.say(f"{self.charging()} charging; {status['tls_session']}, proxy reply {status['last_proxy_reply']}")
         await self.limited()
         problems = []
+        # stunnel takes no other curve, so this is about what the status says.
+        if not status["tls_session"].startswith("TLSv1.2 ") or not status["tls_session"].endswith(f" {self.way.curve}"):
+            problems.append(f"the session is {status['tls_session']}, not TLS 1.2 on {self.way.curve}")
         if self.options.flaps:
             problems += await self.flaps()
         for cut in [] if self.options.flaps else self.options.cut:

@@ -10,11 +10,11 @@ from typing import Any
 from gateway import (
     BACKEND_PORT,
     CHANNEL_PORT,
-    COMMON,
     EMT_PORT,
     HAN_PORT,
     OPERATOR_PORT,
     PROXY_PORT,
+    common,
 )
 from network import HAN_CLS, HAN_GW, TARGET, TARGET_ADDRESS, WAN_EMT, WAN_GW
 
@@ -32,6 +32,8 @@ class Way:
 
     mode = "socks5"
     peers = "stunnel4, dante-server"
+    # Of both legs: of the key exchange, the certificates and their issuers.
+    curve = "brainpoolP256r1"
 
     def __init__(self, run: Any) -> None:
         self.run = run
@@ -83,6 +85,7 @@ class Microsocks(Way):
     """microsocks instead of dante: it drops a greeting and a request that come together."""
 
     peers = "stunnel4, microsocks"
+    curve = "brainpoolP384r1"
 
     async def start_proxy(self) -> None:
         command = ["microsocks", "-i", "127.0.0.1", "-p", str(PROXY_PORT)]
@@ -95,6 +98,7 @@ class Sni(Way):
 
     mode = "sni"
     peers = "stunnel4 with SNI"
+    curve = "brainpoolP512r1"
 
     async def start_proxy(self) -> None:
         pass
@@ -107,7 +111,7 @@ requireCert = yes
 verifyPeer = yes
 """
         # Whoever names nobody, or somebody else, ends at a port where nobody listens.
-        (directory / "han.conf").write_text(f"""{COMMON}
+        (directory / "han.conf").write_text(f"""{common(self.curve)}
 [han-cls]
 accept = {HAN_GW}:{HAN_PORT}
 connect = 127.0.0.1:9
@@ -126,6 +130,7 @@ class Listen(Way):
 
     mode = "listen"
     peers = "stunnel4 as TLS client, socat"
+    curve = "secp384r1"
 
     async def start_wan(self) -> None:
         await self.stunnel("gw", "wan", f"{WAN_GW}:{EMT_PORT}")
@@ -147,7 +152,7 @@ CAfile = {directory}/wan-ca.pem
 requireCert = yes
 verifyChain = yes
 """
-        (directory / "wan.conf").write_text(f"""{COMMON}
+        (directory / "wan.conf").write_text(f"""{common(self.curve)}
 [wan]
 accept = {WAN_GW}:{EMT_PORT}
 connect = 127.0.0.1:{FROM_WAN_PORT}
@@ -156,7 +161,7 @@ connect = 127.0.0.1:{FROM_WAN_PORT}
 accept = {WAN_GW}:{OPERATOR_PORT}
 connect = 127.0.0.1:{FROM_WAN_ADMIN_PORT}
 {wan_end}""")
-        (directory / "emt.conf").write_text(f"""{COMMON}
+        (directory / "emt.conf").write_text(f"""{common(self.curve)}
 client = yes
 CAfile = {directory}/wan-ca.pem
 verifyChain = yes
@@ -171,7 +176,7 @@ connect = {WAN_GW}:{OPERATOR_PORT}
 cert = {directory}/operator-wan.pem
 key = {directory}/operator-wan.key
 """)
-        (directory / "han.conf").write_text(f"""{COMMON}
+        (directory / "han.conf").write_text(f"""{common(self.curve)}
 client = yes
 cert = {directory}/gw-han.pem
 key = {directory}/gw-han.key

@@ -11,7 +11,7 @@ import jsonschema
 import yaml
 
 import metadata
-from findings import LAYERS, Finding, check, machines_of, name
+from findings import LAYERS, Finding, check, machines_of, metadata_files, name
 
 # The Rust of wrynose.
 RUST = (1, 94, 1)
@@ -54,6 +54,21 @@ def rust(tree):
         if wanted and tuple(int(part) for part in (wanted.split("-")[0] + ".0.0").split(".")[:3]) > RUST:
             found.append(Finding("Cargo.lock", f"{package['name']} {package['version']} asks for Rust {wanted}, wrynose has {'.'.join(map(str, RUST))}", f"take an older one: cargo update -p {package['name']} --precise VERSION"))
     return len(packages), found
+
+
+@check
+def programs(tree):
+    """What only tests ask of a crate is not in the programs: a recipe with ptest-cargo builds its tests in a place of their own."""
+    found, count = [], 0
+    for path in metadata_files(tree):
+        text = path.read_text(encoding="utf-8")
+        if not re.search(r"^inherit .*\bptest-cargo\b", text, re.MULTILINE):
+            continue
+        count += 1
+        if not re.search(r'^CARGO_BUILD_FLAGS:append:task-compile-ptest-cargo = " .*--target-dir ', text, re.MULTILINE):
+            what = "builds its tests over its programs, which get the features of dev-dependencies"
+            found.append(Finding(name(tree, path), what, 'write CARGO_BUILD_FLAGS:append:task-compile-ptest-cargo = " --target-dir ${B}/tests"'))
+    return count, found
 
 
 @check

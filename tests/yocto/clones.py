@@ -21,6 +21,9 @@ STEPS = ("layers", "parse", "graph", "probe", "check-layer", "dry-run")
 USUAL = ("layers", "parse", "graph", "probe")
 # Recipes of meta-openembedded that the appliance needs; the other 2000 would be parsed for nothing (--whole does it).
 NEEDED = "cryptsetup|jansson|libaio|libgpiod|libmnl|libnftnl|lvm2|nftables"
+# What boards' layers append to recipes of meta-openembedded goes with them; not what they append to their own.
+KEPT = "u-boot-ti|ti-core-initramfs"
+FOLLOWS = re.compile(r'^SRCREV\S* = "\$\{AUTOREV\}"', re.MULTILINE)
 TARGETS = ("ladewart-image", "ladewart-image-development", "ladewart-bundle")
 # Target recipes of ladewart-image on QEMU, as stored: what comes in or goes is then on purpose.
 STORED = TREE / "tests/yocto/buildlist.txt"
@@ -40,8 +43,17 @@ PROBES = (
     ("ladewart-image", "WKS_FILE_DEPENDS", r"^(?!.*(grub|systemd-boot))"),
     ("ladewart-bundle", "RAUC_BUNDLE_COMPATIBLE", r"^ladewart-qemu-arm64$"),
     ("ladewart-bundle", "RAUC_BUNDLE_FORMAT", r"^verity$"),
+    (None, "IMAGE_BOOT_FILES", r"^boot\.scr"),
     ("linux-yocto", "KMACHINE", r"^qemuarm64$"),
     (None, "DISTRO_FEATURES", r"(?=.*\brauc\b)(?=.*\bsystemd\b)(?!.*\b(x11|wifi|alsa)\b)"),
+)
+# What a board's own layer must not have the last word on.
+PROBES_OF_BOARDS = (
+    (None, "WKS_FILES", r"^ladewart-ab\.wks\.in$"),
+    (None, "IMAGE_BOOT_FILES", r"^boot\.scr"),
+    ("ladewart-image", "IMAGE_FSTYPES", r"^ladewartroot ladewartboot ladewartenv wic\.zst wic\.bmap$"),
+    ("ladewart-image", "IMAGE_INSTALL", r"^(?!.*fitimage)"),
+    ("ladewart-image", "WKS_FULL_PATH", r"ladewart-ab\.wks"),
 )
 
 
@@ -62,10 +74,12 @@ class Build:
             'INHERIT_DISTRO:remove = "uninative"', 'ACCEPT_FSL_EULA = "1"', 'BB_SERVER_TIMEOUT = "0"',
             f'RAUC_KEY_FILE ?= "{folder}/key.pem"', f'RAUC_CERT_FILE ?= "{folder}/cert.pem"', f'RAUC_KEYRING_FILE ?= "{folder}/cert.pem"',
         ]  # fmt: skip
-        # It follows its branch, which asks the network while it is parsed.
+        # They follow their branches, which asks the network while they are parsed.
         lines.append('BBMASK += "/linux-yocto-dev"')
+        lines += [f'BBMASK += "{path}"' for layer in layers for path in sorted(layer.rglob("*.bb")) if FOLLOWS.search(path.read_text(encoding="utf-8"))]
         if not whole:
             lines.append(f'BBMASK += "/meta-openembedded/meta-(?:oe|python|networking)/(?!.*(?:{NEEDED}))"')
+            lines.append(f'BBMASK += "/dynamic-layers/(?:openembedded-layer|networking-layer|meta-python)/(?!.*(?:{KEPT}))"')
         (folder / "conf/local.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def run(self, step, what, *command, folder=None, **variables):
@@ -124,7 +138,8 @@ def graph(build, machines):
                 continue
             listed = (build.folder / "pn-buildlist").read_text(encoding="utf-8").split()
             for_target = sorted(name for name in listed if not re.search(r"-native$|-cross|-crosssdk|^nativesdk-", name))
-            words = f"{len(listed)} recipes, {len(for_target)} of them for the target"
+            parsed = re.search(r"Parsing of (\d+) \.bb files complete \(\d+ cached, [1-9]\d* parsed\)", text)
+            words = f"{len(listed)} recipes, {len(for_target)} of them for the target{', parsed before: ' + parsed[1] if parsed else ''}"
             row["recipes"] = for_target
             wanted = STORED.read_text(encoding="utf-8").split() if STORED.exists() else []
             if (machine, target) == ("ladewart-qemuarm64", "ladewart-image") and for_target != wanted:
@@ -136,13 +151,14 @@ def graph(build, machines):
             build.tell(row, True, words)
 
 
-def probe(build, _machines):
-    for recipe, variable, wanted in PROBES:
-        command = ["bitbake-getvar", "--value", *(["-r", recipe] if recipe else []), variable]
-        code, text, row = build.run("probe", f"{recipe or 'configuration'} {variable}", *command)
-        value = " ".join(line for line in text.splitlines() if not line.startswith(("NOTE:", "WARNING:"))).strip()
-        value = " ".join(value.split())
-        build.tell(row, code == 0 and bool(re.search(wanted, value)), value[-100:])
+def probe(build, machines):
+    for machine in machines:
+        for recipe, variable, wanted in PROBES if MACHINES.get(machine) is None else PROBES_OF_BOARDS:
+            command = ["bitbake-getvar", "--value", *(["-r", recipe] if recipe else []), variable]
+            code, text, row = build.run("probe", f"{machine} {recipe or 'configuration'} {variable}", *command, MACHINE=machine)
+            value = " ".join(line for line in text.splitlines() if not line.startswith(("NOTE:", "WARNING:"))).strip()
+            value = " ".join(value.split())
+            build.tell(row, code == 0 and bool(re.search(wanted, value)), value[-100:])
 
 
 # With --narrow, yocto-check-layer sees our recipes and those that our appends touch; all else counts as provided. Its

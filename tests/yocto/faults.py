@@ -55,6 +55,7 @@ FAULTS = [
     ("variable that nobody knows", add(IMAGE, '\nIMAGE_INSTAL = "bash"\n'), "variables", IMAGE, "nobody knows"),
     ("account with another number", change(RECIPE, "--uid 901", "--uid 911"), "accounts", RECIPE, "sysusers.d"),
     ("daemon less confined", change("image/files/usr/lib/systemd/system/ladewartd.service", "SystemCallFilter=@system-service\nSystemCallFilter=~@privileged @resources\n", ""), "units", "ladewartd.service", "systemd-analyze"),
+    ("tests built over the programs", change(RECIPE, "--target-dir ${B}/tests ", ""), "programs", RECIPE, "dev-dependencies"),
     ("kas file with a mistake", change("yocto/kas/qemuarm64.yml", "machine:", "machina:"), "kas", "yocto/kas/qemuarm64.yml", "machina"),
     ("repository without a pin", change("yocto/kas/qemuarm64.lock.yml", "    meta-rauc:\n", "    meta-rock:\n"), "kas", "qemuarm64.lock.yml", "kas lock"),
 ]

@@ -487,13 +487,14 @@ impl Running {
     async fn command(&mut self, command: Command) {
         let now = self.station.clock.now();
         match command {
-            Command::Order(Action::Authorize { id_tag }, reply)
-                if let Some(verdict) = self.route.refuses(&id_tag, now.wall) =>
-            {
-                let _ = reply.send(Err(Failed::Refused(verdict)));
-            }
             Command::Order(action, reply) => {
-                if let Some(order) =
+                let refused = match &action {
+                    Action::Authorize { id_tag } => self.route.refuses(id_tag, now.wall),
+                    _ => None,
+                };
+                if let Some(verdict) = refused {
+                    let _ = reply.send(Err(Failed::Refused(verdict)));
+                } else if let Some(order) =
                     self.desk.take(&action, self.route.version(), self.route.running(), reply)
                 {
                     self.route.order(now, order);

@@ -244,8 +244,10 @@ mod tests {
 
     #[test]
     fn the_document_is_up_to_date() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ocpp/routing.md");
-        let written = std::fs::read_to_string(path).unwrap_or_default();
+        // Asked when it runs, not when it is built: packaged tests run where there is no tree, and name no build path.
+        let Some(tree) = std::env::var_os("CARGO_MANIFEST_DIR") else { return };
+        let path = std::path::Path::new(&tree).join("src/ocpp/routing.md");
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
         let made = document();
         if written != made && std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(path, &made).unwrap();

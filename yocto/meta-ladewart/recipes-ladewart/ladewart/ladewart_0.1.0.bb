@@ -20,6 +20,7 @@ SRC_URI += "\
     file://ctl;subdir=${BP} \
     file://tests/fuzz;subdir=${BP} \
     file://tests/lab;subdir=${BP} \
+    file://tests/tls;subdir=${BP} \
 "
 require ${BPN}-crates.inc
 
@@ -40,6 +41,23 @@ export CARGO_PROFILE_RELEASE_OPT_LEVEL = "s"
 export CARGO_PROFILE_RELEASE_LTO = "fat"
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS = "1"
 CARGO_BUILD_FLAGS += "-p ladewartd -p ladewartctl"
+# The tests are built apart: cargo would replace the programs by ones that have what only tests ask of a crate (a clock that
+# can be stopped), and those would be installed. Optimising across crates is not for them either.
+CARGO_BUILD_FLAGS:append:task-compile-ptest-cargo = " --target-dir ${B}/tests --config profile.release.lto=false"
+# Where packaged tests look for their snapshots; without it the path of the build would be in them.
+export INSTA_WORKSPACE_ROOT = "${PTEST_PATH}"
+
+# Tests that start a built program, or look into the tree, stay with the tree; unit tests go into the package.
+do_compile_ptest_cargo[postfuncs] += "ladewart_unit_tests"
+ladewart_unit_tests () {
+    sed -i -E '\#/(ladewartd|ladewartctl|ladewart_proto)-[0-9a-f]+$#!d' ${CARGO_TEST_BINARIES_FILES}
+}
+
+do_install_ptest () {
+    (cd ${S} && find daemon/src ctl/src -name '*.snap') | while read -r file; do
+        install -D -m 0644 "${S}/$file" "${D}${PTEST_PATH}/$file"
+    done
+}
 
 # The numbers own files on the data partition; image/files/usr/lib/sysusers.d/ladewart.conf has the same.
 USERADD_PACKAGES = "${PN}"
