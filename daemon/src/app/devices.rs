@@ -54,14 +54,16 @@ pub(super) fn in_place(
 pub(super) type Wish = watch::Receiver<Option<Setpoint>>;
 /// Index, what it is, what it may draw, whether it may charge at all.
 pub(super) type Driven = (usize, Arc<Definition>, Wish, watch::Receiver<bool>);
+/// Index, whether it may charge at all.
+pub(super) type Release = (usize, watch::Sender<bool>);
 
 /// Who is driven over a bus, who speaks OCPP, and whose release is another's business; each with its index.
 pub(super) fn split(
     config: &Config,
     wallboxes: Vec<Option<Arc<Definition>>>,
     setpoints: Vec<Wish>,
-) -> (Vec<Driven>, Vec<(usize, Wish)>, Vec<(usize, watch::Sender<bool>)>) {
-    let (mut driven, mut stations, mut releases) = (Vec::new(), Vec::new(), Vec::new());
+) -> (Vec<Driven>, Vec<(usize, Wish)>, Vec<Release>) {
+    let (mut driven, mut stations, mut held) = (Vec::new(), Vec::new(), Vec::new());
     for (e, (definition, setpoint)) in wallboxes.into_iter().zip(setpoints).enumerate() {
         match definition {
             Some(definition) if config.evses[e].device.is_some() => {
@@ -69,14 +71,14 @@ pub(super) fn split(
                 let played = config.backend.is_some() || config.evses[e].ocpp.backend.is_some();
                 let (release, released) = watch::channel(!played);
                 if played {
-                    releases.push((e, release));
+                    held.push((e, release));
                 }
                 driven.push((e, definition, setpoint, released));
             }
             _ => stations.push((e, setpoint)),
         }
     }
-    (driven, stations, releases)
+    (driven, stations, held)
 }
 
 /// What hangs on buses.

@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
+use super::devices::Release;
 use crate::{
     config::{self, Config},
     control,
@@ -21,7 +20,7 @@ use crate::{
 pub(super) fn all(
     config: &Config,
     site: &control::Handle,
-    releases: Vec<(usize, watch::Sender<bool>)>,
+    releases: Vec<Release>,
     inboxes: Vec<Inbox>,
     ways: &[Option<Arc<dyn Dial>>],
 ) -> Vec<ocpp::Local> {

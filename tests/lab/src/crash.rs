@@ -96,7 +96,8 @@ pub(crate) async fn run(hard: Hardship) -> anyhow::Result<()> {
 }
 
 async fn part(blow: Blow, times: u32, hard: Hardship, rng: &mut fastrand::Rng) -> anyhow::Result<Row> {
-    let interval = Duration::from_secs_f64(f64::from(hard.evses) / f64::from(hard.rate));
+    // At any time a third of them is between two charges.
+    let interval = Duration::from_secs_f64(f64::from(hard.evses) * 0.7 / f64::from(hard.rate));
     let mut lab = Lab::start(Plan {
         fuse: 40 * hard.evses,
         evses: (1..=hard.evses).map(|i| EvsePlan::new(&format!("evse-{i}"), L123, 32)).collect(),
@@ -172,10 +173,12 @@ async fn part(blow: Blow, times: u32, hard: Hardship, rng: &mut fastrand::Rng) -
 
 /// Looks until it is so; the logs are long, so not too often.
 async fn until(what: &str, lab: &Lab, mut so: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let mut pause = LOOK;
     let end = Instant::now() + REST;
     while !so() {
         ensure!(Instant::now() < end, "{what}: not within {} s\n{}", REST.as_secs(), tail(&lab.log));
-        sleep(LOOK).await;
+        sleep(pause).await;
+        pause = (pause * 11 / 10).min(LOOK * 10);
     }
     Ok(())
 }
@@ -243,11 +246,14 @@ fn told(lab: &Lab, at: usize) -> Vec<Told> {
     billed.filter(|t| seen.insert(t.id.clone())).collect()
 }
 
-/// What the backend has of each charge point, in order, with repetitions; and the ids that it gave, by identity and
-/// message id of the StartTransaction.
-fn got(lab: &Lab) -> (HashMap<String, Vec<Told>>, HashMap<(String, String), Value>) {
-    let mut all: HashMap<String, Vec<_>> = HashMap::new();
-    let mut given = HashMap::new();
+/// By identity, in order, with repetitions.
+type Got = HashMap<String, Vec<Told>>;
+/// Transaction ids, by identity and message id of the StartTransaction.
+type Given = HashMap<(String, String), Value>;
+
+/// What the backend has of each charge point, and the ids that it gave.
+fn got(lab: &Lab) -> (Got, Given) {
+    let (mut all, mut given) = (Got::new(), Given::new());
     for entry in lab.backend.log().entries() {
         let (identity, event) = entry.what;
         match event {

@@ -37,8 +37,8 @@ use tokio_tungstenite::{
     },
 };
 
-fn small() -> Option<WebSocketConfig> {
-    Some(WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(4096))
+fn small() -> WebSocketConfig {
+    WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(4096)
 }
 
 /// A backend that takes everything.
@@ -63,7 +63,7 @@ async fn serve(stream: TcpStream) -> Option<()> {
         response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("ocpp1.6"));
         Ok(response)
     };
-    let mut socket = accept_hdr_async_with_config(stream, choose, small()).await.ok()?;
+    let mut socket = accept_hdr_async_with_config(stream, choose, Some(small())).await.ok()?;
     while let Some(Ok(message)) = socket.next().await {
         let Message::Text(text) = message else { continue };
         let frame: Value = serde_json::from_str(&text).ok()?;
@@ -86,7 +86,7 @@ async fn connect(to: SocketAddr, n: u32) -> anyhow::Result<Socket> {
     stream.set_nodelay(true)?;
     let mut request = format!("ws://{to}/cp-{n}").into_client_request()?;
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("ocpp1.6"));
-    Ok(client_async_with_config(request, stream, small()).await?.0)
+    Ok(client_async_with_config(request, stream, Some(small())).await?.0)
 }
 
 /// Sends a CALL and waits for its answer; CALLs that come in are taken.
