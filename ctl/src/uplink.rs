@@ -42,10 +42,10 @@ fn plural(count: u32, one: &str, many: &str) -> String {
 }
 
 fn way(uplink: &v1::UplinkStatus) -> String {
-    if uplink.gateway.is_empty() {
-        "without a gateway".to_owned()
-    } else {
-        format!("through the gateway {}", words::clean(&uplink.gateway))
+    match uplink.mode.as_str() {
+        "listen" => "through the gateway, which connects to us".to_owned(),
+        _ if uplink.gateway.is_empty() => "without a gateway".to_owned(),
+        _ => format!("through the gateway {}", words::clean(&uplink.gateway)),
     }
 }
 
@@ -232,6 +232,22 @@ pub(crate) mod tests {
     #[test]
     fn a_broken_uplink() {
         insta::assert_snapshot!(whole(&Style::fixed(), Some(&down())));
+    }
+
+    #[test]
+    fn each_mode_says_how_the_gateway_comes_in() {
+        let said = |mode: &str, gateway: &str| {
+            let status = v1::UplinkStatus { mode: mode.into(), gateway: gateway.into(), since: None, ..up() };
+            sentence(&Style::fixed(), Some(&status))
+        };
+        let rest = "2 connections, 1 EVSE at the backend";
+        assert_eq!(
+            said("socks5", "smgw.local:8443"),
+            format!("up through the gateway smgw.local:8443: {rest}")
+        );
+        assert_eq!(said("sni", "192.0.2.1:8443"), format!("up through the gateway 192.0.2.1:8443: {rest}"));
+        assert_eq!(said("listen", ""), format!("up through the gateway, which connects to us: {rest}"));
+        assert_eq!(said("direct", ""), format!("up without a gateway: {rest}"));
     }
 
     #[test]

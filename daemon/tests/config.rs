@@ -575,6 +575,11 @@ fn each_mode_with_its_targets_is_taken() {
     let Mode::Socks5(gateway) = &socks.mode else { panic!("{socks:?}") };
     assert_eq!(gateway.trust.pins.len(), 2);
     assert_eq!(socks.renew_after, std::time::Duration::from_secs(47 * 3600));
+    assert_eq!(
+        socks.step_timeout,
+        std::time::Duration::from_secs(10),
+        "for a peer that stalls in the handshake"
+    );
     load("mode = \"direct\"", "");
 }
 
@@ -667,6 +672,66 @@ fn each_mistake_about_the_uplink_names_its_place_and_its_mend() {
     ];
     for (uplink, backend, expected) in cases {
         let error = place.error(&with_uplink(&uplink, backend));
+        assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+    }
+}
+
+#[test]
+fn what_a_gateway_is_offered_beside_the_rule_is_said_gateway_by_gateway() {
+    let place = Place::new();
+    let own = format!("identity = \"cls\"\ntrust = {{ {PIN} }}");
+    let offered = |lines: &str| {
+        let text =
+            with_uplink(&format!("mode = \"socks5\"\ngateway = \"smgw.local:8443\"\n{own}\n{lines}"), "");
+        match place.load(&text).unwrap().uplink.unwrap().mode {
+            Mode::Socks5(gateway) => (gateway.tls.tls13, gateway.tls.cbc, gateway.tls.omit_scsv),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        offered(""),
+        (false, false, None),
+        "TLS 1.2 with GCM, and the SCSV left out once it is refused"
+    );
+    assert_eq!(offered("tls13 = true"), (true, false, None));
+    assert_eq!(offered("cbc = true\nquirks = { omit_scsv = true }"), (false, true, Some(true)));
+    assert_eq!(offered("tls13 = true\nquirks = { omit_scsv = false }"), (true, false, Some(false)));
+    assert_eq!(offered("quirks = {}"), (false, false, None));
+    let target = "[[uplink.target]]\nname = \"emt\"\nport = 1";
+    for (mode, lines, expected) in [
+        (
+            "direct",
+            "tls13 = true".to_owned(),
+            ":6: uplink.tls13: has no meaning with mode = \"direct\"; remove it",
+        ),
+        (
+            "direct",
+            "cbc = true".to_owned(),
+            ":6: uplink.cbc: has no meaning with mode = \"direct\"; remove it",
+        ),
+        (
+            "direct",
+            "quirks = { omit_scsv = true }".to_owned(),
+            ":6: uplink.quirks: has no meaning with mode = \"direct\"; remove it",
+        ),
+        (
+            "listen",
+            format!("quirks = {{ omit_scsv = true }}\n{own}\n{target}"),
+            ":6: uplink.quirks: has no meaning with mode = \"listen\"; remove it",
+        ),
+        (
+            "socks5",
+            format!("gateway = \"g:1\"\n{own}\ntls13 = true\nquirks = {{ omit_scsv = true }}"),
+            "uplink.quirks.omit_scsv: goes with TLS 1.2 alone; remove tls13 = true",
+        ),
+        (
+            "socks5",
+            format!("gateway = \"g:1\"\n{own}\nquirks = {{ omit_scvs = true }}"),
+            "unknown field `omit_scvs`, expected `omit_scsv`",
+        ),
+        ("socks5", format!("gateway = \"g:1\"\n{own}\ncbc = \"yes\""), "expected a boolean"),
+    ] {
+        let error = place.error(&with_uplink(&format!("mode = \"{mode}\"\n{lines}"), ""));
         assert!(error.contains(expected), "expected {expected:?} in {error:?}");
     }
 }

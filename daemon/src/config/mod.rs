@@ -451,6 +451,7 @@ pub enum Check {
 
 /// How one EVSE is spoken with.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
 pub struct EvseOcpp {
     /// The versions that it may speak; at least one.
     pub versions: Vec<Version>,
@@ -462,6 +463,8 @@ pub struct EvseOcpp {
     pub merged_profiles: bool,
     /// It is let go while the backend is away.
     pub strict: bool,
+    /// It is pinged, and let go when it does not answer.
+    pub pings: bool,
     /// It is on its own.
     pub pass_through: bool,
     /// A backend of its own.
@@ -476,6 +479,7 @@ impl Default for EvseOcpp {
             password: None,
             merged_profiles: false,
             strict: false,
+            pings: true,
             pass_through: false,
             backend: None,
         }

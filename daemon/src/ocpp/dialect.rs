@@ -3,6 +3,8 @@
 //! In: a version and a payload. Out: facts in the terms of 1.6, or payloads of ours. Invariant: the route itself knows
 //! no member's name.
 
+use serde_json::json;
+
 use super::{
     Version,
     v2::message as v2,
@@ -76,6 +78,15 @@ impl Version {
     /// MeterValues in the terms of 1.6.
     pub(crate) fn meter_values(self, payload: &str) -> MeterValues {
         if self.is_2() { read::<v2::MeterValuesRequest>(payload).plain() } else { read(payload) }
+    }
+
+    /// The CALL that ends a transaction: its number as the EVSE knows it, its name in 2.x.
+    pub(crate) fn stop(self, number: i64, name: &str) -> (&'static str, String) {
+        if self.is_2() {
+            ("RequestStopTransaction", json!({ "transactionId": name }).to_string())
+        } else {
+            ("RemoteStopTransaction", json!({ "transactionId": number }).to_string())
+        }
     }
 
     /// TriggerMessage for the meter values.

@@ -234,6 +234,8 @@ pub(crate) enum Op {
     Transaction(Box<Transaction>),
     Forget(i64),
     Card(Card),
+    /// Nothing is known of any card any more; the list stays.
+    CardsGone,
     List(ListUpdate),
     Accepted(bool),
     Boot(Option<String>),
@@ -379,6 +381,7 @@ pub(crate) fn apply(db: &Connection, identity: &Identity, op: &Op) -> rusqlite::
             run("DELETE FROM ocpp_transaction WHERE identity = ?1 AND id = ?2", params![me, id])?
         }
         Op::Card(card) => return apply_card(db, me, card),
+        Op::CardsGone => run("DELETE FROM ocpp_card WHERE identity = ?1", params![me])?,
         Op::List(update) => return apply_list(db, me, update),
         Op::Accepted(_)
         | Op::Boot(_)

@@ -135,6 +135,18 @@ impl Schemas {
     }
 }
 
+impl Schemas {
+    /// Checks the payload of a CALLRESULT. What there is no schema of passes.
+    pub(crate) fn answer(&self, version: Version, action: &str, payload: &str) -> Result<(), Violation> {
+        let name = format!("{action}Response");
+        if self.0.contains_key(&(version, name.clone())) {
+            self.call(version, &name, payload)
+        } else {
+            Ok(())
+        }
+    }
+}
+
 const HEADS: &[&str] =
     &["$schema", "$id", "id", "title", "description", "comment", "javaType", "default", "definitions"];
 

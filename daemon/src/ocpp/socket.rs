@@ -1,7 +1,8 @@
 //! One WebSocket: frames in, frames out, pings.
 //!
 //! In: [`Say`]. Out: [`Heard`], tagged with the connection's number; the last one is always [`Heard::End`]. Invariant:
-//! a peer that neither reads nor answers is given up within two ping intervals or [`WRITE`], whichever is first.
+//! a peer that neither reads nor answers is given up within two ping intervals or [`WRITE`], whichever is first. Any frame
+//! counts as an answer. Without pings (a box that does not know them) silence ends nothing but the TCP connection can.
 
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use super::handshake::Socket;
 const WRITE: Duration = Duration::from_secs(10);
 /// For the peer to close its side.
 const LINGER: Duration = Duration::from_secs(2);
+/// The interval of a tick that nobody waits for.
+const NEVER: Duration = Duration::from_secs(3600);
 /// Frames that wait for the peer to take them.
 const BACKLOG: usize = 256;
 
@@ -122,7 +125,7 @@ pub(super) async fn run(
     id: u64,
     mut say: mpsc::Receiver<Say>,
     heard: mpsc::Sender<(u64, Heard)>,
-    ping: Duration,
+    ping: Option<Duration>,
 ) {
     let end = converse(&mut socket, id, &mut say, &heard, ping).await;
     let close = end.close;
@@ -136,9 +139,10 @@ async fn converse(
     id: u64,
     say: &mut mpsc::Receiver<Say>,
     heard: &mpsc::Sender<(u64, Heard)>,
-    ping: Duration,
+    ping: Option<Duration>,
 ) -> End {
-    let mut tick = interval_at(tokio::time::Instant::now() + ping, ping);
+    let every = ping.unwrap_or(NEVER);
+    let mut tick = interval_at(tokio::time::Instant::now() + every, every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut alive, mut pinged) = (true, false);
     loop {
@@ -182,7 +186,7 @@ async fn converse(
                 }
                 None => return going_away(),
             },
-            _ = tick.tick() => {
+            _ = tick.tick(), if ping.is_some() => {
                 if pinged && !alive {
                     return End::peer("it does not answer pings");
                 }

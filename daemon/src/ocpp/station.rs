@@ -363,13 +363,13 @@ impl Running {
             self.route.south_trouble(self.station.clock.now(), what);
             older.close(CloseCode::Policy, "a newer connection took over");
         }
-        let ping = self.station.config.ping_interval;
+        let ping = self.station.settings.ocpp.pings.then_some(self.station.config.ping_interval);
         self.south = Some(self.start(socket, ping));
         tracing::info!(%version, "the EVSE is connected");
         self.route.south_up(self.station.clock.now(), version);
     }
 
-    fn start(&mut self, socket: Socket, ping: Duration) -> Link {
+    fn start(&mut self, socket: Socket, ping: Option<Duration>) -> Link {
         self.connections += 1;
         let (link, told) = Link::new(self.connections);
         self.links.spawn(socket::run(socket, link.id, told, self.heard.clone(), ping));
@@ -382,7 +382,7 @@ impl Running {
         match outcome {
             Ok((socket, version)) => {
                 let ping = self.station.backend.as_ref().map_or(ASK_FIRST, |(b, _)| b.ping_interval);
-                let link = self.start(socket, ping);
+                let link = self.start(socket, Some(ping));
                 self.north = North::Up { link, since: now.mono, version };
                 self.plan_renewal(now.mono, version);
                 self.refused = None;

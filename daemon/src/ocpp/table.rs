@@ -94,6 +94,10 @@ pub(crate) enum Down {
     Levels,
     /// `GetTransactionStatus`: to the EVSE; what waits here counts as waiting there.
     TransactionStatus,
+    /// `ClearCache`: to the EVSE; what was learned of cards here goes, too.
+    ClearCache,
+    /// `InstallCertificate`: to the EVSE, except the root of the backend itself: the EVSE's backend is here.
+    Certificate,
     /// SEND: to the EVSE, without an answer.
     Send,
 }
@@ -234,6 +238,10 @@ fn way_down(way: Down) -> [&'static str; 2] {
         ],
         Down::ClearProfile => ["what is kept here goes; passes for the others; our limit is set again", GONE],
         Down::TransactionStatus => ["passes; what waits here counts as waiting there", GONE],
+        Down::ClearCache => ["passes; what was learned of cards here goes, too", GONE],
+        Down::Certificate => {
+            ["passes; the backend's own root is refused: whom the EVSE's leg trusts is the site's", GONE]
+        }
         Down::Send => ["passes", "dropped"],
     }
 }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod renewal;
+mod silence;
 
 use std::{
     future::Future,

@@ -30,6 +30,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+use rustls::pki_types::ServerName;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -121,9 +122,12 @@ impl Operators {
     }
 }
 
-fn trusted(trust: &config::OperatorTrust) -> Result<tls::Anchor, String> {
+/// What an operator of this name is judged by.
+fn trusted(trust: &config::OperatorTrust, name: &ServerName<'static>) -> Result<tls::Anchor, String> {
     match trust {
         config::OperatorTrust::Pin(pin) => Ok(tls::Anchor::Pin(*pin)),
-        config::OperatorTrust::Ca { file, .. } => anchors(file).map(tls::Anchor::Roots),
+        config::OperatorTrust::Ca { file, .. } => {
+            anchors(file).map(|roots| tls::Anchor::Roots(roots, name.clone()))
+        }
     }
 }

@@ -78,17 +78,18 @@ impl Operator {
     ) -> Result<Self, SetupError> {
         let wrong = |name: &str, problem| SetupError { field: format!("{table}.{name}"), problem };
         let own = identity(table, &config.certificate, &config.key)?;
-        let anchor = trusted(&config.trust).map_err(|problem| wrong("ca", problem))?;
         let (expected, field, pinned) = match &config.trust {
             OperatorTrust::Pin(_) => (host, "address", true),
             OperatorTrust::Ca { name, .. } if *name == *host => (host, "address", false),
             OperatorTrust::Ca { name, .. } => (name.as_str(), "server_name", false),
         };
+        let server = server_name(expected).map_err(|problem| wrong(field, problem))?;
+        let anchor = trusted(&config.trust, &server).map_err(|problem| wrong("ca", problem))?;
         Ok(Self {
             name: config.name.clone(),
             host: host.to_owned(),
             port,
-            server: server_name(expected).map_err(|problem| wrong(field, problem))?,
+            server,
             tls: tls::client(&own, anchor, clock).map_err(|problem| wrong("ca", problem))?,
             pinned,
             roles: config.roles.clone(),

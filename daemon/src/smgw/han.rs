@@ -9,10 +9,12 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
+use nix::ifaddrs::getifaddrs;
 use tokio_util::sync::CancellationToken;
 
 /// What is known of an interface and of what surrounds it.
@@ -202,6 +204,34 @@ impl Han {
 
     pub(super) fn facts(&self) -> io::Result<Facts> {
         read(&self.root, &self.interface)
+    }
+
+    /// Says so if the interface has no address from which this one can be reached, or none at all.
+    pub(super) fn lacks_address(&self, far: Option<IpAddr>) -> Option<String> {
+        let found = match getifaddrs() {
+            Ok(found) => found,
+            Err(error) => {
+                return Some(format!("the addresses of {} cannot be read: {error}", self.interface));
+            }
+        };
+        let (mut v4, mut v6) = (false, false);
+        for address in found.filter(|found| found.interface_name == self.interface) {
+            let address = address.address;
+            v4 |= address.as_ref().is_some_and(|address| address.as_sockaddr_in().is_some());
+            v6 |= address.as_ref().is_some_and(|address| address.as_sockaddr_in6().is_some());
+        }
+        let (there, kind) = match far {
+            None => (v4 || v6, "IP"),
+            Some(IpAddr::V4(_)) => (v4, "IPv4"),
+            Some(IpAddr::V6(_)) => (v6, "IPv6"),
+        };
+        let interface = &self.interface;
+        (!there).then(|| {
+            format!(
+                "the interface {interface} has no {kind} address; give it the one that the gateway administrator \
+                 assigned"
+            )
+        })
     }
 
     /// Looks now. The token ends with the separation; the error is the reason why there is none.

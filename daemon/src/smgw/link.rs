@@ -1,6 +1,7 @@
 //! The uplink: its way, its targets, and what watches over both.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -280,6 +281,14 @@ impl Shared {
         });
         all.push(known.clone());
         Ok(known)
+    }
+
+    /// The gateway's address, where the configuration gives one and not a name.
+    pub(super) fn far(&self) -> Option<IpAddr> {
+        match &self.way {
+            Way::Socks5(gateway) | Way::Sni(gateway) => tcp::without_zone(&gateway.host).parse().ok(),
+            Way::Direct | Way::Listen(_) => None,
+        }
     }
 
     /// Whether an attempt can be made at all: what ends its session when that is over, or why not.

@@ -146,6 +146,8 @@ pub(super) enum Act {
     Write(Vec<u8>),
     /// Writes each byte in a record of its own.
     Single(Vec<u8>),
+    /// The same, with a pause before each: longer together than anybody waits.
+    Slow(Vec<u8>),
     /// Echoes until the end.
     Echo,
     /// Echoes if the handshake asked for this name, closes otherwise.
@@ -434,6 +436,7 @@ async fn serve(mut stream: ServerStream, proxy: Proxy) {
                     Act::Read(n) => stream.read_exact(&mut vec![0; n]).await.map(drop),
                     Act::Write(bytes) => stream.write_all(&bytes).await,
                     Act::Single(bytes) => single(&mut stream, &bytes).await,
+                    Act::Slow(bytes) => slow(&mut stream, &bytes).await,
                     Act::Echo => echo(&mut stream).await,
                     Act::HangUp => return,
                     Act::Wait => tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop),
@@ -466,6 +469,14 @@ async fn single(stream: &mut ServerStream, bytes: &[u8]) -> std::io::Result<()> 
         stream.flush().await?;
         // Lets the record go out by itself.
         tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+async fn slow(stream: &mut ServerStream, bytes: &[u8]) -> std::io::Result<()> {
+    for byte in bytes {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        single(stream, &[*byte]).await?;
     }
     Ok(())
 }

@@ -135,6 +135,9 @@ impl Walk<'_> {
                     let text = format!("the interface {} is down: no cable, or not switched on", han.name());
                     return Err(Failure::new(Step::Link, Cause::Ground, text));
                 }
+                if let Some(text) = han.lacks_address(shared.far()) {
+                    return Err(Failure::new(Step::Link, Cause::Ground, text));
+                }
                 format!("{} is {}, and separated from other networks", han.name(), facts.operstate)
             }
             (None, Way::Direct) => "no gateway is configured".to_owned(),
@@ -148,10 +151,10 @@ impl Walk<'_> {
 
     /// Mode `listen`: what the gateway did. A connection that waits is taken for the rest of the test.
     async fn listening(&self) -> Result<Option<BoxedIo>, Failure> {
-        let silent = |step, text: String| Failure::new(step, Cause::Silent, text);
         let time = self.uplink.step_timeout();
         let Some(address) = *self.target.listening().borrow() else {
-            return Err(silent(Step::Address, format!("nothing listens for {} yet", self.target.name())));
+            let text = format!("nothing listens for {} yet", self.target.name());
+            return Err(Failure::new(Step::Address, Cause::Silent, text));
         };
         self.found(Step::Address, format!("listening on {address}"));
         let status = self.uplink.status().borrow().clone();
@@ -171,8 +174,10 @@ impl Walk<'_> {
             }
             _ => {
                 let refused = status.last_refusal.map(|(text, at)| format!("; last refused: {text} ({at})"));
+                let cause = if refused.is_some() { Cause::Stranger } else { Cause::Absent };
                 let refused = refused.unwrap_or_default();
-                Err(silent(Step::Tcp, format!("the gateway did not connect within {time:?}{refused}")))
+                let text = format!("the gateway did not connect within {time:?}{refused}");
+                Err(Failure::new(Step::Tcp, cause, text))
             }
         }
     }

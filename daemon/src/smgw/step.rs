@@ -51,6 +51,8 @@ pub(super) enum Cause {
     Silent,
     /// Closed without an answer.
     Closed,
+    /// Should have come and did not.
+    Absent,
     /// Its certificate is not the right one.
     Stranger,
     /// Its certificate has ended or not begun.
@@ -143,6 +145,14 @@ pub(super) fn advice(step: Step, cause: Cause, reply: Option<Reply>) -> &'static
         (Step::Tcp, Cause::Nobody | Cause::Silent) => {
             "Check the cable to the gateway's HAN or CLS port, our own address on that network and the gateway's \
              address."
+        }
+        (Step::Tcp, Cause::Absent) => {
+            "Ask the gateway administrator whether the gateway is to connect to this device, and to which address and \
+             port, and check the cable."
+        }
+        (Step::Tcp, Cause::Stranger) => {
+            "Somebody came and was turned away; if it was the gateway, compare what the line says with uplink.trust and \
+             with our certificate (`ladewartctl identity list`)."
         }
         (Step::Tls, Cause::Unknown) => {
             "Give our certificate (`ladewartctl identity list`) to the gateway administrator: the gateway knows \

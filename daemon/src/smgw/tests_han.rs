@@ -16,8 +16,9 @@ const SOON: Duration = Duration::from_secs(20);
 /// Set in the process that runs inside the namespace.
 const INSIDE: &str = "LADEWART_TEST_NAMESPACE";
 
-/// Starts this very test again inside a namespace. `false` inside, or where there is no right to make one.
-fn outside(test: &str) -> bool {
+/// Starts this very test, named from the crate on, again inside a namespace. `false` inside; `true`, too, where there
+/// is no right to make one.
+pub(super) fn outside(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return false;
     }
@@ -32,7 +33,7 @@ fn outside(test: &str) -> bool {
     let child = Command::new("unshare")
         .args(["--net", "--mount", "sh", "-c", script])
         .arg(std::env::current_exe().unwrap())
-        .arg(format!("smgw::tests_han::{test}"))
+        .arg(test)
         .env(INSIDE, "1")
         .stdin(Stdio::null())
         .output()
@@ -44,12 +45,12 @@ fn outside(test: &str) -> bool {
     true
 }
 
-fn ip(arguments: &str) {
+pub(super) fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
     assert!(status.success(), "ip {arguments}");
 }
 
-fn set(path: &str, value: &str) {
+pub(super) fn set(path: &str, value: &str) {
     std::fs::write(format!("/proc/sys/net/{path}"), value).unwrap();
 }
 
@@ -64,7 +65,7 @@ async fn until(uplink: &Uplink, what: &str, fits: impl FnMut(&Status) -> bool) -
 
 #[test]
 fn the_uplink_follows_the_separation_of_a_real_interface() {
-    if outside("the_uplink_follows_the_separation_of_a_real_interface") {
+    if outside("smgw::tests_han::the_uplink_follows_the_separation_of_a_real_interface") {
         return;
     }
     // A namespace begins with the host's switch.

@@ -232,9 +232,19 @@ async fn shown(io: &mut impl Io) -> [u8; 32] {
 
 #[tokio::test]
 async fn an_identity_is_made_brought_into_use_and_rotated_under_load() {
+    rotated_under_load(Clock::system(), 2099).await;
+}
+
+/// Nor does it matter then that the gateway's certificate has ended.
+#[tokio::test]
+async fn and_while_the_clock_is_not_set() {
+    rotated_under_load(Clock::set_to(Wall(7_000)), 2021).await;
+}
+
+async fn rotated_under_load(clock: Clock, gateway_until: i32) {
     let mut peers = Peers::new();
-    let gateway = peers.gateway(peers.good(), Proxy::Script(asked(Act::TellClient))).await;
-    let clock = Clock::system();
+    let tls = peers.tls(Leaf { until: gateway_until, ..Leaf::default() }.signed_by(&peers.gateway_ca));
+    let gateway = peers.gateway(tls, Proxy::Script(asked(Act::TellClient))).await;
     let store = Store::open(&peers.file("identity"), clock).unwrap();
     let mut config = peers.config(gateway, peers.trust_ca());
     if let config::Mode::Socks5(gateway) = &mut config.mode {

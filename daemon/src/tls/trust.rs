@@ -1,4 +1,4 @@
-//! Whether a gateway's certificate is the right one.
+//! Whether a peer's certificate is the right one: a gateway's, an operator's, a caller's.
 //!
 //! A pin names one certificate; the administrator vouches for it as it stands, so its issuer, its dates and its
 //! CA flag are not judged (gateways before TR-03109-1 2.0 show a self-signed certificate). Anchors judge the chain,
@@ -88,6 +88,8 @@ pub struct Judge {
     algorithms: WebPkiSupportedAlgorithms,
     clock: Clock,
     seen: Mutex<Option<CertificateDer<'static>>>,
+    /// The issuers that a client is asked for.
+    hints: Vec<DistinguishedName>,
 }
 
 /// Which end of the handshake shows the certificate.
@@ -105,44 +107,64 @@ impl Judge {
         provider: &Arc<CryptoProvider>,
         clock: Clock,
     ) -> Result<Arc<Self>, String> {
-        let mut clients = None;
-        let roots = match &trust.ca {
-            None => None,
-            Some(ca) => {
-                let store = anchors(&ca.file)?;
-                let verifier = WebPkiClientVerifier::builder_with_provider(
-                    Arc::new(store.clone()),
-                    Arc::clone(provider),
-                )
-                .build();
-                clients = Some(verifier.map_err(|e| format!("{}: {e}", ca.file.display()))?);
-                let name = ca.name.as_ref().map(|name| super::server_name(name)).transpose()?;
-                Some((store, name))
-            }
-        };
-        Ok(Arc::new(Self {
-            trust: trust.clone(),
-            roots,
-            clients,
-            book,
-            algorithms: provider.signature_verification_algorithms,
-            clock,
-            seen: Mutex::new(None),
-        }))
+        let mut judge = Self::nobody(provider, clock);
+        judge.trust = trust.clone();
+        judge.book = book;
+        if let Some(ca) = &trust.ca {
+            let name = ca.name.as_ref().map(|name| super::server_name(name)).transpose()?;
+            judge
+                .anchor(anchors(&ca.file)?, name, provider)
+                .map_err(|e| format!("{}: {e}", ca.file.display()))?;
+        }
+        Ok(Arc::new(judge))
+    }
+
+    /// Takes what these issuers signed and, with a name, only who has it. Clients are asked for these issuers.
+    pub fn issued_by(
+        roots: RootCertStore,
+        name: Option<ServerName<'static>>,
+        provider: &Arc<CryptoProvider>,
+        clock: Clock,
+    ) -> Result<Arc<Self>, String> {
+        let mut judge = Self::nobody(provider, clock);
+        judge.hints = roots.subjects();
+        judge.anchor(roots, name, provider)?;
+        Ok(Arc::new(judge))
     }
 
     /// Takes the one certificate with this SHA-256 and no other.
     #[must_use]
     pub fn pinned_to(pin: [u8; 32], provider: &CryptoProvider, clock: Clock) -> Arc<Self> {
-        Arc::new(Self {
-            trust: Trust { pins: vec![pin], ca: None, tofu: false },
+        let mut judge = Self::nobody(provider, clock);
+        judge.trust.pins.push(pin);
+        Arc::new(judge)
+    }
+
+    fn nobody(provider: &CryptoProvider, clock: Clock) -> Self {
+        Self {
+            trust: Trust::default(),
             roots: None,
             clients: None,
             book: PinBook::default(),
             algorithms: provider.signature_verification_algorithms,
             clock,
             seen: Mutex::new(None),
-        })
+            hints: Vec::new(),
+        }
+    }
+
+    fn anchor(
+        &mut self,
+        roots: RootCertStore,
+        name: Option<ServerName<'static>>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<(), String> {
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::clone(provider))
+                .build();
+        self.clients = Some(clients.map_err(|e| e.to_string())?);
+        self.roots = Some((roots, name));
+        Ok(())
     }
 
     /// The certificate that was shown last.
@@ -300,9 +322,9 @@ impl ServerCertVerifier for Judge {
 }
 
 impl ClientCertVerifier for Judge {
-    /// No names: a gateway shows the one certificate that it has.
+    /// None for a gateway: it shows the one certificate that it has.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
+        &self.hints
     }
 
     fn verify_client_cert(

@@ -117,6 +117,7 @@ impl Check<'_> {
             security,
             password,
             merged_profiles: raw.profiles == Some(raw::Profiles::Merged),
+            pings: raw.pings.unwrap_or(true),
             strict: raw.uplink_loss == Some(raw::UplinkLoss::Strict),
             pass_through: raw.pass_through,
             backend,

@@ -62,6 +62,9 @@ pub(in crate::config) struct EvseOcpp {
     pub(in crate::config) profiles: Option<Profiles>,
     /// While the backend is away: `"resident"` (default): the EVSE is served here; `"strict"`: it is let go.
     pub(in crate::config) uplink_loss: Option<UplinkLoss>,
+    /// Whether it is pinged, and let go when it is silent for two intervals; default true. `false` for a box that does
+    /// not answer pings.
+    pub(in crate::config) pings: Option<bool>,
     /// It is on its own: its bytes pass through the uplink to its backend, and no limit reaches it.
     #[serde(default)]
     pub(in crate::config) pass_through: bool,

@@ -323,6 +323,9 @@ impl Route {
             Kind::Start => {
                 let (id_tag, answer) =
                     self.started(&message, &verdict, asked.is_some() && !answered, &mut ops);
+                if answered {
+                    self.hear_verdict(message.tx, verdict.id_tag_info.as_ref());
+                }
                 ops.extend(self.learn(&id_tag, verdict.id_tag_info, now.wall));
                 let answer = asked.zip(relayed).map(|(asked, relayed)| {
                     let own = answer.map(|payload| frame::result(&asked.id, &payload));
@@ -333,7 +336,11 @@ impl Route {
             }
             Kind::Event => {
                 let card = event_card(&message.frame);
-                ops.extend(self.learn(&card, message.version.verdict(payload), now.wall));
+                let verdict = message.version.verdict(payload);
+                if answered {
+                    self.hear_verdict(message.tx, verdict.as_ref());
+                }
+                ops.extend(self.learn(&card, verdict, now.wall));
                 self.store(ops, After::Nothing);
                 if let Some((asked, text)) = asked.zip(relayed) {
                     self.reply(&asked, text);

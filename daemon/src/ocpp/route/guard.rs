@@ -121,6 +121,17 @@ pub(super) fn merged(answer: &str, own: &[(usize, Value)]) -> String {
     answer.to_string()
 }
 
+/// Whether an `InstallCertificate` brings the root of the backend. The EVSE finds its backend here, so that root is for
+/// our leg, and whom that trusts is the site's (`backend.ca`).
+pub(super) fn brings_backends_root(payload: &str) -> bool {
+    let payload: Value = serde_json::from_str(payload).unwrap_or_default();
+    // 1.6 security extension and 2.x.
+    matches!(
+        payload["certificateType"].as_str(),
+        Some("CentralSystemRootCertificate" | "CSMSRootCertificate")
+    )
+}
+
 /// The refusal of a `SetNetworkProfile`.
 pub(super) fn network_profile_refused(version: Version) -> String {
     version.profile_refused("InvalidNetworkConf")

@@ -39,6 +39,8 @@ mod model;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_guard;
+#[cfg(test)]
 mod tests_profiles;
 #[cfg(test)]
 mod tests_v2;
@@ -59,8 +61,9 @@ use self::{
 };
 use super::{
     Schemas, Secret, Version,
-    frame::{self, Id},
+    frame::{self, Frame, Id},
     queue::{Card, Op, Saved, Transaction},
+    schema::Violation,
     table::SIGNED,
     v16::message,
 };
@@ -222,6 +225,8 @@ pub(crate) struct Route {
     merged: bool,
     /// CALLs of our own to the backend, in the EVSE's place.
     own_north: VecDeque<String>,
+    /// Transactions that the backend refuses, and the EVSE began by our word.
+    refused: VecDeque<i64>,
     /// 2.x does not tell it: the transaction is over, the car still plugged.
     finishing: bool,
 
@@ -266,6 +271,7 @@ impl Route {
             profiles: saved.profiles.into_iter().filter_map(|p| Kept::loaded(p, merged)).collect(),
             merged,
             own_north: VecDeque::new(),
+            refused: VecDeque::new(),
             finishing: false,
             troubles: Vec::new(),
             told_queue: (0, 0),
@@ -428,7 +434,32 @@ impl Route {
             return None;
         }
         let found = schemas.call(version, action, payload).err()?;
-        let sentence = format!("{action}: {} {}", found.place, found.what);
+        self.violates(version, action, &found)
+    }
+
+    /// The same for the answer to a CALL.
+    fn answer_violation(
+        &mut self,
+        version: Version,
+        call: &str,
+        payload: &str,
+    ) -> Option<(&'static str, String)> {
+        let schemas = self.rules.schemas.as_ref()?;
+        let Ok(Frame::Call { action, .. }) = frame::peek(call) else { return None };
+        if action.ends_with(SIGNED) {
+            return None;
+        }
+        let found = schemas.answer(version, &action, payload).err()?;
+        self.violates(version, &format!("the answer to {action}"), &found)
+    }
+
+    fn violates(
+        &mut self,
+        version: Version,
+        what: &str,
+        found: &Violation,
+    ) -> Option<(&'static str, String)> {
+        let sentence = format!("{what}: {} {}", found.place, found.what);
         if self.violations.len() < MOST_VIOLATIONS && self.violations.insert(sentence.clone()) {
             tracing::warn!(%version, "the official schema does not allow a payload: {sentence}");
         }

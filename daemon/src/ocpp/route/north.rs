@@ -219,7 +219,12 @@ impl Route {
             {
                 &[]
             }
-            Down::Pass => &[],
+            Down::Certificate if guard::brings_backends_root(payload) => {
+                self.note("the backend wants to set whom the EVSE trusts as its backend; that is the site's");
+                self.answer_north(north, frame::result(&id, r#"{"status":"Rejected"}"#));
+                return None;
+            }
+            Down::Pass | Down::Certificate => &[],
             Down::Settings => return self.guarded(north, id, payload, text),
             Down::Network => {
                 self.note("the backend wants to set where the EVSE connects; that is the site's");
@@ -248,6 +253,11 @@ impl Route {
             Down::TransactionStatus => {
                 let named: message::TransactionName = message::read(payload);
                 then = Then::Waiting(Some(named.transaction_id).filter(|t| !t.is_empty()));
+                &[]
+            }
+            Down::ClearCache => {
+                self.forget_cards();
+                then = Then::Stored;
                 &[]
             }
             Down::Send => {
@@ -307,14 +317,20 @@ impl Route {
         known.unwrap_or_else(|| text.to_owned())
     }
 
-    fn north_answer(&mut self, now: Now, id: &Id, outcome: Result<&str, &str>, text: String) {
+    fn north_answer(&mut self, now: Now, id: &Id, outcome: Result<&str, &str>, mut text: String) {
         let Some(north) = &mut self.north else { return };
+        let version = north.version;
         let Some(outstanding) = north.outstanding.take_if(|o| o.key == id.key()) else {
             return self.note("the backend answers calls that nobody waits for");
         };
         north.silent = 0;
         north.answered = true;
         self.backend_lives();
+        if let Ok(payload) = outcome
+            && let Some((code, why)) = self.judge_answer(version, &outstanding.what, payload)
+        {
+            text = frame::error(id, code, &why);
+        }
         match outstanding.what {
             What::Live(live) => {
                 if live.is_boot() {
@@ -338,6 +354,26 @@ impl Route {
                 Err(code) => self.failed(now, seq, code),
             },
         }
+    }
+
+    /// An answer of the backend against the schemas: the error that the EVSE gets in its place. A boot and what is billed
+    /// are told of only: the one decides whether the EVSE works at all, the other is not asked for a second time.
+    fn judge_answer(
+        &mut self,
+        version: Version,
+        what: &What,
+        payload: &str,
+    ) -> Option<(&'static str, String)> {
+        self.rules.schemas.as_ref()?;
+        let (call, may_refuse) = match what {
+            What::Live(live) => (live.frame.clone(), !live.is_boot()),
+            What::Queued(seq) => {
+                let head = self.queue.front().filter(|entry| entry.message.seq == *seq)?;
+                (head.message.frame.clone(), false)
+            }
+            What::Boot | What::Own => return None,
+        };
+        self.answer_violation(version, &call, payload).filter(|_| may_refuse)
     }
 
     /// 1.6 §4.2: until the backend accepts, nothing of the queue is sent. `live`: the EVSE hears this answer, too.

@@ -79,6 +79,14 @@ impl Route {
         self.list.entries.contains_key(&key) || self.cards.contains_key(&key)
     }
 
+    /// Forgets what the backend said of single cards; its list stays.
+    pub(super) fn forget_cards(&mut self) {
+        if !self.cards.is_empty() {
+            self.cards.clear();
+            self.store(vec![Op::CardsGone], After::Nothing);
+        }
+    }
+
     /// Learns a card from a verdict of the backend.
     pub(super) fn learn(&mut self, id_tag: &str, info: Option<IdTagInfo>, now: Wall) -> Option<Op> {
         let info = info.filter(|i| !i.status.is_empty() && !id_tag.is_empty())?;

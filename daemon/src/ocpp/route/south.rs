@@ -98,10 +98,15 @@ struct Outstanding {
 
 #[derive(Debug)]
 pub(super) enum What {
-    Limit { setpoint: Setpoint, of_site: bool },
+    Limit {
+        setpoint: Setpoint,
+        of_site: bool,
+    },
     Trigger,
     Order(u64),
     Errand,
+    /// The end of a transaction that the backend refuses.
+    Stop(i64),
     Backend(BackendCall),
 }
 
@@ -135,6 +140,8 @@ pub(super) enum Then {
     Clear(Criteria, bool),
     /// Whether messages wait, of one transaction or of any: those that wait here count, too (E14.FR.04, E14.FR.07).
     Waiting(Option<String>),
+    /// It goes to the backend behind what is being stored.
+    Stored,
 }
 
 /// The site's wish.
@@ -175,6 +182,12 @@ impl Wish {
             reason: String::new(),
         });
         self.due = true;
+    }
+
+    /// Whether it waits, and takes from what the EVSE has.
+    fn is_urgent(&self) -> bool {
+        let limit = self.setpoint.as_ref().map(|setpoint| setpoint.limit);
+        self.due && limit.is_some_and(|limit| self.confirmed.is_none_or(|confirmed| limit < confirmed))
     }
 
     /// The id of our profile.
@@ -249,6 +262,10 @@ impl Route {
                 self.order_ended(ticket, Err(NoAnswer::Away));
                 None
             }
+            What::Stop(transaction) => {
+                self.refused.push_front(transaction);
+                None
+            }
             What::Limit { .. } | What::Trigger | What::Errand => None,
         });
         for call in outstanding.into_iter().chain(south.calls) {
@@ -272,7 +289,8 @@ impl Route {
         let Some(south) = &self.south else { return storing };
         let outstanding = match south.outstanding.as_ref().map(|o| &o.what) {
             Some(What::Backend(call)) => Some(call.north),
-            Some(What::Limit { .. } | What::Trigger | What::Errand | What::Order(_)) | None => None,
+            Some(What::Limit { .. } | What::Trigger | What::Errand | What::Stop(_) | What::Order(_))
+            | None => None,
         };
         let held = south.held.iter().map(|held| held.north);
         let mut waiting =
@@ -432,11 +450,20 @@ impl Route {
     }
 
     /// An answer, by its status (empty without one) or its error.
-    fn south_answer(&mut self, now: Now, id: &Id, status: &str, payload: &str, text: String) {
+    fn south_answer(&mut self, now: Now, id: &Id, status: &str, payload: &str, mut text: String) {
         let Some(south) = &mut self.south else { return };
         let Some(Outstanding { mut what, .. }) = south.outstanding.take_if(|o| o.key == id.key()) else {
             return self.note("the EVSE answers calls that nobody waits for");
         };
+        if let What::Backend(call) = &what
+            && !status.starts_with("CALLERROR")
+            && self.rules.schemas.is_some()
+        {
+            let (id, frame) = (call.id.clone(), call.frame.clone());
+            if let Some((code, why)) = self.answer_violation(self.version, &frame, payload) {
+                text = frame::error(&id, code, &why);
+            }
+        }
         if let What::Backend(call) = &mut what
             && let Some(update) = call.list.take().filter(|_| status == "Accepted")
         {
@@ -473,6 +500,11 @@ impl Route {
                 }
             }
             What::Order(ticket) => self.order_answered(ticket, &text),
+            What::Stop(_) => {
+                if status != "Accepted" {
+                    self.note("the EVSE does not end a charge that the backend refuses");
+                }
+            }
             What::Backend(call) => match call.then {
                 Then::Profile(kept, restore) => {
                     if status == "Accepted" {
@@ -508,6 +540,7 @@ impl Route {
                     let text = frame::with_member(&text, "messagesInQueue", "true").unwrap_or(text);
                     self.answer_north(call.north, text);
                 }
+                Then::Stored => self.answer_behind(call.north, text, false),
                 _ => self.answer_north(call.north, text),
             },
         }
@@ -604,10 +637,14 @@ impl Route {
     /// Sends the next CALL to the EVSE, if none is unanswered.
     pub(super) fn send_south(&mut self, now: Now) {
         let Some(south) = &mut self.south else { return };
-        if south.outstanding.is_some() {
+        let held_back = south.hold_until.is_some_and(|at| at > now.mono);
+        if let Some(outstanding) = &mut south.outstanding {
+            // G-15: an EVSE that hangs on somebody else's CALL must not hang a limit that takes from it.
+            if self.wish.is_urgent() && !held_back {
+                outstanding.until = outstanding.until.min(now.mono + self.rules.own_timeout);
+            }
             return;
         }
-        let held_back = south.hold_until.is_some_and(|at| at > now.mono);
         let of_site = self.wish.setpoint.is_some();
         let wish = self.wish.setpoint.as_ref().or(self.wish.stand_in.as_ref());
         if self.wish.due
@@ -627,9 +664,19 @@ impl Route {
             self.out.push_back(Out::South(call.frame.clone()));
             south.outstanding =
                 Some(Outstanding { key: call.id.key().to_owned(), until, what: What::Backend(call) });
-        } else if !south.orders.is_empty() {
+        } else if !held_back && let Some((transaction, action, payload)) = self.next_refused() {
+            self.send_own(now, action, &payload, What::Stop(transaction));
+        } else if self.south.as_ref().is_some_and(|south| !south.orders.is_empty()) {
             self.send_order(now);
-        } else if south.trigger_at.is_some_and(|at| at <= now.mono) {
+        } else {
+            self.send_rest(now, held_back);
+        }
+    }
+
+    /// What can wait.
+    fn send_rest(&mut self, now: Now, held_back: bool) {
+        let Some(south) = &mut self.south else { return };
+        if south.trigger_at.is_some_and(|at| at <= now.mono) {
             south.trigger_at = None;
             self.send_own(now, "TriggerMessage", &self.version.trigger_meter_values(), What::Trigger);
         } else if !held_back && let Some(errand) = south.errands.pop_front() {
@@ -656,7 +703,7 @@ impl Route {
             south.and_then(|s| Some((s.outstanding.as_ref()?.until, "the EVSE owes an answer")));
         let idle = south.filter(|s| s.outstanding.is_none());
         let hold = idle.and_then(|s| {
-            let waits = self.wish.due || !s.errands.is_empty();
+            let waits = self.wish.due || !s.errands.is_empty() || !self.refused.is_empty();
             Some((s.hold_until.filter(|_| waits)?, "the limit waits for the boot"))
         });
         let trigger = idle.and_then(|s| Some((s.trigger_at?, "the limit shall be measured")));
@@ -674,6 +721,7 @@ impl Route {
                 self.refused(&setpoint, of_site, "the EVSE does not answer".to_owned());
             }
             What::Trigger => south.can_trigger = false,
+            What::Stop(_) => self.note("the EVSE does not end a charge that the backend refuses"),
             What::Order(ticket) => self.order_ended(ticket, Err(NoAnswer::Silent)),
             What::Errand => self.note("the EVSE does not answer a call of ours"),
             What::Backend(call) => {

@@ -11,7 +11,7 @@ use super::{
         frame,
         queue::{End, Message, Op, Transaction},
         table::Kind,
-        v16::message::{self, StartTransaction, StopTransaction, Verdict},
+        v16::message::{self, IdTagInfo, StartTransaction, StopTransaction, Verdict},
     },
     After, Asked, Route,
 };
@@ -221,6 +221,35 @@ impl Route {
         if fact != EvseEvent::TransactionEnded || !self.transactions.is_empty() {
             self.tell(fact);
         }
+    }
+
+    /// What the backend says of the card of a charge that began by our word (G-24). An EVSE that had heard it in time
+    /// would have ended the charge itself (1.6 `StopTransactionOnInvalidId`, 2.x `StopTxOnInvalidId`).
+    pub(super) fn hear_verdict(&mut self, tx: Option<i64>, verdict: Option<&IdTagInfo>) {
+        let status = verdict.map_or("", |verdict| verdict.status.as_str());
+        // §7.2: ConcurrentTx speaks of a moment that is long over.
+        if matches!(status, "" | "Accepted" | "ConcurrentTx") {
+            return;
+        }
+        let runs = self.transactions.iter().any(|t| Some(t.id) == tx && !t.ended);
+        if let Some(id) = tx.filter(|id| runs && !self.refused.contains(id)) {
+            tracing::warn!(
+                status,
+                "the backend refuses the card of a charge that began without it; it is ended"
+            );
+            self.refused.push_back(id);
+        }
+    }
+
+    /// The next charge to be ended because the backend refuses it, if it runs still, and the CALL for it.
+    pub(super) fn next_refused(&mut self) -> Option<(i64, &'static str, String)> {
+        while let Some(id) = self.refused.pop_front() {
+            if let Some(t) = self.transactions.iter().find(|t| t.id == id && !t.ended) {
+                let (action, payload) = self.version.stop(t.known_as(), &t.sameness);
+                return Some((id, action, payload));
+            }
+        }
+        None
     }
 
     /// Takes the backend's id for a transaction. Returns the card, and an answer of our own if the backend's cannot

@@ -203,7 +203,7 @@ impl Running {
     fn take_over(&mut self, socket: Socket, version: Version) {
         let now = self.station.clock.now();
         let ping = self.station.backend.as_ref().map_or(QUIET, |(backend, _)| backend.ping_interval);
-        let link = self.start(socket, ping);
+        let link = self.start(socket, Some(ping));
         if let North::Up { link: old, .. } =
             std::mem::replace(&mut self.north, North::Up { link, since: now.mono, version })
         {

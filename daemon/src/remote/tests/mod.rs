@@ -3,6 +3,7 @@
 mod coming;
 mod pki;
 mod table;
+mod unset;
 
 use std::{fmt::Write as _, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
