@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use ladewart_proto::v1::{self, device_service_client::DeviceServiceClient};
 
-use crate::{failure::Failure, json, quantity, session::Session, table::table, words};
+use crate::{failure::Failure, json, quantity, session::Session, words};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Device {
@@ -224,19 +224,54 @@ impl Site {
     }
 }
 
-/// One page: what was found, what is open, and where to sign.
+/// Columns of a page that is printed.
+const WIDTH: usize = 80;
+
+/// One page, narrow enough to be printed: what was found, what is open, and where to sign.
 fn page(style: &words::Style, answer: &v1::CheckSiteResponse) -> String {
-    let row = |c: &v1::SiteCheck| {
-        let mark = if c.ok { "ok" } else { "OPEN" };
-        vec![mark.to_owned(), words::text(&c.what), words::text(&c.found), words::text(&c.advice)]
-    };
-    let rows = answer.checks.iter().map(row).collect();
-    format!(
-        "Putting into operation: {}\n\n{}\nPlace, date: ____________________   Installer: ____________________   \
-         Signature: ____________________\n",
-        words::clean(&answer.site),
-        table(style, &["", "CHECK", "FOUND", "TO DO"], rows)
-    )
+    let open = answer.checks.iter().filter(|c| !c.ok).count();
+    let at = style.now.to_zoned(style.zone.clone()).strftime("%Y-%m-%d %H:%M %Z");
+    let mut lines = vec![
+        format!("Putting into operation: {}", words::clean(&answer.site)),
+        format!("Checked {at} with ladewartctl {}", env!("CARGO_PKG_VERSION")),
+        String::new(),
+    ];
+    for check in &answer.checks {
+        let mark = if check.ok { "[ ok ]" } else { "[OPEN]" };
+        lines.extend(wrapped(&format!("{mark} "), &words::clean(&check.what)));
+        lines.extend(wrapped("         ", &words::text(&check.found)));
+        if !check.advice.is_empty() {
+            lines.extend(wrapped("         To do: ", &words::clean(&check.advice)));
+        }
+    }
+    lines.push(String::new());
+    lines.push(match open {
+        0 => format!("All {} checks are ok.", answer.checks.len()),
+        n => format!("{n} of {} checks are open: not ready to be handed over.", answer.checks.len()),
+    });
+    for what in ["Place, date", "Installer", "Signature"] {
+        lines.push(format!("\n{what:<12} {}", "_".repeat(50)));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The text behind its first words, in lines that fit the page.
+fn wrapped(first: &str, text: &str) -> Vec<String> {
+    let indent = " ".repeat(first.chars().count());
+    let (mut lines, mut line, mut empty) = (Vec::new(), first.to_owned(), true);
+    for word in text.split_whitespace() {
+        if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(std::mem::replace(&mut line, indent.clone()));
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    lines.push(line);
+    lines
 }
 
 impl Relay {
@@ -288,8 +323,15 @@ mod tests {
             site: "Hof 3".into(),
             checks: vec![check(true, ""), check(false, "look at its wiring")],
         };
+        let mut long = answer.clone();
+        long.checks[0].found = "draws 16.0 A on L1, 16.0 A on L2 and so says the meter ".repeat(5);
+        let lines = page(&words::Style::fixed(), &long);
+        assert!(lines.lines().all(|line| line.chars().count() <= WIDTH), "{lines}");
+        assert_eq!(lines.matches("so says the meter").count(), 5, "{lines}");
         let page = page(&words::Style::fixed(), &answer);
-        assert!(page.contains("Hof 3") && page.contains("OPEN") && page.contains("Signature"), "{page}");
+        assert!(page.contains("Hof 3") && page.contains("[OPEN]") && page.contains("Signature"), "{page}");
+        assert!(page.contains("To do: look at its wiring"), "{page}");
+        assert!(page.contains("1 of 2 checks are open"), "{page}");
         assert!(!page.contains('\u{1b}'));
     }
 }

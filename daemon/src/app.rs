@@ -24,8 +24,9 @@ use crate::{
     clock::Clock,
     config::{self, Config, ConfigError, Source},
     control::{self, Control},
-    device::{Catalog, Definition, definition::DeviceKind, output},
+    device::{Catalog, Definition, definition::DeviceKind},
     grid, identity,
+    ids::RelayId,
     journal::{self, Entry, Journal, Signer},
     ocpp,
     remote::{Lan, Operators},
@@ -47,6 +48,7 @@ pub struct App {
     catalog: Catalog,
     definitions: Vec<Arc<Definition>>,
     wallboxes: Vec<Option<Arc<Definition>>>,
+    switches: Vec<(RelayId, Arc<Definition>, config::Attachment)>,
     clock: Clock,
     identities: identity::Store,
     uplink: Option<Uplink>,
@@ -85,6 +87,7 @@ impl App {
             };
             wallboxes.push(evse.device.as_ref().map(find).transpose()?);
         }
+        let switches = devices::switches(&config, &catalog, source)?;
         let identities = identity::Store::open(&config.data_dir.join("identity"), clock)
             .map_err(|e| source.problem("site.data", e))?;
         let uplink = config.uplink.as_ref().map(|u| Uplink::with_store(u, &identities, clock));
@@ -111,6 +114,7 @@ impl App {
             catalog,
             definitions,
             wallboxes,
+            switches,
             clock,
             identities,
             uplink,
@@ -226,13 +230,14 @@ impl App {
             ("control", Ok(()))
         });
         let (wallboxes, setpoints_out, releases) = devices::split(&config, self.wallboxes, setpoints_out);
-        devices_follow(tasks, &config, devices_out, &events, stop);
         let wired = Devices {
             config: &config,
             catalog: self.catalog,
             definitions: self.definitions,
             wallboxes,
+            switches: self.switches,
             relays: relays_out,
+            told: devices_out,
             plans,
             events: &events,
         };
@@ -340,24 +345,6 @@ async fn bound(lan: Option<Lan>, config: &Config) -> anyhow::Result<Option<(TcpL
     let listener =
         listener.with_context(|| format!("cannot open the interface on the network at {}", at.listen))?;
     Ok(Some((listener, lan)))
-}
-
-/// Devices that are told a power.
-fn devices_follow(
-    tasks: &mut Tasks,
-    config: &Config,
-    wanted: Vec<watch::Receiver<Watts>>,
-    events: &control::Events,
-    stop: &CancellationToken,
-) {
-    for (device, wanted) in config.devices.iter().zip(wanted) {
-        let Some(register) = device.setpoint.clone() else { continue };
-        let task = output::run(device.id.clone(), register, wanted, events.clone(), stop.clone());
-        tasks.spawn(async move {
-            task.await;
-            ("device", Ok(()))
-        });
-    }
 }
 
 /// The device's own software, where the configuration has it updated from here.

@@ -129,7 +129,9 @@ impl Peer {
             cleared.map(drop)
         } else {
             let watts = share(self.site.config.full, percent);
+            let now = self.site.handle.view().borrow().at.wall;
             let wish = Wish {
+                valid_until: self.site.config.holds.map(|holds| now + holds),
                 id: Some(LimitId::new(ID)),
                 node: Some(self.site.node.clone()),
                 reason: format!("{percent} % by {} over SunSpec", self.from.ip()),
@@ -238,6 +240,7 @@ mod tests {
         let config = config::SunSpec {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             unit: 1,
+            holds: None,
             full: Watts(55_000),
             node: 0,
         };

@@ -824,3 +824,99 @@ fn wires_are_read_and_each_mistake_in_them_is_named() {
         assert!(error.contains(expected), "expected {expected:?} in {error:?}");
     }
 }
+
+/// What is asked over HTTP and heard over MQTT, behind a good configuration.
+const TOLD: &str = r#"
+[[broker]]
+id = "house"
+address = "10.0.0.2:1883"
+
+[[meter]]
+id = "asked"
+device = "shelly-pro-3em"
+address = "http://10.0.0.8"
+
+[[meter]]
+id = "heard"
+device = "shelly-pro-3em-mqtt"
+broker = "house"
+topic = "shellypro3em-b8d61a"
+
+[[relay]]
+id = "k1"
+line = { switch = "shelly-switch", address = "http://switch.local:8080/" }
+function = "unlimited"
+
+[[relay]]
+id = "k2"
+line = { switch = "shelly-switch-mqtt", broker = "house", topic = "garage/shelly" }
+function = "unlimited"
+"#;
+
+#[test]
+fn devices_that_tell_are_read_and_each_mistake_in_them_is_named() {
+    let place = Place::new();
+    let good = format!("{GOOD}{TOLD}");
+    let config = place.load(&good).unwrap();
+    assert_eq!(config.meters[1].at, config::Attachment::Http("10.0.0.8:80".into()));
+    let topic = |topic: &str| config::Attachment::Topic { broker: 0, topic: topic.into() };
+    assert_eq!(config.meters[2].at, topic("shellypro3em-b8d61a"));
+    let switch = |relay: usize| match &config.relays[relay].line {
+        config::Line::Switch { at, .. } => at.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(switch(0), config::Attachment::Http("switch.local:8080".into()));
+    assert_eq!(switch(1), topic("garage/shelly"));
+    for (from, to, expected) in [
+        ("http://10.0.0.8", "https://10.0.0.8", "meter[1].address: is over TLS, which is not supported"),
+        (
+            "http://10.0.0.8",
+            "http://10.0.0.8/rpc",
+            "meter[1].address: \"http://10.0.0.8/rpc\" is not an address",
+        ),
+        ("http://10.0.0.8", "http://me:secret@10.0.0.8", "meter[1].address: "),
+        (
+            "broker = \"house\"\ntopic",
+            "broker = \"hause\"\ntopic",
+            "meter[2].broker: there is no [[broker]] with id = \"hause\"",
+        ),
+        ("topic = \"shellypro3em-b8d61a\"", "", "meter[2].topic: is missing"),
+        ("broker = \"house\"\ntopic", "topic", "meter[2].broker: is missing; topic stands there"),
+        (
+            "topic = \"shellypro3em-b8d61a\"",
+            "topic = \"shelly/#\"",
+            "meter[2].topic: \"shelly/#\" is not one topic",
+        ),
+        (
+            "address = \"http://10.0.0.8\"",
+            "address = \"http://10.0.0.8\"\nbroker = \"house\"\ntopic = \"x\"",
+            "meter[1].broker: stands beside address",
+        ),
+        (
+            "address = \"10.0.0.2:1883\"",
+            "address = \"10.0.0.2\"",
+            "broker[0].address: \"10.0.0.2\" is not host:port",
+        ),
+        (
+            "address = \"10.0.0.2:1883\"",
+            "address = \"10.0.0.2:1883\"\nuser = \"me\"",
+            "broker[0].password_file: is missing; user stands there",
+        ),
+        (", address = \"http://switch.local:8080/\"", "", "relay[0].line: say where the switch is"),
+        ("http://switch.local:8080/", "switch.local:502", "relay[0].line.address: is not a switch's"),
+        (
+            "line = { switch = \"shelly-switch\",",
+            "line = { switch = \"shelly-switch\", offset = 4,",
+            "relay[0].line: switch stands beside chip",
+        ),
+        (
+            "function = \"unlimited\"\n",
+            "function = \"unlimited\"\nmirror = { switch = \"x\", address = \"http://x\" }\n",
+            "relay[0].mirror: a switch in the network is an output",
+        ),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let error = place.error(&good.replacen(from, to, 1));
+        assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+    }
+}

@@ -86,7 +86,7 @@ impl DeviceService for Service {
     ) -> Result<Response<Self::ReadDeviceStream>, Status> {
         let request = request.into_inner();
         let desk = self.desk()?.clone();
-        let reader = desk.reader(&request.id).map_err(|why| convert::invalid("id", why))?;
+        let reader = desk.asked(&request.id).map_err(|why| convert::invalid("id", why))?;
         let every =
             Duration::from_millis(if request.interval_ms == 0 { 1000 } else { request.interval_ms.into() });
         let every = every.clamp(Duration::from_millis(100), Duration::from_secs(60));
@@ -104,7 +104,7 @@ impl DeviceService for Service {
                                 quantity: quantity.to_string(),
                                 value: value.as_ref().copied().unwrap_or_default(),
                                 unit: quantity.kind().base().to_string(),
-                                problem: value.err().map(|e| e.to_string()).unwrap_or_default(),
+                                problem: value.err().unwrap_or_default(),
                             })
                             .collect(),
                         problem: String::new(),

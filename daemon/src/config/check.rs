@@ -11,7 +11,7 @@ mod uplink;
 use std::{collections::HashSet, fs, path::Path, time::Duration};
 
 use self::ocpp::CheckedOcpp;
-use super::{Bus, Config, ConfigError, Control, Evse, Meter, Node, Source, Update, Uplink, raw};
+use super::{Broker, Bus, Config, ConfigError, Control, Evse, Meter, Node, Source, Update, Uplink, raw};
 use crate::{
     ids::Identity,
     units::{Milliamps, Wiring},
@@ -50,15 +50,16 @@ impl Check<'_> {
     fn document(&self, doc: raw::Document) -> Checked<Config> {
         let at_home = |path: std::path::PathBuf| self.source.directory().join(path);
         let buses = self.buses(doc.bus)?;
-        let meters = self.meters(doc.meter, &buses)?;
+        let brokers = self.brokers(doc.broker)?;
+        let meters = self.meters(doc.meter, &buses, &brokers)?;
         let written: Vec<_> = doc.node.iter().map(|n| n.id.clone()).collect();
         let nodes = self.nodes(&doc.node, &meters)?;
         let ocpp = self.ocpp(doc.ocpp)?;
         let uplink = doc.uplink.map(|u| self.uplink(u)).transpose()?;
         let evses = self.evses(doc.evse, &nodes, &buses, &ocpp, uplink.as_ref())?;
         let contacts = self.contacts(doc.contact, &nodes)?;
-        let devices = self.devices(doc.device, &nodes, &meters)?;
-        let relays = self.relays(doc.relay, &evses, &devices, &contacts)?;
+        let devices = self.devices(doc.device, &nodes, &meters, &buses)?;
+        let relays = self.relays(doc.relay, &evses, &devices, &contacts, &brokers)?;
         let grid = self.grid(doc.grid, &nodes)?;
         self.tree_fits(&written, &nodes, &evses, &devices, &relays)?;
         let charging = self.charging(
@@ -108,6 +109,7 @@ impl Check<'_> {
             control: self.control(&doc.control)?,
             nodes,
             buses,
+            brokers,
             meters,
             device_dir: doc.site.devices.map(at_home),
             evses,
@@ -194,7 +196,7 @@ impl Check<'_> {
         }
     }
 
-    fn meters(&self, raw: Vec<raw::Meter>, buses: &[Bus]) -> Checked<Vec<Meter>> {
+    fn meters(&self, raw: Vec<raw::Meter>, buses: &[Bus], brokers: &[Broker]) -> Checked<Vec<Meter>> {
         let mut seen = HashSet::new();
         let mut meters = Vec::with_capacity(raw.len());
         for (i, m) in raw.into_iter().enumerate() {
@@ -202,10 +204,17 @@ impl Check<'_> {
             if !seen.insert(m.id.clone()) {
                 return self.fail(&at("id"), format!("\"{}\" names another meter already", m.id));
             }
+            let place = raw::MeterPlace {
+                address: m.address,
+                bus: m.bus,
+                port: m.port,
+                broker: m.broker,
+                topic: m.topic,
+            };
             meters.push(Meter {
                 id: m.id,
                 device: m.device,
-                at: self.meter_at(i, m.address, m.bus, m.port, buses)?,
+                at: self.meter_at(i, place, buses, brokers)?,
                 unit: m.unit,
                 interval: self.duration(
                     &at("interval"),

@@ -49,6 +49,8 @@ pub struct Config {
     pub nodes: Vec<Node>,
     /// Serial lines.
     pub buses: Vec<Bus>,
+    /// MQTT brokers.
+    pub brokers: Vec<Broker>,
     /// Meters.
     pub meters: Vec<Meter>,
     /// Directory of the user's own device definitions.
@@ -82,6 +84,8 @@ pub struct SunSpec {
     pub full: Watts,
     /// Index of the node that it limits.
     pub node: usize,
+    /// How long a limit holds that is not written again; without it until it is taken back.
+    pub holds: Option<Duration>,
 }
 
 /// The device's own software.
@@ -529,6 +533,28 @@ pub enum Attachment {
     Bus(usize),
     /// The device file of an optical head.
     Port(PathBuf),
+    /// Host and port of an HTTP server.
+    Http(String),
+    /// A topic of an MQTT broker.
+    Topic {
+        /// Index in [`Config::brokers`].
+        broker: usize,
+        /// The device's own topic, without a slash at its end.
+        topic: String,
+    },
+}
+
+/// An MQTT broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Name.
+    pub id: String,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// User and password.
+    pub login: Option<(String, Secret)>,
 }
 
 /// A wallbox on a bus.
@@ -617,6 +643,15 @@ pub enum Line {
     },
     /// A file that holds `0` or `1`: for simulated sites.
     File(PathBuf),
+    /// A switch in the network: the output of a relay.
+    Switch {
+        /// The relay that it is.
+        relay: RelayId,
+        /// Name of the device definition.
+        definition: String,
+        /// Where it is.
+        at: Attachment,
+    },
 }
 
 /// A digital input that carries a limit.

@@ -16,7 +16,7 @@ mod ocpp;
 mod tree;
 
 pub(super) use self::{
-    device::{Bus, BusMode, EvseDevice, SunSpec},
+    device::{Broker, Bus, BusMode, EvseDevice, SunSpec},
     ocpp::{EvseOcpp, Ocpp, Profiles, UplinkLoss},
     tree::{Afterwards, At, Device, Grid, Kind, Node, SetpointRegister},
 };
@@ -113,6 +113,9 @@ pub(super) struct Document {
     /// `[[bus]]`: serial lines.
     #[serde(default)]
     pub(super) bus: Vec<Bus>,
+    /// `[[broker]]`: MQTT brokers.
+    #[serde(default)]
+    pub(super) broker: Vec<Broker>,
     /// `[[meter]]`.
     #[serde(default)]
     pub(super) meter: Vec<Meter>,
@@ -418,12 +421,16 @@ pub(super) struct Meter {
     pub(super) id: MeterId,
     /// Name of the device definition.
     pub(super) device: String,
-    /// `"host:port"` of the Modbus TCP server; or `bus`.
+    /// `"host:port"` of the Modbus TCP server, `"http://host"` of a device that is asked over HTTP; or `bus`.
     pub(super) address: Option<String>,
     /// Name of the `[[bus]]`; or `address`.
     pub(super) bus: Option<String>,
     /// Device file of an optical head (SML, IEC 62056-21); or `address`, or `bus`.
     pub(super) port: Option<PathBuf>,
+    /// Name of the `[[broker]]`, with `topic`; or `address`, `bus`, `port`.
+    pub(super) broker: Option<String>,
+    /// The device's own topic at the broker.
+    pub(super) topic: Option<String>,
     /// Modbus unit identifier; default as the definition has it, or 1.
     pub(super) unit: Option<u8>,
     /// Time between readings; default 1 s.
@@ -431,6 +438,15 @@ pub(super) struct Meter {
     /// Whether it counts the other way round; default false.
     #[serde(default)]
     pub(super) inverted: bool,
+}
+
+/// The fields of [`Meter`] that say where it is.
+pub(super) struct MeterPlace {
+    pub(super) address: Option<String>,
+    pub(super) bus: Option<String>,
+    pub(super) port: Option<PathBuf>,
+    pub(super) broker: Option<String>,
+    pub(super) topic: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -475,6 +491,14 @@ pub(super) struct Line {
     pub(super) offset: Option<u32>,
     /// On a simulated site: a file that holds 0 or 1.
     pub(super) file: Option<PathBuf>,
+    /// Output of a relay only: name of a switch's definition, with `address` or `broker` and `topic`.
+    pub(super) switch: Option<String>,
+    /// `"http://host"` of the switch.
+    pub(super) address: Option<String>,
+    /// Name of the switch's `[[broker]]`.
+    pub(super) broker: Option<String>,
+    /// The switch's own topic.
+    pub(super) topic: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Attachment;
 use crate::{
     ids::{DeviceId, NodeId},
     units::{Milliamps, PerPhase, Watts, Wiring},
@@ -83,8 +84,8 @@ pub struct Device {
 /// A holding register that takes a power.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetpointRegister {
-    /// Host and port of the Modbus TCP server.
-    pub address: String,
+    /// The bus that it is on.
+    pub at: Attachment,
     /// Modbus unit identifier.
     pub unit: u8,
     /// Number, counted from 0.

@@ -34,7 +34,7 @@ pub async fn run(config: config::Contact, events: Events, clock: Clock, stop: Ca
     let task = Task {
         debounce: Debounce::new(config.debounce),
         config,
-        board: System,
+        board: System::default(),
         events,
         clock,
         told: None,

@@ -3,9 +3,10 @@
 //! In: TOML text, built in or from the user's directory. Out: [`Definition`], checked as a whole, or an error that
 //! names file, line, field and what would be right. Invariant: in a [`Definition`] every field lies within its
 //! block, no register is read twice, every quantity is there once, its unit fits and has a window; a meter has
-//! voltage, current and power of all three phases, the last two from one request.
+//! voltage, current and power of all three phases, the last two from one request or document.
 
 mod check;
+pub mod document;
 pub mod wallbox;
 
 use std::{ops::RangeInclusive, time::Duration};
@@ -42,6 +43,10 @@ pub struct Definition {
     pub probe: Option<Probe>,
     /// How its optical head is used.
     pub head: Option<Head>,
+    /// What it tells as JSON; with HTTP and MQTT always.
+    pub telling: Option<document::Telling>,
+    /// How it is switched, if it is a switch.
+    pub switch: Option<document::Switch>,
     /// The requests of one reading, in order.
     pub blocks: Vec<Block>,
     windows: Vec<(Kind, Window)>,
@@ -55,6 +60,8 @@ pub enum DeviceKind {
     Meter,
     /// Charges a vehicle.
     Wallbox,
+    /// An output that is switched by requests or messages.
+    Switch,
 }
 
 /// How a device is asked.
@@ -68,6 +75,18 @@ pub enum Protocol {
     /// IEC 62056-21 through an optical head.
     #[serde(rename = "iec62056-21")]
     Iec,
+    /// JSON over HTTP, when it is asked.
+    Http,
+    /// JSON over MQTT, when it likes.
+    Mqtt,
+}
+
+impl Protocol {
+    /// Whether it is read through an optical head.
+    #[must_use]
+    pub const fn by_head(self) -> bool {
+        matches!(self, Self::Sml | Self::Iec)
+    }
 }
 
 /// How an optical head is used.

@@ -8,14 +8,19 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    Catalog, Definition, Reader,
+    Catalog, Definition, Quantity, Reader,
     bus::{Ask, Bus, BusError, Buses, Class, Request},
-    definition::DeviceKind,
+    definition::{
+        DeviceKind,
+        document::{DocumentError, Telling},
+    },
+    http::Client,
 };
 use crate::{
+    clock::Clock,
     config::{Attachment, Config},
     ids::{EvseId, RelayId},
-    meter::{self, Value},
+    meter::{self, document},
     units::Milliamps,
 };
 
@@ -44,7 +49,20 @@ struct Inner {
     buses: Buses,
     caps: Vec<watch::Sender<Option<Milliamps>>>,
     clearing: Vec<watch::Sender<u64>>,
+    clock: Clock,
 }
+
+/// A device that is read past the site.
+#[derive(Debug)]
+pub enum Asked {
+    /// On a bus.
+    Bus(Reader),
+    /// Over HTTP.
+    Http(Client, Telling, Arc<Definition>),
+}
+
+/// A quantity and its value in its base unit, or why it cannot be believed.
+pub type Shown = (Quantity, Result<f64, String>);
 
 /// Holds a wallbox down while it lives.
 #[derive(Debug)]
@@ -68,8 +86,9 @@ impl Desk {
         buses: Buses,
         caps: Vec<watch::Sender<Option<Milliamps>>>,
         clearing: Vec<watch::Sender<u64>>,
+        clock: Clock,
     ) -> Self {
-        Self(Arc::new(Inner { config, catalog, buses, caps, clearing }))
+        Self(Arc::new(Inner { config, catalog, buses, caps, clearing, clock }))
     }
 
     /// The site's configuration.
@@ -162,15 +181,42 @@ impl Desk {
         };
         let definition = self.0.catalog.find(name).map_err(|e| e.to_string())?;
         let bus = self.0.buses.at(at).ok_or_else(|| {
-            format!("{id:?} speaks by itself through its optical head; `ladewartctl meter list` shows it")
+            format!("{id:?} is on no bus: `ladewartctl meter list` shows what it said last")
         })?;
         Ok(Reader::new(definition, bus, unit, PATIENCE))
     }
 
+    /// A configured meter or wallbox, to be read.
+    pub fn asked(&self, id: &str) -> Result<Asked, String> {
+        let meter = self.0.config.meters.iter().find(|m| m.id.as_str() == id);
+        if let Some((meter, Attachment::Http(address))) = meter.map(|m| (m, &m.at)) {
+            let definition = self.0.catalog.find(&meter.device).map_err(|e| e.to_string())?;
+            let Some(telling) = definition.telling.clone() else {
+                return Err(format!("\"{}\" is not asked over HTTP", definition.name));
+            };
+            let client = Client::new(address.clone(), telling.answer);
+            return Ok(Asked::Http(client, telling, definition));
+        }
+        self.reader(id).map(Asked::Bus)
+    }
+
     /// Every value of a device, or why there is none.
-    pub async fn values(&self, reader: &mut Reader) -> Result<Vec<Value>, String> {
-        let registers = reader.blocks().await.map_err(|e| e.to_string())?;
-        meter::values(reader.definition(), &registers).map_err(|e| e.to_string())
+    pub async fn values(&self, asked: &mut Asked) -> Result<Vec<Shown>, String> {
+        match asked {
+            Asked::Bus(reader) => {
+                let registers = reader.blocks().await.map_err(|e| e.to_string())?;
+                let values = meter::values(reader.definition(), &registers).map_err(|e| e.to_string())?;
+                Ok(values.into_iter().map(|(q, v)| (q, v.map_err(|e| e.to_string()))).collect())
+            }
+            Asked::Http(client, telling, definition) => {
+                let values = document::ask(client, telling, self.0.clock).await.map_err(|e| e.to_string())?;
+                let judged = |(q, v): (Quantity, Result<f64, DocumentError>)| {
+                    let value = v.map_err(|e| e.to_string());
+                    (q, value.and_then(|v| document::plausible(definition, q, v).map_err(|e| e.to_string())))
+                };
+                Ok(values.into_iter().map(judged).collect())
+            }
+        }
     }
 
     /// Holds a wallbox down to `current` until the [`Cap`] is dropped.

@@ -7,10 +7,13 @@ pub mod bus;
 pub mod catalog;
 pub mod definition;
 pub mod desk;
+pub mod http;
 pub mod line;
+pub mod mqtt;
 pub mod output;
 pub mod quantity;
 pub mod reader;
+pub mod remote;
 
 pub use self::{
     catalog::{Catalog, DefinitionError, UnknownDevice},

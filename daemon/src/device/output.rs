@@ -1,4 +1,4 @@
-//! Devices that are told a power: one holding register over Modbus TCP.
+//! Devices that are told a power: one holding register on a bus.
 //!
 //! In: the power that the device may draw. Out: [`Event::Device`] with what it was told and read back, or why it does
 //! not follow, once per reason. Invariant: a value counts as told only when it was read back; a device that cannot be
@@ -6,42 +6,42 @@
 //! value is written again with each look, which feeds it.
 //!
 //! ```text
-//! (away) ── connect ──→ (told) ── look or change: write, read back ──→ Device(Ok)
-//!    ↑ wait 1 s             │ refused, wrong, silent, broken → Device(Err)
-//!    └──────────────────────┘                                    stop: write 0
+//! look or change: write, read back ──→ Device(Ok)
+//!                       └ refused, wrong, silent, broken → Device(Err), again after 1 s
+//! stop: write 0
 //! ```
 
 use std::time::Duration;
 
 use tokio::{
-    net::TcpStream,
     sync::watch,
     time::{sleep, timeout},
 };
-use tokio_modbus::{
-    Request, Response, Slave,
-    client::{Client as _, Context, tcp},
-};
 use tokio_util::sync::CancellationToken;
 
+use super::{
+    bus::{Ask, Bus, Class, Request},
+    definition::Function,
+};
 use crate::{config, control::Events, ids::DeviceId, site::Event, units::Watts};
 
 /// Time between two looks; feeds the device's watchdog.
 const LOOK: Duration = Duration::from_secs(5);
-/// For the connection and for one answer.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long a setpoint may wait for others on its bus.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Before another try.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells a device its power until `stop`.
+/// Tells a device its power until `stop`; `bus` must outlive it for the last word.
 pub async fn run(
     id: DeviceId,
     register: config::SetpointRegister,
+    bus: Bus,
     mut wanted: watch::Receiver<Watts>,
     events: Events,
     stop: CancellationToken,
 ) {
-    let mut task = Task { id, register, events, told: None, context: None };
+    let mut task = Task { id, register, bus, events, told: None };
     stop.run_until_cancelled(task.follow(&mut wanted)).await;
     // Nobody decides any more: off, if it still listens.
     let _ = task.tell(Watts::ZERO).await;
@@ -50,10 +50,10 @@ pub async fn run(
 struct Task {
     id: DeviceId,
     register: config::SetpointRegister,
+    bus: Bus,
     events: Events,
     /// What the site knows.
     told: Option<Result<Watts, String>>,
-    context: Option<Context>,
 }
 
 impl Task {
@@ -63,9 +63,6 @@ impl Task {
             let watts = *wanted.borrow_and_update();
             let outcome = self.tell(watts).await;
             let failed = outcome.is_err();
-            if failed {
-                self.context = None;
-            }
             if self.told.as_ref() != Some(&outcome) {
                 if let Err(why) = &outcome {
                     tracing::error!(device = %self.id, why, "does not take its setpoint");
@@ -84,40 +81,23 @@ impl Task {
     }
 
     /// Writes the value and reads it back.
-    async fn tell(&mut self, watts: Watts) -> Result<Watts, String> {
-        let config::SetpointRegister { address, unit, register, watts_per_step } = self.register.clone();
+    async fn tell(&self, watts: Watts) -> Result<Watts, String> {
+        let config::SetpointRegister { register, watts_per_step, .. } = self.register;
         // What does not divide is rounded down: never more than granted.
         let value = u16::try_from(watts.0.max(0) / watts_per_step.max(1)).unwrap_or(u16::MAX);
-        let mut context = match self.context.take() {
-            Some(context) => context,
-            None => match timeout(ANSWER, TcpStream::connect(&address)).await {
-                Ok(Ok(stream)) => tcp::attach_slave(stream, Slave(unit)),
-                Ok(Err(error)) => return Err(format!("no connection to {address}: {error}")),
-                Err(_) => return Err(format!("no connection to {address} within {ANSWER:?}")),
-            },
-        };
-        match call(&mut context, Request::WriteSingleRegister(register, value)).await? {
-            Response::WriteSingleRegister(..) => {}
-            other => return Err(format!("not an answer to a write: {other:?}")),
+        self.call(Request::WriteOne { register, value }).await?;
+        let read = Request::Read { function: Function::Holding, start: register, count: 1 };
+        let read = self.call(read).await?;
+        if read != [value] {
+            return Err(format!("was told {value} in register {register}, holds {read:?}"));
         }
-        match call(&mut context, Request::ReadHoldingRegisters(register, 1)).await? {
-            Response::ReadHoldingRegisters(read) if read == [value] => {}
-            Response::ReadHoldingRegisters(read) => {
-                return Err(format!("was told {value} in register {register}, holds {read:?}"));
-            }
-            other => return Err(format!("not an answer to a read: {other:?}")),
-        }
-        self.context = Some(context);
         Ok(Watts(i64::from(value) * watts_per_step))
     }
-}
 
-async fn call(context: &mut Context, request: Request<'static>) -> Result<Response, String> {
-    match timeout(ANSWER, context.call(request)).await {
-        Ok(Ok(Ok(response))) => Ok(response),
-        Ok(Ok(Err(exception))) => Err(format!("refuses: {exception}")),
-        Ok(Err(error)) => Err(format!("the connection broke: {error}")),
-        Err(_) => Err(format!("no answer within {ANSWER:?}")),
+    async fn call(&self, request: Request) -> Result<Vec<u16>, String> {
+        let (unit, rest) = (self.register.unit, Duration::ZERO);
+        let ask = Ask { unit, request, class: Class::Setpoint, rest, patience: PATIENCE };
+        self.bus.call(ask).await.map_err(|error| error.to_string())
     }
 }
 
@@ -129,16 +109,17 @@ mod tests {
     };
 
     use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
-    use tokio_modbus::{ExceptionCode, server::tcp::Server};
+    use tokio_modbus::{ExceptionCode, Request as Asked, Response, server::tcp::Server};
 
     use super::*;
+    use crate::device::bus::{Pace, Wire};
 
     /// One register; it does not take values above 100.
     #[derive(Clone, Default)]
     struct Storage(Arc<Mutex<u16>>);
 
     impl tokio_modbus::server::Service for Storage {
-        type Request = Request<'static>;
+        type Request = Asked<'static>;
         type Response = Response;
         type Exception = ExceptionCode;
         type Future = Ready<Result<Response, ExceptionCode>>;
@@ -146,11 +127,11 @@ mod tests {
         fn call(&self, request: Self::Request) -> Self::Future {
             let mut held = self.0.lock().unwrap();
             ready(match request {
-                Request::WriteSingleRegister(7, value) => {
+                Asked::WriteSingleRegister(7, value) => {
                     *held = value.min(100);
                     Ok(Response::WriteSingleRegister(7, value))
                 }
-                Request::ReadHoldingRegisters(7, 1) => Ok(Response::ReadHoldingRegisters(vec![*held])),
+                Asked::ReadHoldingRegisters(7, 1) => Ok(Response::ReadHoldingRegisters(vec![*held])),
                 _ => Err(ExceptionCode::IllegalDataAddress),
             })
         }
@@ -173,9 +154,13 @@ mod tests {
         let (wanted, following) = watch::channel(Watts(5_050));
         let (events_in, mut events) = mpsc::channel(8);
         let stop = CancellationToken::new();
-        let register = config::SetpointRegister { address, unit: 1, register: 7, watts_per_step: 100 };
+        let at = config::Attachment::Address(address.clone());
+        let register = config::SetpointRegister { at, unit: 1, register: 7, watts_per_step: 100 };
+        let pace = Pace { answer: Duration::from_secs(20), ..Pace::default() };
+        let (bus, task) = Bus::new(Wire::Tcp { address, pace }, CancellationToken::new());
+        tasks.spawn(task);
         let mut running = JoinSet::new();
-        running.spawn(run(DeviceId::new("store"), register, following, events_in, stop.clone()));
+        running.spawn(run(DeviceId::new("store"), register, bus, following, events_in, stop.clone()));
         let mut next = async || match timeout(Duration::from_secs(20), events.recv()).await {
             Ok(Some(Event::Device(_, outcome))) => outcome,
             other => panic!("{other:?}"),

@@ -109,15 +109,18 @@ pub(super) fn assemble(
     at: Now,
 ) -> Result<Reading, DecodeError> {
     for (quantity, value) in values.iter().copied() {
-        match definition.window(quantity.kind()) {
-            Some(window) if window.holds(value) => {}
-            Some(window) => {
-                return Err(DecodeError::Outside { quantity, value, min: window.min, max: window.max });
-            }
-            None => return Err(DecodeError::Missing(quantity)),
-        }
+        plausible(definition, quantity, value)?;
     }
     reading(values, inverted, at)
+}
+
+/// The value, if it lies in the definition's window.
+pub(super) fn plausible(definition: &Definition, quantity: Quantity, value: f64) -> Result<f64, DecodeError> {
+    match definition.window(quantity.kind()) {
+        Some(window) if window.holds(value) => Ok(value),
+        Some(window) => Err(DecodeError::Outside { quantity, value, min: window.min, max: window.max }),
+        None => Err(DecodeError::Missing(quantity)),
+    }
 }
 
 fn reading(values: &[(Quantity, f64)], inverted: bool, at: Now) -> Result<Reading, DecodeError> {

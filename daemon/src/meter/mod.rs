@@ -14,6 +14,7 @@
 //! ```
 
 mod decode;
+pub mod document;
 pub mod push;
 mod told;
 

@@ -32,11 +32,23 @@ use crate::{
 /// Time between two looks at what the relay really is, and before a failed line is opened again.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Time between two looks at an output whose order travels.
+const TRAVEL: Duration = Duration::from_millis(50);
+
+/// What a relay is told.
+#[derive(Debug)]
+pub struct Told {
+    /// Whether it shall be energised.
+    pub wanted: watch::Receiver<bool>,
+    /// Counts an operator's words that the contactor was seen to.
+    pub cleared: watch::Receiver<u64>,
+}
+
 /// Drives a relay until `stop`.
 pub async fn run(
     config: config::Relay,
-    wanted: watch::Receiver<bool>,
-    cleared: watch::Receiver<u64>,
+    board: System,
+    Told { wanted, cleared }: Told,
     keep: PathBuf,
     events: Events,
     clock: Clock,
@@ -45,7 +57,7 @@ pub async fn run(
     let state = State::open(&keep, config.id.as_str());
     let task = Task {
         config,
-        board: System,
+        board,
         wanted,
         cleared,
         state,
@@ -116,8 +128,12 @@ impl<B: Board> Task<B> {
                 }
             };
             let real = output.read_back()?;
-            self.judge(wanted, real, closed, now.since(since));
+            let settled = output.settled();
+            if settled {
+                self.judge(wanted, real, closed, now.since(since));
+            }
             let wait = match &self.config.mirror {
+                _ if !settled => TRAVEL.min(self.look),
                 // Look again when the contactor must have followed.
                 Some(m) if closed.is_some_and(|c| c != wanted) && now.since(since) < m.follow => {
                     m.follow.saturating_sub(now.since(since)).min(self.look)
@@ -401,8 +417,8 @@ mod tests {
         let (_cleared, words) = watch::channel(0);
         tasks.spawn(run(
             config(Line::File(path.clone())),
-            following,
-            words,
+            System::default(),
+            Told { wanted: following, cleared: words },
             dir.path().to_owned(),
             events_in,
             Clock::system(),

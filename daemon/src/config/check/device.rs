@@ -1,10 +1,10 @@
 //! Buses, and what hangs on them.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use super::{Check, Checked};
 use crate::{
-    config::{Attachment, Bus, EvseDevice, Node, SunSpec, raw},
+    config::{Attachment, Broker, Bus, EvseDevice, Node, SunSpec, raw},
     device::bus::{Port, frame::Mode, serial::Parity, tty},
     ids::MAX_NAME,
     units::Watts,
@@ -63,7 +63,68 @@ impl Check<'_> {
         Ok(buses)
     }
 
-    /// One of the two ways to a device.
+    pub(super) fn brokers(&self, raw: Vec<raw::Broker>) -> Checked<Vec<Broker>> {
+        let mut brokers: Vec<Broker> = Vec::with_capacity(raw.len());
+        for (i, b) in raw.into_iter().enumerate() {
+            let at = |name: &str| format!("broker[{i}].{name}");
+            if b.id.is_empty() || b.id.len() > MAX_NAME {
+                return self
+                    .fail(&at("id"), format!("{:?} is not a name; use 1 to {MAX_NAME} characters", b.id));
+            }
+            if brokers.iter().any(|other| other.id == b.id) {
+                return self.fail(&at("id"), format!("\"{}\" names another broker already", b.id));
+            }
+            let (host, port) = self.host_port(&at("address"), &b.address)?;
+            let login = match (b.user, self.secret(&at("password_file"), b.password_file)?) {
+                (Some(user), Some(password)) => Some((user, password)),
+                (None, None) => None,
+                (Some(_), None) => return self.fail(&at("password_file"), "is missing; user stands there"),
+                (None, Some(_)) => return self.fail(&at("user"), "is missing; password_file stands there"),
+            };
+            brokers.push(Broker { id: b.id, host, port, login });
+        }
+        Ok(brokers)
+    }
+
+    /// A device's own topic.
+    pub(super) fn topic(
+        &self,
+        at: &str,
+        broker: &str,
+        topic: String,
+        brokers: &[Broker],
+    ) -> Checked<Attachment> {
+        let Some(index) = brokers.iter().position(|b| b.id == broker) else {
+            let problem = format!("there is no [[broker]] with id = \"{broker}\"");
+            return self.fail(&format!("{at}.broker"), problem);
+        };
+        if topic.is_empty() || topic.len() > 1000 || topic.contains(['+', '#', '\0']) || topic.ends_with('/')
+        {
+            let problem = format!("{topic:?} is not one topic; use no + and #, and no / at its end");
+            return self.fail(&format!("{at}.topic"), problem);
+        }
+        Ok(Attachment::Topic { broker: index, topic })
+    }
+
+    /// Where an HTTP device is: `http://host` or `http://host:port`.
+    fn http(&self, field: &str, url: &str) -> Checked<Attachment> {
+        let rest = url.strip_prefix("http://").unwrap_or_default();
+        let host = rest.strip_suffix('/').unwrap_or(rest);
+        if url.starts_with("https://") {
+            return self.fail(field, "is over TLS, which is not supported; devices are asked over http://");
+        }
+        if host.is_empty() || host.contains(['/', '?', '#', '@', ' ']) {
+            let problem =
+                format!("{url:?} is not an address; write it like \"http://10.0.0.8\", without a path");
+            return self.fail(field, problem);
+        }
+        let ported = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let address = if ported { host.to_owned() } else { format!("{host}:80") };
+        self.host_port(field, &address)?;
+        Ok(Attachment::Http(address))
+    }
+
+    /// One of the ways to a device.
     pub(super) fn attachment(
         &self,
         at: &str,
@@ -72,6 +133,9 @@ impl Check<'_> {
         buses: &[Bus],
     ) -> Checked<Attachment> {
         match (address, bus) {
+            (Some(address), None) if address.starts_with("http") && address.contains("://") => {
+                self.http(&format!("{at}.address"), &address)
+            }
             (Some(address), None) => {
                 self.host_port(&format!("{at}.address"), &address)?;
                 Ok(Attachment::Address(address))
@@ -85,20 +149,37 @@ impl Check<'_> {
             }
             (None, None) => self.fail(
                 &format!("{at}.address"),
-                "is missing; add address = \"10.0.0.5:502\" (Modbus TCP), or bus with the name of a [[bus]]",
+                "is missing; add address = \"10.0.0.5:502\" (Modbus TCP), bus with the name of a [[bus]], or address = \"http://10.0.0.8\"",
             ),
         }
     }
 
-    /// One of the three ways to a meter.
+    /// One of the ways to a meter.
     pub(super) fn meter_at(
         &self,
         i: usize,
-        address: Option<String>,
-        bus: Option<String>,
-        port: Option<PathBuf>,
+        raw: raw::MeterPlace,
         buses: &[Bus],
+        brokers: &[Broker],
     ) -> Checked<Attachment> {
+        let raw::MeterPlace { address, bus, port, broker, topic } = raw;
+        match (broker, topic) {
+            (None, None) => {}
+            (Some(broker), Some(topic)) if address.is_none() && bus.is_none() && port.is_none() => {
+                return self.topic(&format!("meter[{i}]"), &broker, topic, brokers);
+            }
+            (Some(_), Some(_)) => {
+                let problem = "stands beside address, bus or port; a meter is in one place";
+                return self.fail(&format!("meter[{i}].broker"), problem);
+            }
+            (None, Some(_)) => {
+                return self.fail(&format!("meter[{i}].broker"), "is missing; topic stands there");
+            }
+            (Some(_), None) => {
+                let problem = "is missing; name the device's own topic at the broker";
+                return self.fail(&format!("meter[{i}].topic"), problem);
+            }
+        }
         match (port, &address, &bus) {
             (Some(port), None, None) => {
                 let port = self.source.directory().join(port);
@@ -121,9 +202,13 @@ impl Check<'_> {
         if let Some(card) = raw.card.as_ref().filter(|c| c.is_empty() || c.chars().count() > 20) {
             return self.fail(&format!("{at}.card"), format!("{card:?} is no card; use 1 to 20 characters"));
         }
+        let place = self.attachment(at, raw.address, raw.bus, buses)?;
+        if matches!(place, Attachment::Http(_)) {
+            return self.fail(&format!("{at}.address"), "is not host:port; wallboxes are driven by Modbus");
+        }
         Ok(EvseDevice {
             definition: raw.definition,
-            at: self.attachment(at, raw.address, raw.bus, buses)?,
+            at: place,
             unit: raw.unit,
             interval: self.duration(&format!("{at}.interval"), raw.interval, s(1), ms(100), s(10))?,
             failsafe: raw.failsafe,
@@ -138,7 +223,15 @@ impl Check<'_> {
                 format!("{} is out of range; use 1 kW to 2000 kW for 100 %", raw.full),
             );
         }
+        let holds = match raw.holds {
+            None => None,
+            given => {
+                let (s, h) = (Duration::from_secs(1), Duration::from_secs(3600));
+                Some(self.duration("sunspec.holds", given, h, s, h * 48)?)
+            }
+        };
         Ok(SunSpec {
+            holds,
             listen: raw.listen,
             unit: raw.unit.unwrap_or(1),
             full: raw.full,

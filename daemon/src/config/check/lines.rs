@@ -4,12 +4,20 @@ use std::time::Duration;
 
 use super::{Check, Checked};
 use crate::{
-    config::{Contact, ContactMeaning, Device, Evse, Line, Mirror, Node, Relay, RelayFunction, raw},
+    config::{
+        Attachment, Broker, Contact, ContactMeaning, Device, Evse, Line, Mirror, Node, Relay, RelayFunction,
+        raw,
+    },
+    ids::RelayId,
     units::Watts,
 };
 
 impl Check<'_> {
     fn line(&self, field: &str, raw: raw::Line) -> Checked<Line> {
+        if raw.switch.is_some() || raw.address.is_some() || raw.broker.is_some() || raw.topic.is_some() {
+            return self
+                .fail(field, "a switch in the network is an output: write it as the line of a [[relay]]");
+        }
         match (raw.chip, raw.offset, raw.file) {
             (Some(chip), Some(offset), None) => Ok(Line::Gpio { chip, offset }),
             (None, None, Some(file)) => Ok(Line::File(self.source.directory().join(file))),
@@ -18,6 +26,31 @@ impl Check<'_> {
                 "write { chip = \"/dev/gpiochip0\", offset = 4 }, or { file = \"…\" } on a simulated site",
             ),
         }
+    }
+
+    /// Where a relay's output is.
+    fn output(&self, field: &str, relay: &RelayId, raw: raw::Line, brokers: &[Broker]) -> Checked<Line> {
+        let Some(definition) = raw.switch else { return self.line(field, raw) };
+        if raw.chip.is_some() || raw.offset.is_some() || raw.file.is_some() {
+            return self.fail(field, "switch stands beside chip, offset or file; an output is in one place");
+        }
+        let at = match (raw.address, raw.broker, raw.topic) {
+            (Some(address), None, None) => match self.attachment(field, Some(address), None, &[])? {
+                Attachment::Http(address) => Attachment::Http(address),
+                _ => {
+                    return self.fail(
+                        &format!("{field}.address"),
+                        "is not a switch's; write it like \"http://10.0.0.9\"",
+                    );
+                }
+            },
+            (None, Some(broker), Some(topic)) => self.topic(field, &broker, topic, brokers)?,
+            _ => {
+                return self
+                    .fail(field, "say where the switch is: address = \"http://…\", or broker and topic");
+            }
+        };
+        Ok(Line::Switch { relay: relay.clone(), definition, at })
     }
 
     pub(super) fn contacts(&self, raw: Vec<raw::Contact>, nodes: &[Node]) -> Checked<Vec<Contact>> {
@@ -103,6 +136,7 @@ impl Check<'_> {
         evses: &[Evse],
         devices: &[Device],
         contacts: &[Contact],
+        brokers: &[Broker],
     ) -> Checked<Vec<Relay>> {
         let mut relays: Vec<Relay> = Vec::with_capacity(raw.len());
         for (i, r) in raw.into_iter().enumerate() {
@@ -210,8 +244,8 @@ impl Check<'_> {
             };
             let most = Duration::from_secs(3600);
             relays.push(Relay {
+                line: self.output(&at("line"), &r.id, r.line, brokers)?,
                 id: r.id,
-                line: self.line(&at("line"), r.line)?,
                 function,
                 mirror,
                 min_on: self.duration(&at("min_on"), r.min_on, zero, zero, most)?,

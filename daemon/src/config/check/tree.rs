@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{Check, Checked};
 use crate::{
     config::{
-        Device, DeviceKind, Evse, Grid, GridSource, Meter, Node, Relay, RelayFunction, SetpointRegister, raw,
+        Attachment, Bus, Device, DeviceKind, Evse, Grid, GridSource, Meter, Node, Relay, RelayFunction,
+        SetpointRegister, raw,
     },
     ids::NodeId,
     units::{Milliamps, Millivolts, PerPhase, Phase, Watts, Wiring},
@@ -180,6 +181,7 @@ impl Check<'_> {
         raw: Vec<raw::Device>,
         nodes: &[Node],
         meters: &[Meter],
+        buses: &[Bus],
     ) -> Checked<Vec<Device>> {
         let mut devices: Vec<Device> = Vec::with_capacity(raw.len());
         for (i, d) in raw.into_iter().enumerate() {
@@ -212,7 +214,7 @@ impl Check<'_> {
             if step < Watts(1) || step > d.power {
                 return self.fail(&at("step"), format!("{step} is out of range; use 1 W to {}", d.power));
             }
-            let setpoint = d.setpoint.map(|s| self.register(&at("setpoint"), s, step)).transpose()?;
+            let setpoint = d.setpoint.map(|s| self.register(&at("setpoint"), s, step, buses)).transpose()?;
             let s = Duration::from_secs;
             devices.push(Device {
                 id: d.id,
@@ -237,8 +239,18 @@ impl Check<'_> {
         Ok(devices)
     }
 
-    fn register(&self, field: &str, raw: raw::SetpointRegister, step: Watts) -> Checked<SetpointRegister> {
-        self.host_port(&format!("{field}.address"), &raw.address)?;
+    fn register(
+        &self,
+        field: &str,
+        raw: raw::SetpointRegister,
+        step: Watts,
+        buses: &[Bus],
+    ) -> Checked<SetpointRegister> {
+        let at = self.attachment(field, raw.address, raw.bus, buses)?;
+        if matches!(at, Attachment::Http(_)) {
+            return self
+                .fail(&format!("{field}.address"), "is not host:port; a register is written by Modbus");
+        }
         let count = raw.count.unwrap_or(Watts(1));
         if count < Watts(1) || step.0 % count.0 != 0 {
             return self.fail(
@@ -247,7 +259,7 @@ impl Check<'_> {
             );
         }
         Ok(SetpointRegister {
-            address: raw.address,
+            at,
             unit: raw.unit.unwrap_or(1),
             register: raw.register,
             watts_per_step: count.0,

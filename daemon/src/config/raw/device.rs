@@ -34,6 +34,19 @@ pub(in crate::config) struct Bus {
     pub(in crate::config) late: Option<Span>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Broker {
+    /// Name.
+    pub(in crate::config) id: String,
+    /// `"host:port"`; MQTT's port is 1883.
+    pub(in crate::config) address: String,
+    /// Who we are there, if it wants to know; with `password_file`.
+    pub(in crate::config) user: Option<String>,
+    /// File with the password.
+    pub(in crate::config) password_file: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::config) enum BusMode {
@@ -72,4 +85,6 @@ pub(in crate::config) struct SunSpec {
     pub(in crate::config) full: Watts,
     /// Name of the limited node; default the grid connection.
     pub(in crate::config) node: Option<NodeId>,
+    /// How long a limit holds that is not written again; default until 100 % is written.
+    pub(in crate::config) holds: Option<Span>,
 }

@@ -134,8 +134,10 @@ pub(in crate::config) struct Device {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct SetpointRegister {
-    /// `"host:port"` of the Modbus TCP server.
-    pub(in crate::config) address: String,
+    /// `"host:port"` of the Modbus TCP server; or `bus`.
+    pub(in crate::config) address: Option<String>,
+    /// Name of the `[[bus]]`; or `address`.
+    pub(in crate::config) bus: Option<String>,
     /// Modbus unit identifier; default 1.
     pub(in crate::config) unit: Option<u8>,
     /// Number of the holding register, counted from 0.

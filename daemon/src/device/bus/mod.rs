@@ -265,8 +265,9 @@ impl Buses {
             spawn(Box::pin(task));
             buses.serial.push(bus);
         }
-        let devices = config.evses.iter().filter_map(|e| e.device.as_ref()).map(|d| &d.at);
-        for at in config.meters.iter().map(|m| &m.at).chain(devices) {
+        let wallboxes = config.evses.iter().filter_map(|e| e.device.as_ref()).map(|d| &d.at);
+        let told = config.devices.iter().filter_map(|d| d.setpoint.as_ref()).map(|s| &s.at);
+        for at in config.meters.iter().map(|m| &m.at).chain(wallboxes).chain(told) {
             let Attachment::Address(address) = at else { continue };
             if buses.tcp.contains_key(address) {
                 continue;
@@ -290,7 +291,7 @@ impl Buses {
         match at {
             Attachment::Address(address) => self.tcp.get(address).cloned(),
             Attachment::Bus(index) => self.serial.get(*index).cloned(),
-            Attachment::Port(_) => None,
+            Attachment::Port(_) | Attachment::Http(_) | Attachment::Topic { .. } => None,
         }
     }
 }

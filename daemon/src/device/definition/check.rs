@@ -1,11 +1,13 @@
 //! TOML → [`Definition`]: the document's own shape, and everything that its types cannot say.
 
+mod document;
 mod wallbox;
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use self::document::{RawAnswer, RawDocument, RawSwitch};
 use self::wallbox::{RawCell, RawFailsafe, RawPlug, RawState, RawWallbox, RawWatchdog};
 use super::{Block, Definition, DeviceKind, Field, Function, Head, Probe, Protocol, SunSpec, Window};
 use crate::{
@@ -53,6 +55,14 @@ struct RawDefinition {
     enable: Option<RawCell>,
     failsafe: Option<RawFailsafe>,
     watchdog: Option<RawWatchdog>,
+    answer: Option<RawAnswer>,
+    /// HTTP.
+    #[serde(default)]
+    request: Vec<RawDocument>,
+    /// MQTT.
+    #[serde(default)]
+    message: Vec<RawDocument>,
+    switch: Option<RawSwitch>,
 }
 
 #[derive(Deserialize)]
@@ -156,6 +166,17 @@ impl Check<'_> {
         let modbus = raw.protocol == Protocol::Modbus;
         self.fits_protocol(modbus, &raw)?;
         let probe = raw.probe.as_ref().map(|probe| self.probe(probe)).transpose()?;
+        let telling = self.telling(raw.protocol, raw.kind, raw.answer, raw.request, raw.message)?;
+        let switch = match (raw.kind, raw.switch) {
+            (DeviceKind::Switch, Some(switch)) => Some(self.switch(raw.protocol, switch)?),
+            (DeviceKind::Switch, None) => {
+                return self.fail("switch", "is missing; add [switch] with on, off, read and expires_s");
+            }
+            (_, Some(_)) => {
+                return self.fail("switch", "goes with kind = \"switch\" only; remove it");
+            }
+            (_, None) => None,
+        };
         let blocks = if modbus { self.blocks(raw.block, most, raw.kind)? } else { Vec::new() };
         let tables = RawWallbox {
             state: raw.state,
@@ -168,10 +189,10 @@ impl Check<'_> {
         };
         let wallbox = match (raw.kind, tables.any()) {
             (DeviceKind::Wallbox, _) => Some(self.wallbox(tables)?),
-            (DeviceKind::Meter, Some(table)) => {
+            (_, Some(table)) => {
                 return self.fail(table, "goes with kind = \"wallbox\" only; remove it");
             }
-            (DeviceKind::Meter, None) => None,
+            (_, None) => None,
         };
         let definition = Definition {
             name: raw.name,
@@ -189,10 +210,14 @@ impl Check<'_> {
             wallbox,
             probe,
             head: raw.head,
+            telling,
+            switch,
             blocks,
             windows,
         };
         match definition.kind {
+            DeviceKind::Switch => {}
+            DeviceKind::Meter if definition.telling.is_some() => self.told_meter(&definition)?,
             DeviceKind::Meter if !modbus => self.windows_of_meter(&definition)?,
             DeviceKind::Meter => self.meter(&definition)?,
             DeviceKind::Wallbox => self.windows_for(&definition)?,
@@ -210,10 +235,19 @@ impl Check<'_> {
             if raw.head.is_some() {
                 return self.fail("head", "goes with an optical head only; remove it");
             }
+            if raw.kind == DeviceKind::Switch {
+                return self.fail("protocol", "switches nothing; use http or mqtt");
+            }
             return Ok(());
         }
         if raw.kind == DeviceKind::Wallbox {
             return self.fail("protocol", "does not drive a wallbox; use modbus");
+        }
+        if raw.kind == DeviceKind::Switch && raw.protocol.by_head() {
+            return self.fail("protocol", "switches nothing; use http or mqtt");
+        }
+        if raw.head.is_some() && !raw.protocol.by_head() {
+            return self.fail("head", "goes with an optical head only; remove it");
         }
         let foreign = [
             ("probe", raw.probe.is_some()),
@@ -438,13 +472,15 @@ impl Check<'_> {
         self.windows_for(definition)
     }
 
-    fn windows_for(&self, definition: &Definition) -> Checked<()> {
-        for field in definition.blocks.iter().flat_map(|b| &b.fields) {
-            let kind = field.quantity.kind();
+    pub(super) fn windows_for(&self, definition: &Definition) -> Checked<()> {
+        let told = definition.telling.iter().flat_map(|t| &t.documents).flat_map(|d| &d.values);
+        let read = definition.blocks.iter().flat_map(|b| &b.fields).map(|f| f.quantity);
+        for quantity in read.chain(told.map(|v| v.quantity)) {
+            let kind = quantity.kind();
             if definition.window(kind).is_none() {
                 let problem = format!(
                     "is missing; {} is read, so say what is plausible in {}: {} = {{ min = …, max = … }}",
-                    field.quantity,
+                    quantity,
                     kind.base(),
                     kind.name()
                 );

@@ -172,3 +172,137 @@ proptest! {
         }
     }
 }
+
+fn shipped(name: &str) -> &'static str {
+    BUILT_IN.iter().find(|(n, _)| *n == name).unwrap().1
+}
+
+/// The definition, what is replaced by what, a text of the line that must be named, and what must be said.
+const TOLD_MISTAKES: &[(&str, &str, &str, &str, &str)] = &[
+    (
+        "shelly-pro-3em",
+        "pointer = \"/a_voltage\"",
+        "pointer = \"a_voltage\"",
+        "\"a_voltage\"",
+        "request[0].value[0].pointer: \"a_voltage\" is not a JSON pointer",
+    ),
+    (
+        "shelly-pro-3em",
+        "\"/b_voltage\", unit = \"V\"",
+        "\"/b_voltage\", unit = \"A\"",
+        "/b_voltage",
+        "request[0].value[1].unit: A is not a unit of voltage-l2; its base is V",
+    ),
+    (
+        "shelly-pro-3em",
+        "\"/b_voltage\", unit = \"V\"",
+        "\"/b_voltage\", unit = \"V\", invalid = [[1]]",
+        "/b_voltage",
+        "request[0].value[1].invalid: is not one value",
+    ),
+    (
+        "shelly-pro-3em",
+        "\"voltage-l2\"",
+        "\"voltage-l1\"",
+        "/b_voltage",
+        "request[0].value[1].quantity: voltage-l1 is there already",
+    ),
+    (
+        "shelly-pro-3em",
+        "path = \"/rpc/EM.",
+        "path = \"http://x/rpc/EM.",
+        "http://x",
+        "request[0].path: \"http://x/rpc/EM.GetStatus?id=0\" is not a path",
+    ),
+    (
+        "shelly-pro-3em",
+        "path = \"/rpc/EM.",
+        "topic = \"/rpc/EM.",
+        "[[request]]",
+        "request[0].path: is missing, or topic stands beside it",
+    ),
+    (
+        "shelly-pro-3em",
+        "timeout_ms = 2000",
+        "timeout_ms = 0",
+        "timeout_ms = 0",
+        "answer.timeout_ms: 0 is out of range; use 50 to 10000",
+    ),
+    (
+        "shelly-pro-3em",
+        "protocol = \"http\"",
+        "protocol = \"mqtt\"",
+        "[[request]]",
+        "request: goes with another protocol; write [[message]]",
+    ),
+    (
+        "shelly-pro-3em",
+        "    { quantity = \"power-l3\", pointer = \"/c_act_power\", unit = \"W\" },\n",
+        "",
+        "[[request]]",
+        "request: power-l3 is missing; a meter needs it for every phase",
+    ),
+    (
+        "shelly-pro-3em-mqtt",
+        "\"status/em:0\"",
+        "\"status/#\"",
+        "status/#",
+        "message[0].topic: \"status/#\" is not a topic below the device's own",
+    ),
+    (
+        "shelly-switch",
+        "expires_s = 15",
+        "expires_s = 0",
+        "expires_s = 0",
+        "switch.expires_s: 0 is out of range; use 5 to 600: a switch opens by itself",
+    ),
+    (
+        "shelly-switch",
+        "on = true, off = false }",
+        "on = true, off = true }",
+        "read =",
+        "switch.read.off: is what on is",
+    ),
+    ("shelly-switch", "kind = \"switch\"", "kind = \"meter\"", "", "request: is missing"),
+    (
+        "shelly-switch",
+        "protocol = \"http\"",
+        "protocol = \"sml\"",
+        "protocol = \"sml\"",
+        "protocol: switches nothing; use http or mqtt",
+    ),
+    (
+        "shelly-switch-mqtt",
+        "off = { topic = \"rpc\", body",
+        "off = { topic = \"rpc\" } # body",
+        "off = {",
+        "switch.off.body: is missing; say what is sent to the topic",
+    ),
+];
+
+#[test]
+fn errors_of_http_and_mqtt_name_file_line_field_and_the_remedy() {
+    for &(name, from, to, place, says) in TOLD_MISTAKES {
+        assert!(shipped(name).contains(from), "{name}: {from}");
+        let changed = shipped(name).replacen(from, to, 1);
+        let error = parse(&changed).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}\n  lacks {says}");
+        if let Some(line) = changed.lines().position(|l| !place.is_empty() && l.contains(place)) {
+            let at = [format!("mine.toml:{}:", line + 1), "mine.toml: ".to_owned()];
+            assert!(at.iter().any(|at| error.starts_with(at)), "{error}\n  is at line {}", line + 1);
+        }
+    }
+}
+
+#[test]
+fn currents_and_powers_come_from_one_document() {
+    let text = shipped("shelly-pro-3em")
+        .replacen("    { quantity = \"power-l3\", pointer = \"/c_act_power\", unit = \"W\" },\n", "", 1)
+        .replacen(
+            "\"import\", pointer",
+            "\"power-l3\", pointer = \"/c\", unit = \"W\" },\n    { quantity = \"import\", pointer",
+            1,
+        );
+    let error = parse(&text).unwrap_err().to_string();
+    assert!(error.contains("power-l3 is not in the document of current-l1"), "{error}");
+}

@@ -11,6 +11,7 @@ pub mod sim;
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
+use super::remote::{self, Switches};
 use crate::{clock::Clock, config::Line, time::Mono};
 
 /// Why a line cannot be used just now. Every one is worth another try later.
@@ -67,6 +68,11 @@ pub trait DigitalOutput: Send {
 
     /// What the line really is, where that can be read.
     fn read_back(&mut self) -> Result<Option<bool>, LineError>;
+
+    /// Whether the last order was carried out or failed; one that travels is neither yet.
+    fn settled(&self) -> bool {
+        true
+    }
 }
 
 /// Where lines come from.
@@ -83,9 +89,12 @@ pub trait Board: Send {
     fn output(&mut self, line: &Line) -> Result<Self::Output, LineError>;
 }
 
-/// The board of this machine: GPIO chips, and files for simulated sites.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct System;
+/// The board of this machine: GPIO chips, switches in the network, and files for simulated sites.
+#[derive(Debug, Clone, Default)]
+pub struct System {
+    /// Switches in the network.
+    pub switches: Switches,
+}
 
 /// An input of [`System`].
 #[derive(Debug)]
@@ -103,6 +112,8 @@ pub enum SystemOutput {
     Gpio(gpio::Output),
     /// A file.
     File(sim::Output),
+    /// A switch in the network.
+    Switch(remote::Output),
 }
 
 impl Board for System {
@@ -115,6 +126,10 @@ impl Board for System {
                 SystemInput::Gpio(gpio::Input::open(chip, *offset, bounce, clock)?)
             }
             Line::File(path) => SystemInput::File(sim::Input::open(path, clock)),
+            Line::Switch { relay, .. } => {
+                let what = format!("the switch of relay {relay}");
+                return Err(LineError::Absent { what, why: "it is an output".to_owned() });
+            }
         })
     }
 
@@ -122,6 +137,7 @@ impl Board for System {
         Ok(match line {
             Line::Gpio { chip, offset } => SystemOutput::Gpio(gpio::Output::open(chip, *offset)?),
             Line::File(path) => SystemOutput::File(sim::Output::open(path)?),
+            Line::Switch { .. } => SystemOutput::Switch(self.switches.open(line)?),
         })
     }
 }
@@ -140,6 +156,7 @@ impl DigitalOutput for SystemOutput {
         match self {
             Self::Gpio(output) => output.set(energised),
             Self::File(output) => output.set(energised),
+            Self::Switch(output) => output.set(energised),
         }
     }
 
@@ -147,6 +164,15 @@ impl DigitalOutput for SystemOutput {
         match self {
             Self::Gpio(output) => output.read_back(),
             Self::File(output) => output.read_back(),
+            Self::Switch(output) => output.read_back(),
+        }
+    }
+
+    fn settled(&self) -> bool {
+        match self {
+            Self::Gpio(output) => output.settled(),
+            Self::File(output) => output.settled(),
+            Self::Switch(output) => output.settled(),
         }
     }
 }

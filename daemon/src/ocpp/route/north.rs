@@ -489,7 +489,8 @@ impl Route {
         let outstanding =
             north.and_then(|n| Some((n.outstanding.as_ref()?.until, "the backend owes an answer")));
         let live = self.live.front().map(|l| (l.until, "a call waits too long for the backend"));
-        let free = north.is_some_and(|n| n.outstanding.is_none() && !n.held);
+        // What may not be sent is not waited for: a timer that nothing can end would wake without end.
+        let free = north.is_some_and(North::is_free);
         let served = self.is_served();
         let boot =
             self.boot.as_ref().filter(|_| free && served).map(|b| (b.not_before, "the boot is sent again"));

@@ -217,3 +217,20 @@ fn answers_are_held_against_the_schemas_too() {
         assert_eq!(bench.backend_hears()[2], "InternalError");
     }
 }
+
+/// The connection is about to be closed for its silence, and whoever closes it takes his time.
+#[test]
+fn nothing_wakes_for_what_may_not_be_sent() {
+    let mut bench = Bench::both();
+    bench.evse(&json!([2, "b", "BootNotification", {}]));
+    bench.wait(31);
+    bench.wait(31);
+    assert!(bench.closed, "two CALLs without an answer");
+    let due = bench.now.plus(Duration::from_secs(61));
+    bench.route.timeout(due);
+    assert!(
+        bench.route.poll_timeout().is_none_or(|(at, _)| at > due.mono),
+        "{:?}",
+        bench.route.poll_timeout()
+    );
+}

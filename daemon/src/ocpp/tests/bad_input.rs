@@ -97,29 +97,6 @@ async fn what_is_no_utf8_ends_its_connection() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_used_twice_is_answered_twice() {
-    let (dir, csms, way) = world(true).await;
-    let site = Site::start(dir.path(), Some(&way)).await;
-    let (mut evse, mut backend) = through(&site, &csms, "CP1").await;
-    for _ in 0..2 {
-        evse.say(json!([2, "d", "Heartbeat", {}])).await;
-    }
-    for n in 0..2 {
-        assert_eq!(backend.hear_call("Heartbeat").await.0, "d");
-        backend.say(json!([3, "d", { "currentTime": n }])).await;
-        assert_eq!(evse.hear().await, json!([3, "d", { "currentTime": n }]));
-    }
-    for _ in 0..2 {
-        backend.say(json!([2, "d", "Reset", { "type": "Soft" }])).await;
-    }
-    for n in 0..2 {
-        assert_eq!(evse.hear_call("Reset").await.0, "d");
-        evse.say(json!([3, "d", { "status": n }])).await;
-        assert_eq!(backend.hear().await, json!([3, "d", { "status": n }]));
-    }
-}
-
-#[tokio::test]
 async fn nonsense_of_the_backend_reaches_nobody() {
     let (dir, csms, way) = world(true).await;
     let site = Site::start(dir.path(), Some(&way)).await;

@@ -36,6 +36,10 @@ LADEWART_FILES = "\
     usr/libexec/ladewart/failsafe \
 "
 
+# Crates with C and assembly (ring, SQLite) are built outside of S and B: without this the path of the build is in their
+# debugging information. RUST_DEBUG_REMAP says the same to rustc.
+DEBUG_PREFIX_MAP:prepend = "-ffile-prefix-map=${WORKDIR}=${TARGET_DBGSRC_DIR} "
+
 # Size first, one code generation unit; OE takes the debug information out itself.
 export CARGO_PROFILE_RELEASE_OPT_LEVEL = "s"
 export CARGO_PROFILE_RELEASE_LTO = "fat"
