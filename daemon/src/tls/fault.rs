@@ -80,9 +80,12 @@ fn alert(error: &Error) -> Option<Alert> {
         Error::InvalidCertificate(e) => sent(e.clone().into()),
         Error::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled,
         ) => sent(AlertDescription::ProtocolVersion),
         Error::PeerIncompatible(_) => sent(AlertDescription::HandshakeFailure),
+        Error::NoCertificatesPresented => sent(AlertDescription::CertificateRequired),
         _ => None,
     }
 }
@@ -109,8 +112,18 @@ fn reason(error: &Error) -> String {
         Error::InvalidCertificate(e) => return certificate(e),
         Error::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled,
         ) => "the peer does not speak our TLS version",
+        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => {
+            "the peer offers none of our suites"
+        }
+        Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => "the peer offers none of our groups",
+        Error::PeerIncompatible(
+            PeerIncompatible::NoSignatureSchemesInCommon
+            | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon,
+        ) => "the peer takes none of the signatures that our key can make",
         Error::InvalidMessage(_) => return format!("the peer does not speak TLS here: {error}"),
         Error::NoCertificatesPresented => "the peer shows no certificate",
         other => return other.to_string(),
@@ -233,6 +246,19 @@ mod tests {
             fault.to_string(),
             "its certificate is not issued by a trusted CA (sent alert unknown_ca)"
         );
+    }
+
+    #[test]
+    fn what_we_do_not_have_in_common_is_said_in_words() {
+        let suites = fault(Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon));
+        assert_eq!(suites.to_string(), "the peer offers none of our suites (sent alert handshake_failure)");
+        let version = fault(Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled));
+        assert_eq!(
+            version.to_string(),
+            "the peer does not speak our TLS version (sent alert protocol_version)"
+        );
+        let missing = fault(Error::NoCertificatesPresented);
+        assert_eq!(missing.to_string(), "the peer shows no certificate (sent alert certificate_required)");
     }
 
     #[test]

@@ -46,8 +46,8 @@ fn wrongs(place: &Path, good: &Leaf) -> anyhow::Result<Vec<Wrong>> {
         ("not valid yet", BP256, Wish { dates: future, ..wish },
             ["its certificate is not valid before 2090-01-01T00:00:00.000Z, our clock says "; 2]),
         ("on secp521r1", on(bp256, bp256, "secp521r1"), wish, [NOTHING, OUTSIDE]),
-        ("for Ed25519", on(bp256, bp256, "ED25519"), wish, [NOTHING, "the peer shows no certificate"]),
-        ("for RSA", on(bp256, bp256, "RSA"), wish, [NOTHING, "the peer shows no certificate"]),
+        ("for Ed25519", on(bp256, bp256, "ED25519"), wish, [NOTHING, "the peer shows no certificate (sent alert certificate_required)"]),
+        ("for RSA", on(bp256, bp256, "RSA"), wish, [NOTHING, "the peer shows no certificate (sent alert certificate_required)"]),
         ("issued on secp521r1", on(bp256, "secp521r1", bp256), wish, [OUTSIDE; 2]),
         ("issued with RSA", on(bp256, "RSA", bp256), wish, [OUTSIDE; 2]),
         // OpenSSL does not serve with it.
@@ -190,7 +190,13 @@ pub(crate) async fn run(peers: &[OpenSsl], place: &Path) -> anyhow::Result<()> {
         }
         let tls = GatewayTls::default();
         let (got, said) = ours::served(peer, None, &own, &trust, tls, &options).await?;
-        table.row("missing", "client", "the peer shows no certificate", &got, &said.errors);
+        table.row(
+            "missing",
+            "client",
+            "the peer shows no certificate (sent alert certificate_required)",
+            &got,
+            &said.errors,
+        );
 
         println!(" it does not take ours, or has nothing in common with us");
         let chacha = ["-tls1_2", "-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"];
@@ -214,6 +220,22 @@ pub(crate) async fn run(peers: &[OpenSsl], place: &Path) -> anyhow::Result<()> {
             let (got, errors) = to_server(peer, shown, &good, root, &trust, options).await?;
             table.row(what, "server", says, &got, &errors);
             standing.turn().await.with_context(|| format!("another session ended after {what}"))?;
+        }
+        let suites = "the peer offers none of our suites (sent alert handshake_failure)";
+        let groups = "the peer offers none of our groups (sent alert handshake_failure)";
+        let nothing: [(&str, &[&str], &str); 3] = [
+            ("ChaCha20 alone", &chacha, suites),
+            ("secp521r1 alone", &["-tls1_2", "-groups", "P-521"], groups),
+            (
+                "TLS 1.3 alone",
+                &["-tls1_3"],
+                "the peer does not speak our TLS version (sent alert protocol_version)",
+            ),
+        ];
+        for (what, options, says) in nothing {
+            let tls = GatewayTls::default();
+            let (got, said) = ours::served(peer, Some(&good), &own, &trust, tls, options).await?;
+            table.row(what, "client", says, &got, &said.errors);
         }
         println!("  meanwhile {} lines went through each of two other sessions", standing.turns());
         rows.append(&mut table.rows);

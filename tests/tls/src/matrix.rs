@@ -109,7 +109,7 @@ impl Case<'_> {
             let says = if self.client {
                 "received alert handshake_failure"
             } else {
-                "NoCipherSuitesInCommon (sent alert handshake_failure)"
+                "the peer offers none of our suites (sent alert handshake_failure)"
             };
             return Expected::Refused { says, why };
         }
