@@ -110,8 +110,8 @@ class Build:
 
 def errors(text):
     # A layer of which nothing is needed is masked whole.
-    known = ("Parsing halted", "No bb files in default matched BBFILE_PATTERN")
-    return [line for line in text.splitlines() if line.startswith(("ERROR:", "WARNING:")) and not any(words in line for words in known)]
+    known = re.compile(r"Parsing halted|No bb files in \S+ matched BBFILE_PATTERN")
+    return [line for line in text.splitlines() if line.startswith(("ERROR:", "WARNING:")) and not known.search(line)]
 
 
 def layers(build, _machines):
