@@ -4,6 +4,7 @@
 //! one ends before it was asked to, the daemon ends with a sentence that names it.
 
 mod devices;
+mod locals;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,17 +26,16 @@ use crate::{
     control::{self, Control},
     device::{Catalog, Definition, definition::DeviceKind},
     grid, identity,
-    ids::{EvseId, RelayId},
+    ids::RelayId,
     journal::{self, Entry, Journal, Signer},
-    ocpp::{self, local::Stands},
-    policy,
+    ocpp,
     remote::{Lan, Operators},
     smgw::{self, BackendDialer, Dial, Uplink},
     store::{Migration, Store},
     sunspec, tariff,
     time::Mono,
     tls,
-    units::{Watts, Wiring},
+    units::Watts,
     update, variable,
 };
 
@@ -229,7 +229,7 @@ impl App {
             control.run(token).await;
             ("control", Ok(()))
         });
-        let (wallboxes, setpoints_out) = devices::split(&config, self.wallboxes, setpoints_out);
+        let (wallboxes, setpoints_out, releases) = devices::split(&config, self.wallboxes, setpoints_out);
         let wired = Devices {
             config: &config,
             catalog: self.catalog,
@@ -242,7 +242,8 @@ impl App {
             events: &events,
         };
         let desk = wired.start(tasks, clock, stop);
-        let (orders, stations) = devices::stations(&config, setpoints_out, &self.ways);
+        let played = releases.iter().map(|(e, _)| *e);
+        let (orders, stations, inboxes) = devices::stations(&config, setpoints_out, played, &self.ways);
         let gateway = ocpp::run(
             ocpp::Parts {
                 config: config.ocpp.clone(),
@@ -251,7 +252,7 @@ impl App {
                     .clone()
                     .zip(self.backend.clone().map(|dialer| Arc::new(dialer) as Arc<dyn Dial>)),
                 stations,
-                locals: locals(&config, &site),
+                locals: locals::all(&config, &site, releases, inboxes, &self.ways),
                 events,
                 site: site.clone(),
                 store: store.clone(),
@@ -286,36 +287,6 @@ impl App {
         };
         serve(tasks, parts, socket, lan, self.operators, stop).await
     }
-}
-
-/// Charge points that are played here.
-fn locals(config: &Config, site: &control::Handle) -> Vec<ocpp::Local> {
-    let whole = config.ocpp.site.iter().zip(&config.nodes).filter_map(|(identity, root)| {
-        let fuse = root.fuse.0.into_iter().min()?;
-        // Nobody orders the site about over the interface.
-        let (_, inboxes) = ocpp::Orders::new([&EvseId::new(identity.as_str())]);
-        Some(ocpp::Local {
-            settings: config::Evse {
-                id: EvseId::new(identity.as_str()),
-                identity: identity.clone(),
-                node: 0,
-                wiring: Wiring::L123,
-                max: fuse,
-                min: fuse,
-                step: fuse,
-                failsafe: fuse,
-                device: None,
-                ocpp: config::EvseOcpp { versions: vec![ocpp::Version::V16], ..config::EvseOcpp::default() },
-                class: policy::USUAL,
-                weight: 1,
-                public: false,
-            },
-            stands: Stands::Site { site: site.clone(), most: fuse },
-            view: site.view(),
-            inbox: inboxes.into_iter().next()?,
-        })
-    });
-    whole.collect()
 }
 
 /// The way to the backend of each EVSE that has one of its own.

@@ -201,6 +201,7 @@ async fn drive(peer: &Peer, bus: Bus) -> Result<(), String> {
         unit: None,
         interval: Duration::from_millis(500),
         failsafe: Some(Milliamps::amps(6)),
+        card: None,
     };
     let parts = driver::Parts {
         evse: config::Evse {

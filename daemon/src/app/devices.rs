@@ -88,22 +88,33 @@ pub(super) fn switches(
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 pub(super) type Wish = watch::Receiver<Option<Setpoint>>;
-pub(super) type Driven = (usize, Arc<Definition>, Wish);
+/// Index, what it is, what it may draw, whether it may charge at all.
+pub(super) type Driven = (usize, Arc<Definition>, Wish, watch::Receiver<bool>);
+/// Index, whether it may charge at all.
+pub(super) type Release = (usize, watch::Sender<bool>);
 
-/// Who is driven over a bus, and who speaks OCPP; each with its index and its setpoint.
+/// Who is driven over a bus, who speaks OCPP, and whose release is another's business; each with its index.
 pub(super) fn split(
     config: &Config,
     wallboxes: Vec<Option<Arc<Definition>>>,
     setpoints: Vec<Wish>,
-) -> (Vec<Driven>, Vec<(usize, Wish)>) {
-    let (mut driven, mut stations) = (Vec::new(), Vec::new());
+) -> (Vec<Driven>, Vec<(usize, Wish)>, Vec<Release>) {
+    let (mut driven, mut stations, mut held) = (Vec::new(), Vec::new(), Vec::new());
     for (e, (definition, setpoint)) in wallboxes.into_iter().zip(setpoints).enumerate() {
         match definition {
-            Some(definition) if config.evses[e].device.is_some() => driven.push((e, definition, setpoint)),
+            Some(definition) if config.evses[e].device.is_some() => {
+                // Without a backend nobody asks who charges.
+                let played = config.backend.is_some() || config.evses[e].ocpp.backend.is_some();
+                let (release, released) = watch::channel(!played);
+                if played {
+                    held.push((e, release));
+                }
+                driven.push((e, definition, setpoint, released));
+            }
             _ => stations.push((e, setpoint)),
         }
     }
-    (driven, stations)
+    (driven, stations, held)
 }
 
 /// Cancelled after `stop`, when all who have something to say have said it or their time is over.
@@ -211,12 +222,10 @@ impl Devices<'_> {
                 }
             }
         }
-        for (e, definition, setpoint) in self.wallboxes {
+        for (e, definition, setpoint, released) in self.wallboxes {
             let evse = self.config.evses[e].clone();
             let Some(device) = evse.device.clone() else { continue };
             let Some(bus) = buses.at(&device.at) else { continue };
-            // Without a backend and without authorisation nothing holds it back.
-            let (release, released) = watch::channel(true);
             let parts = driver::Parts {
                 evse,
                 device,
@@ -232,7 +241,6 @@ impl Devices<'_> {
             let task = driver::run(parts, stop.clone());
             tasks.spawn(async move {
                 task.await;
-                drop(release);
                 ("wallbox", Ok(()))
             });
         }
@@ -286,14 +294,17 @@ impl Devices<'_> {
     }
 }
 
-/// The EVSEs of the OCPP gateway, each with its setpoint and the way to its own backend; and the way to all of them.
+/// The EVSEs of the OCPP gateway, each with its setpoint and the way to its own backend; the way to all of them and to
+/// those that are `played` here, and the ends of that for the latter.
 pub(super) fn stations(
     config: &Config,
     setpoints: Vec<(usize, Wish)>,
+    played: impl Iterator<Item = usize>,
     ways: &[Option<Arc<dyn Dial>>],
-) -> (ocpp::Orders, Vec<ocpp::Station>) {
-    let spoken = setpoints.iter().map(|(e, _)| &config.evses[*e].id);
-    let (orders, inboxes) = ocpp::Orders::new(spoken);
+) -> (ocpp::Orders, Vec<ocpp::Station>, Vec<ocpp::orders::Inbox>) {
+    let spoken = setpoints.iter().map(|(e, _)| *e).chain(played).map(|e| &config.evses[e].id);
+    let (orders, mut inboxes) = ocpp::Orders::new(spoken);
+    let others = inboxes.split_off(setpoints.len());
     let stations = setpoints.into_iter().zip(inboxes).map(|((e, setpoint), inbox)| {
         let evse = &config.evses[e];
         ocpp::Station {
@@ -306,7 +317,7 @@ pub(super) fn stations(
         }
     });
     let stations = stations.collect();
-    (orders, stations)
+    (orders, stations, others)
 }
 
 /// The port of the SunSpec server, where the configuration has one.

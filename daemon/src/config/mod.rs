@@ -576,6 +576,8 @@ pub struct EvseDevice {
     pub interval: Duration,
     /// What the box falls to by itself, where that cannot be read.
     pub failsafe: Option<Milliamps>,
+    /// Under which card whoever plugs in charges; without, the backend or a person must start.
+    pub card: Option<String>,
 }
 
 /// A meter on a bus.

@@ -195,13 +195,13 @@ impl House {
 
     /// Starts a charge point that is played here, and its station.
     fn local(&self, tasks: &mut Tasks, local: Local) {
-        let Local { settings, stands, view, inbox } = local;
+        let Local { settings, way, stands, view, inbox } = local;
         let (identity, evse) = (settings.identity.clone(), settings.id.clone());
         // The site's setpoint goes to the device itself; the charge point knows the backend's profiles alone.
         let (_, setpoint) = watch::channel(None);
         let (span, station) = (
             tracing::info_span!("evse", %evse),
-            Station { evse, identity: identity.clone(), settings, way: None, setpoint, inbox },
+            Station { evse, identity: identity.clone(), settings, way, setpoint, inbox },
         );
         let door = self.station(tasks, station, true).requests;
         let player = local::Player {
@@ -212,6 +212,7 @@ impl House {
             events: self.events.clone(),
             store: self.store.clone(),
             clock: self.clock,
+            broken: false,
         };
         let stop = self.stop.clone();
         let name = format!("the charge point {identity} that is played here");

@@ -199,6 +199,9 @@ impl Check<'_> {
 
     pub(super) fn device(&self, at: &str, raw: raw::EvseDevice, buses: &[Bus]) -> Checked<EvseDevice> {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        if let Some(card) = raw.card.as_ref().filter(|c| c.is_empty() || c.chars().count() > 20) {
+            return self.fail(&format!("{at}.card"), format!("{card:?} is no card; use 1 to 20 characters"));
+        }
         let place = self.attachment(at, raw.address, raw.bus, buses)?;
         if matches!(place, Attachment::Http(_)) {
             return self.fail(&format!("{at}.address"), "is not host:port; wallboxes are driven by Modbus");
@@ -209,6 +212,7 @@ impl Check<'_> {
             unit: raw.unit,
             interval: self.duration(&format!("{at}.interval"), raw.interval, s(1), ms(100), s(10))?,
             failsafe: raw.failsafe,
+            card: raw.card,
         })
     }
 

@@ -69,6 +69,9 @@ pub(in crate::config) struct EvseDevice {
     pub(in crate::config) interval: Option<Span>,
     /// What the box falls to by itself, as set in the box; only for definitions that say it cannot be read.
     pub(in crate::config) failsafe: Option<Milliamps>,
+    /// Under which card whoever plugs in charges at the backend; without, a charge is started by the backend or with
+    /// `ladewartctl evse start`. Without a backend whoever plugs in charges.
+    pub(in crate::config) card: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -151,6 +151,7 @@ impl Rig {
             unit: None,
             interval: Duration::from_millis(50),
             failsafe: None,
+            card: None,
         };
         let parts = Parts {
             evse: config::Evse {

@@ -17,7 +17,15 @@ use serde::{Deserialize, Serialize};
 use crate::{
     site::event::ConnectorStatus,
     time::{Mono, Now, Wall},
+    units::Millivolts,
 };
+
+/// W·ms in a Wh.
+const PER_WH: i64 = 3_600_000;
+/// A counted register is kept each time it passes a multiple of this, Wh.
+const KEEP_EVERY: i64 = 100;
+/// For longer than this the last power says nothing.
+const UNHEARD: Duration = Duration::from_secs(10);
 
 /// What is measured at one instant. Terminals as the device's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +36,14 @@ pub(super) struct Sample {
     pub(super) power: Option<i64>,
     /// mA.
     pub(super) currents: Option<[i64; 3]>,
+}
+
+impl Sample {
+    /// Power, or what the currents make of the nominal voltage.
+    fn watts(&self) -> Option<i64> {
+        let nominal = || Some(self.currents?.iter().sum::<i64>() * Millivolts::NOMINAL.0 / 1_000_000);
+        self.power.or_else(nominal)
+    }
 }
 
 /// What the device reports.
@@ -154,6 +170,10 @@ pub(super) struct Charge {
     told: Option<(ConnectorStatus, String)>,
     sample_due: Mono,
     clock_due: Option<Wall>,
+    /// What a device without a register drew, and when, W.
+    drew: Option<(Mono, i64)>,
+    /// Of it what makes no whole Wh yet, W·ms.
+    rest: i64,
     pub(super) out: Vec<Say>,
     /// What outlives a restart has changed.
     pub(super) dirty: bool,
@@ -170,6 +190,8 @@ impl Charge {
             told: None,
             sample_due: Mono::default(),
             clock_due: None,
+            drew: None,
+            rest: 0,
             out: Vec::new(),
             dirty: false,
         }
@@ -181,13 +203,35 @@ impl Charge {
     }
 
     /// The device reports.
-    pub(super) fn report(&mut self, facts: Facts, now: Now) {
+    pub(super) fn report(&mut self, mut facts: Facts, now: Now) {
+        if !self.habits.whole {
+            self.count(&mut facts, now.mono);
+        }
         if let Some(energy) = facts.sample.energy {
             // A register that stands still or jumps back for a moment makes no energy.
             self.kept.register = self.kept.register.max(energy);
         }
         self.facts = facts;
         self.go_on(now);
+    }
+
+    /// A device without a register: its power is summed up instead. What it drew while it was not heard is not known.
+    fn count(&mut self, facts: &mut Facts, now: Mono) {
+        let before = self.drew.take();
+        if !facts.there || facts.sample.energy.is_some() {
+            return;
+        }
+        let Some(watts) = facts.sample.watts() else { return };
+        self.drew = Some((now, watts));
+        if let Some((at, watts)) = before {
+            let elapsed = i64::try_from(now.since(at).min(UNHEARD).as_millis()).unwrap_or_default();
+            self.rest += watts.max(0).saturating_mul(elapsed);
+        }
+        let whole = self.rest / PER_WH;
+        self.rest %= PER_WH;
+        self.dirty |= (self.kept.register + whole) / KEEP_EVERY != self.kept.register / KEEP_EVERY;
+        self.kept.register += whole;
+        facts.sample.energy = Some(self.kept.register);
     }
 
     /// The verdict on a card that was asked about.
@@ -472,6 +516,27 @@ mod tests {
         assert!(!c.released());
         assert!(!c.availability(true, at(4)));
         assert!(c.released());
+    }
+
+    #[test]
+    fn a_device_without_a_register_is_counted() {
+        let mut c = charge(Some("FREE"));
+        let mut drawing = facts(ConnectorStatus::Charging, 0);
+        drawing.sample = Sample { currents: Some([16_000; 3]), ..Sample::default() };
+        for s in 0..=3600 {
+            c.report(drawing.clone(), at(s));
+        }
+        assert!(c.released());
+        assert_eq!(c.kept.register, 11_040, "16 A on three phases for an hour");
+        c.report(Facts::default(), at(3601));
+        c.report(drawing.clone(), at(9000));
+        assert_eq!(c.kept.register, 11_040, "nothing is made up");
+        c.report(facts(ConnectorStatus::Available, 11_050), at(9001));
+        let Some(Say::End { meter_stop: 11_050, .. }) =
+            said(&mut c).into_iter().find(|s| matches!(s, Say::End { .. }))
+        else {
+            panic!("no end")
+        };
     }
 
     #[test]

@@ -48,6 +48,7 @@ use crate::{
         event::{ConnectorStatus, EvseEvent},
         view::Quality,
     },
+    smgw::Dial,
     store::{Migration, Store},
     time::Wall,
     units::{Milliamps, Millivolts, Phase, Watts},
@@ -91,16 +92,26 @@ pub enum Stands {
 }
 
 /// A charge point that is played here.
-#[derive(Debug)]
 pub struct Local {
     /// What the configuration says of it; for the site what follows from its grid connection.
     pub settings: config::Evse,
+    /// The way to its own backend, if it has one.
+    pub way: Option<Arc<dyn Dial>>,
     /// Whom it stands for.
     pub stands: Stands,
     /// Pictures of the site.
     pub view: watch::Receiver<Arc<View>>,
     /// What people want of it.
     pub inbox: orders::Inbox,
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Local")
+            .field("identity", &self.settings.identity)
+            .field("stands", &self.stands)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a running charge point needs besides.
@@ -112,6 +123,8 @@ pub(super) struct Player {
     pub(super) events: control::Events,
     pub(super) store: Store,
     pub(super) clock: Clock,
+    /// What must be remembered could not be stored last.
+    pub(super) broken: bool,
 }
 
 type Line = WebSocketStream<DuplexStream>;
@@ -242,15 +255,11 @@ impl Player {
 
     /// Does what the charge point wants done, in its order.
     async fn carry_out(&mut self, point: &mut Point, line: &mut Option<Line>) {
+        let (mut stored, mut held) = (true, Vec::new());
         for out in point.output() {
             match out {
-                Out::Store(state) => {
-                    let identity = self.identity.to_string();
-                    if let Err(error) = self.store.write(move |db| keep(db, &identity, &state)).await {
-                        // It is tried again with the next change; until then a restart would not know of this one.
-                        tracing::error!(%error, "what a charge point that is played here must remember is not stored");
-                    }
-                }
+                Out::Store(state) => stored &= self.keep(state).await,
+                out if !stored && out.waits_for_disk() => held.push(out),
                 Out::Send(text) => {
                     if let Some(open) = line
                         && let Err(error) = open.send(Message::text(text)).await
@@ -268,6 +277,24 @@ impl Player {
                 Out::Reconnect => *line = None,
             }
         }
+        if !stored {
+            point.not_stored(&held, self.clock.now());
+        }
+    }
+
+    /// Whether the state is on disk. A failure is logged once.
+    async fn keep(&mut self, state: String) -> bool {
+        let identity = self.identity.to_string();
+        let outcome = self.store.write(move |db| keep(db, &identity, &state)).await;
+        match &outcome {
+            Err(error) if !self.broken => {
+                tracing::error!(%error, "what a charge point that is played here must remember is not stored; no charge begins");
+            }
+            Ok(()) if self.broken => tracing::info!("the charge point that is played here is stored again"),
+            _ => {}
+        }
+        self.broken = outcome.is_err();
+        outcome.is_ok()
     }
 
     async fn limit(&self, limit: Option<Milliamps>, until: Option<Wall>) {

@@ -10,6 +10,8 @@ struct Bench {
     now: Now,
     stored: Option<String>,
     sent: Vec<Value>,
+    /// The disk.
+    fails: bool,
     released: bool,
     limit: Option<Milliamps>,
 }
@@ -37,15 +39,19 @@ impl Bench {
             now,
             stored: saved.map(str::to_owned),
             sent: vec![],
+            fails: false,
             released: false,
             limit: None,
         }
     }
 
     fn drain(&mut self) {
+        let (mut stored, mut held) = (true, Vec::new());
         for out in self.point.output() {
             match out {
+                Out::Store(_) if self.fails => stored = false,
                 Out::Store(text) => self.stored = Some(text),
+                out if !stored && out.waits_for_disk() => held.push(out),
                 Out::Send(text) => self.sent.push(serde_json::from_str(&text).unwrap()),
                 Out::Release(released) => {
                     if released {
@@ -57,6 +63,9 @@ impl Bench {
                 Out::Limit(limit, _) => self.limit = limit,
                 Out::Reconnect => {}
             }
+        }
+        if !stored {
+            self.point.not_stored(&held, self.now);
         }
     }
 
@@ -184,6 +193,50 @@ fn after_a_crash_the_same_start_is_sent_under_the_same_id_and_the_charge_goes_on
     let stop = ended.iter().find(|f| f[2] == "StopTransaction").expect("the end");
     assert_eq!((&stop[3]["transactionId"], &stop[3]["meterStop"]), (&json!(41), &json!(2000)));
     assert_eq!(stop[3]["reason"], "EVDisconnected");
+}
+
+#[test]
+fn what_is_not_on_disk_does_not_begin() {
+    let mut b = Bench::new(None, start());
+    b.report(ConnectorStatus::Available, 1000);
+    b.up();
+    b.answer(0);
+    b.fails = true;
+    let yes = b.ask("RemoteStartTransaction", json!({ "idTag": "Ada" }));
+    assert_eq!(yes[2]["status"], "Accepted");
+    b.answer(0);
+    b.report(ConnectorStatus::Preparing, 1000);
+    b.wait(30);
+    assert!(!b.released, "the store fails");
+    assert!(!actions(&b.answer(0)).contains(&"StartTransaction"));
+    b.fails = false;
+    b.wait(2);
+    assert!(b.released);
+    assert!(actions(&b.answer(41)).contains(&"StartTransaction"));
+    b.fails = true;
+    b.ask("ChangeConfiguration", json!({ "key": "MeterValueSampleInterval", "value": "10" }));
+    b.wait(5);
+    assert!(b.released, "the charge itself is on disk");
+    b.report(ConnectorStatus::Available, 1400);
+    assert!(!b.released, "less needs no disk");
+    b.wait(5);
+    assert!(!actions(&b.answer(0)).contains(&"StopTransaction"));
+    b.fails = false;
+    b.wait(2);
+    let ended = b.answer(0);
+    assert_eq!(ended.iter().filter(|f| f[2] == "StopTransaction").count(), 1);
+}
+
+#[test]
+fn a_connection_that_ends_during_the_boot_costs_no_time() {
+    let mut b = Bench::new(None, start());
+    b.report(ConnectorStatus::Available, 1000);
+    b.up();
+    assert_eq!(actions(&std::mem::take(&mut b.sent)), ["BootNotification"]);
+    b.point.link_down();
+    b.wait(2);
+    b.up();
+    assert_eq!(actions(&b.answer(0)), ["BootNotification", "StatusNotification", "StatusNotification"]);
 }
 
 #[test]

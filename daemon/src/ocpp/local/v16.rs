@@ -46,6 +46,18 @@ pub(super) enum Out {
     Reconnect,
 }
 
+impl Out {
+    /// Whether it must not happen before everything that was to be stored before it is.
+    pub(super) fn waits_for_disk(&self) -> bool {
+        match self {
+            Self::Release(release) => *release,
+            // Answers say what will be; CALLs say what was.
+            Self::Send(text) => text.starts_with("[2,"),
+            Self::Store(_) | Self::Limit(..) | Self::Reconnect => false,
+        }
+    }
+}
+
 /// A CALL that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Letter {
@@ -138,10 +150,30 @@ impl Point {
     /// Its connection stands. Every process boots once; a mere reconnect is none (§4.2).
     pub(super) fn link_up(&mut self, now: Now) {
         self.linked = true;
-        if let Some((letter, _)) = self.flight.take() {
-            self.queue.push_front(letter);
-        }
+        self.take_back(now);
         self.go_on(now);
+    }
+
+    /// What was sent and not answered is to be sent again.
+    fn take_back(&mut self, now: Now) {
+        match self.flight.take() {
+            // Another one is written when its time has come.
+            Some((letter, _)) if letter.action == "BootNotification" => self.boot_due = now.mono,
+            Some((letter, _)) => self.queue.push_front(letter),
+            None => {}
+        }
+    }
+
+    /// [`Out::Store`] failed, and what waits for it was held back: with the next input it is stored anew, and the rest
+    /// follows.
+    pub(super) fn not_stored(&mut self, held: &[Out], now: Now) {
+        self.dirty = true;
+        for out in held {
+            match out {
+                Out::Release(_) => self.released = None,
+                _ => self.take_back(now),
+            }
+        }
     }
 
     /// Its connection is gone.
@@ -162,10 +194,8 @@ impl Point {
     /// Time has passed.
     pub(super) fn tick(&mut self, now: Now) {
         self.charge.go_on(now);
-        if self.flight.as_ref().is_some_and(|(_, until)| *until <= now.mono)
-            && let Some((letter, _)) = self.flight.take()
-        {
-            self.queue.push_front(letter);
+        if self.flight.as_ref().is_some_and(|(_, until)| *until <= now.mono) {
+            self.take_back(now);
             self.out.push(Out::Reconnect);
             self.linked = false;
         }
