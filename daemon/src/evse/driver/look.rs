@@ -39,14 +39,18 @@ impl Driver {
     pub(super) async fn look(&mut self) -> Result<(), Lost> {
         let vehicle = self.vehicle().await;
         let Some(vehicle) = self.counted(vehicle)? else { return Ok(()) };
-        self.status(vehicle).await;
-        if self.reader.definition().blocks.is_empty() {
-            return Ok(());
+        let registers = if self.reader.definition().blocks.is_empty() {
+            Ok(None)
+        } else {
+            let blocks = self.reader.blocks().await;
+            self.counted(blocks)
+        };
+        // Before the status: what ends with it is billed by the register that was read after it.
+        if let Ok(Some(registers)) = &registers {
+            self.draw(registers).await;
         }
-        let blocks = self.reader.blocks().await;
-        let Some(registers) = self.counted(blocks)? else { return Ok(()) };
-        self.draw(&registers).await;
-        Ok(())
+        self.status(vehicle).await;
+        registers.map(drop)
     }
 
     /// The vehicle's state; `Err` in words where the box says something unknown.
