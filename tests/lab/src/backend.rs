@@ -5,7 +5,7 @@
 //! belongs to one StartTransaction; the same request sent again gets the same id and is counted.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
@@ -84,7 +84,8 @@ pub struct Transaction {
     pub meter_start: i64,
     /// Time of the start, as told.
     pub started: String,
-    /// How often its StartTransaction was answered. 1 in a sound bill.
+    /// StartTransactions that were answered with this id. 1 in a sound bill: the same message again under its own id
+    /// is no second one (nobody can know whether a peer had a message whose answer was cut off).
     pub starts: usize,
     /// Registers of the StopTransactions that named this id, Wh. One in a sound bill.
     pub meter_stops: Vec<i64>,
@@ -215,15 +216,18 @@ impl Backend {
     pub fn transactions(&self) -> Vec<Transaction> {
         let mut calls = HashMap::new();
         let mut bill = BTreeMap::new();
+        let (mut told, mut answered) = (HashSet::new(), HashSet::new());
         for entry in self.shared.log.entries() {
             let (identity, event) = entry.what;
             match event {
                 Event::Received(Frame::Call { id, action, payload }) => {
                     let number = |name: &str| payload[name].as_i64().unwrap_or_default();
+                    let again = !told.insert((identity.clone(), id.clone(), payload.to_string()));
                     match action.as_str() {
                         "StartTransaction" => {
                             calls.insert((identity, id), payload);
                         }
+                        "StopTransaction" | "MeterValues" if again => {}
                         "StopTransaction" => {
                             if let Some(t) = bill.get_mut(&number("transactionId")) {
                                 let t: &mut Transaction = t;
@@ -239,21 +243,23 @@ impl Backend {
                     }
                 }
                 Event::Sent(Frame::Result { id, payload }) => {
-                    let Some(start) = calls.remove(&(identity.clone(), id)) else {
+                    let Some(start) = calls.remove(&(identity.clone(), id.clone())) else {
                         continue;
                     };
                     let Some(given) = payload["transactionId"].as_i64() else {
                         continue;
                     };
                     let transaction = bill.entry(given).or_insert_with(|| Transaction {
-                        identity,
+                        identity: identity.clone(),
                         id: given,
                         tag: start["idTag"].as_str().unwrap_or_default().to_owned(),
                         meter_start: start["meterStart"].as_i64().unwrap_or_default(),
                         started: start["timestamp"].as_str().unwrap_or_default().to_owned(),
                         ..Transaction::default()
                     });
-                    transaction.starts += 1;
+                    if answered.insert((identity, id, start.to_string())) {
+                        transaction.starts += 1;
+                    }
                 }
                 _ => {}
             }
