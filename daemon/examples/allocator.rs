@@ -34,7 +34,8 @@ use ladewartd::{
 use serde::Deserialize;
 use serde_json::json;
 
-const STEP: Duration = Duration::from_secs(30);
+/// Between two looks at the site, which the daemon takes every second.
+const STEP: Duration = Duration::from_secs(10);
 const VOLTS: Millivolts = Millivolts::NOMINAL;
 
 fn main() -> anyhow::Result<()> {
@@ -262,7 +263,7 @@ fn play(day: &Day) -> anyhow::Result<(Vec<f64>, u32)> {
         let status = ConnectorStatus::Available;
         tell(&mut site, e, EvseEvent::Status { status, error: String::new() }, now);
     }
-    for second in (0..86_400).step_by(30) {
+    for second in (0..86_400).step_by(usize::try_from(STEP.as_secs())?) {
         let house = day.house[usize::try_from(second / 300)?];
         for (k, session) in day.sessions.iter().enumerate() {
             if session.to == second && cars[session.evse].as_ref().is_some_and(|(s, _)| *s == k) {
@@ -424,7 +425,7 @@ fn exceeded(
         }
     }
     // A house that rises takes room that the cars give back at the next reading: not counted within the step.
-    let before = usize::try_from(second.saturating_sub(30) / 300).unwrap_or(0);
+    let before = usize::try_from(second.saturating_sub(STEP.as_secs()) / 300).unwrap_or(0);
     let house = house.min(day.house[before]);
     let over = (0..config.nodes.len()).any(|n| {
         let house = if n == 0 { Milliamps::amps(house) } else { Milliamps::ZERO };

@@ -170,7 +170,14 @@ impl GridService for Services {
             "denied" => return Err(Status::permission_denied("user 7 has no role here")),
             _ => {}
         }
-        let limit = v1::Limit { id: request.id, watts: request.watts, ..Default::default() };
+        let limit = v1::Limit {
+            id: request.id,
+            watts: request.watts,
+            steps: request.steps,
+            valid_from: request.valid_from,
+            valid_until: request.valid_until,
+            ..Default::default()
+        };
         Ok(Response::new(v1::SetLimitResponse { limit: Some(limit), change: v1::Change::Created.into() }))
     }
 

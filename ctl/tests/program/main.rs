@@ -87,6 +87,37 @@ async fn what_works_ends_with_0_and_is_silent_otherwise() {
     }
 }
 
+/// `--then` gives a limit its steps; a time of day is the next one after the step before.
+#[tokio::test]
+async fn a_limit_takes_steps_in_their_order() {
+    let daemon = Daemon::start();
+    let set = ["-o", "json", "limit", "set", "10 kW", "--id", "l1", "--from", "2030-01-15T18:00:00+01:00"];
+    let steps = ["--then", "2030-01-15T19:30:00+01:00=4200 W", "--then", "2030-01-15T20:00:00+01:00=8 kW"];
+    let ended = run(&daemon.socket, &[&set[..], &steps[..], &["--for", "3h"][..]].concat()).await;
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+    let answer: Value = serde_json::from_str(&ended.out).unwrap();
+    let limit = &answer["limit"];
+    assert_eq!(limit["watts"].to_string().trim_matches('"'), "10000", "{answer}");
+    let told: Vec<_> = limit["steps"].as_array().unwrap().iter().collect();
+    let watts: Vec<_> = told.iter().map(|s| s["watts"].to_string().trim_matches('"').to_owned()).collect();
+    assert_eq!(watts, ["4200", "8000"], "{answer}");
+    let from: Vec<_> = told.iter().map(|s| s["from"].as_str().unwrap_or_default()).collect();
+    assert_eq!(from, ["2030-01-15T18:30:00Z", "2030-01-15T19:00:00Z"], "{answer}");
+    assert_eq!(limit["valid_until"], "2030-01-15T20:00:00Z", "{answer}");
+
+    // 17:00 comes after 18:00 only on the next day, and 16:00 on the one after.
+    let steps = ["--then", "17:00=8 kW", "--then", "16:00=9 kW"];
+    let ended = run(&daemon.socket, &[&set[..], &steps[..]].concat()).await;
+    let answer: Value = serde_json::from_str(&ended.out).unwrap();
+    let from = |n: usize| answer["limit"]["steps"][n]["from"].as_str().unwrap_or_default().to_owned();
+    assert!(from(0) < from(1), "{answer}");
+
+    for wrong in ["soon=8 kW", "19:00", "19:00=", "19:00=8 PS"] {
+        let ended = run(&daemon.socket, &[&set[..], &["--then", wrong][..]].concat()).await;
+        assert_eq!(ended.code, Some(2), "{wrong}: {}", ended.err);
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_ends_with_1_and_a_denial_with_4() {
     let daemon = Daemon::start();

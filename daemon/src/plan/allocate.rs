@@ -1,9 +1,11 @@
 //! Who may draw, and how much each: admission by floors, then weighted max–min fair filling, all at once.
 //!
 //! ```text
-//! who presses: in order of rank, who still fits with its floor, beside the floors that must stay
+//! who presses, beside the floors that must stay: one after the other up to its bound, those first that turn an ampere
+//!        into the most power, then those with the least time to spare; where what is left is less than a floor, who
+//!        was served last gives way
+//! the others: in order of rank, who still fits with its floor
 //!        ─→ filling: all of them rise together; who meets its bound or a full constraint stops, the others go on
-//! the others: the same within what that leaves
 //!        ─→ the floors of those who take nothing at present, where they still fit
 //!        ─→ once more for those that were held to what they use, up to their real bound
 //!        ─→ down to whole steps; what that frees goes to those that lost most
@@ -37,8 +39,17 @@ pub struct Demand {
 /// When a device is served. The rank decides within each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// It can only just be on time: up to its bound before the others of its class get their floors.
-    Presses,
+    /// It can only just be on time: up to its bound before the others of its class get their floors. Not all that press
+    /// can be on time where they are too many; then least energy is lost if those go first that load the most phases
+    /// at once, and among them those with the least time to spare.
+    Presses {
+        /// How many phases it loads.
+        phases: u8,
+        /// Its time to spare, in any unit, and then by when.
+        spare: (i64, i64),
+        /// It has just begun: its floor stays, whoever else presses.
+        keeps: bool,
+    },
     /// It has just begun: its floor stays, whoever presses.
     Keeps,
     /// With all others.
@@ -167,22 +178,37 @@ pub fn allocate(demands: &[Demand], constraints: &Constraints, taken: &[i64]) ->
     };
     let used: Vec<i64> = demands.iter().zip(&most).map(|(d, m)| down(d.used, d.step).min(*m)).collect();
     // A class at a time: who presses goes before the others of its class, not before those of a better one.
-    let presses = |i: &usize| demands[*i].turn == Turn::Presses;
+    let presses = |i: &usize| matches!(demands[*i].turn, Turn::Presses { .. });
     let mut waiting = order;
     while let Some(class) = waiting.iter().filter(|i| presses(i)).map(|i| demands[*i].rank.0).min() {
-        let now = |i: &usize| {
+        let stays = |i: &usize| {
             let d = &demands[*i];
-            d.rank.0 < class || (d.rank.0 == class && matches!(d.turn, Turn::Presses | Turn::Keeps))
+            let keeps = matches!(d.turn, Turn::Keeps | Turn::Presses { keeps: true, .. });
+            d.rank.0 < class || (d.rank.0 == class && keeps)
         };
-        let (first, others): (Vec<usize>, Vec<usize>) = waiting.into_iter().partition(now);
-        let before = admitted.len();
+        let of_class = |i: &usize| demands[*i].rank.0 == class && presses(i);
+        let mut pressing: Vec<usize> = waiting.iter().copied().filter(of_class).collect();
+        pressing.sort_by_key(|i| (pressure(&demands[*i]), *i));
+        let (first, others): (Vec<usize>, Vec<usize>) = waiting.into_iter().partition(stays);
         for i in first {
             admit(i, &mut rooms, &mut out, &mut admitted);
         }
-        let pressing: Vec<usize> = admitted[before..].iter().copied().filter(presses).collect();
-        fill(demands, constraints, &rooms, &used, &pressing, &mut out);
-        rooms = left(&out);
-        waiting = others;
+        let mut served: Vec<usize> = Vec::with_capacity(pressing.len());
+        let mut tries = TRIES;
+        for i in pressing {
+            if out[i].value == 0 && !stays(&i) {
+                if constraints.blocking(&rooms, i, floor(&demands[i])).is_some() && tries > 0 {
+                    let gave = give_way(demands, constraints, i, &served, &mut rooms, &mut out);
+                    tries -= u32::from(gave == Some(false));
+                }
+                admit(i, &mut rooms, &mut out, &mut admitted);
+            }
+            if out[i].value > 0 {
+                raise(&demands[i], used[i], i, constraints, &mut rooms, &mut out[i]);
+                served.push(i);
+            }
+        }
+        waiting = others.into_iter().filter(|i| !of_class(i)).collect();
     }
     for i in waiting {
         admit(i, &mut rooms, &mut out, &mut admitted);
@@ -202,6 +228,88 @@ pub fn allocate(demands: &[Demand], constraints: &Constraints, taken: &[i64]) ->
     }
     settle(demands, constraints, taken, &most, &admitted, &mut out);
     out
+}
+
+/// Who goes first among those that press, lower first.
+fn pressure(demand: &Demand) -> (Reverse<u8>, (i64, i64)) {
+    match demand.turn {
+        Turn::Presses { phases, spare, .. } => (Reverse(phases), spare),
+        _ => (Reverse(0), (i64::MAX, i64::MAX)),
+    }
+}
+
+/// Raises one that has its floor by whole steps, as far as there is room.
+fn raise(
+    demand: &Demand,
+    bound: i64,
+    i: usize,
+    constraints: &Constraints,
+    rooms: &mut [i128],
+    out: &mut Allocation,
+) {
+    let step = demand.step.max(1);
+    let wanted = (bound - out.value).max(0);
+    let more = down(wanted.min(constraints.free(rooms, i)), step);
+    constraints.take(rooms, i, more);
+    out.value += more;
+    if more < down(wanted, step)
+        && let Some(c) = constraints.blocking(rooms, i, step)
+    {
+        out.binding = Binding::Constraint(c);
+    }
+}
+
+/// How often room for one more floor is looked for in vain.
+const TRIES: u32 = 64;
+
+/// Lowers those that were served, the last first, so that the floor of one more fits, where that uses more of the room
+/// than it costs them: what is left beside them would be of no use to anybody. `None` when there is nothing left.
+fn give_way(
+    demands: &[Demand],
+    constraints: &Constraints,
+    i: usize,
+    served: &[usize],
+    rooms: &mut [i128],
+    out: &mut [Allocation],
+) -> Option<bool> {
+    let least = floor(&demands[i]);
+    if constraints.free(rooms, i) < demands[i].step.max(1) {
+        return None;
+    }
+    let short = |rooms: &[i128], c: usize| {
+        let mine = constraints.of(i).iter().find(|u| u.constraint == c);
+        mine.map_or(0, |u| i128::from(u.weight) * i128::from(least) - rooms[c])
+    };
+    let phases = |d: usize| match demands[d].turn {
+        Turn::Presses { phases, .. } => i64::from(phases.max(1)),
+        _ => 1,
+    };
+    let mut gives = Vec::new();
+    let mut cost = 0;
+    for j in served.iter().rev().copied() {
+        if constraints.blocking(rooms, i, least).is_none() {
+            break;
+        }
+        let step = demands[j].step.max(1);
+        let needs = constraints.of(j).iter().map(|u| (short(rooms, u.constraint), i128::from(u.weight)));
+        let needs = needs.filter(|(short, _)| *short > 0).map(|(short, weight)| (short + weight - 1) / weight);
+        let needs = i64::try_from(needs.max().unwrap_or(0)).unwrap_or(i64::MAX);
+        let gives_up = ((needs + step - 1) / step * step).min(down(out[j].value - floor(&demands[j]), step));
+        if gives_up > 0 {
+            constraints.take(rooms, j, -gives_up);
+            out[j].value -= gives_up;
+            cost += gives_up.saturating_mul(phases(j));
+            gives.push((j, gives_up));
+        }
+    }
+    let worth = constraints.blocking(rooms, i, least).is_none() && cost < least.saturating_mul(phases(i));
+    if !worth {
+        for (j, gave) in gives {
+            constraints.take(rooms, j, gave);
+            out[j].value += gave;
+        }
+    }
+    Some(worth)
 }
 
 /// The least value on the step grid that the device can run with.

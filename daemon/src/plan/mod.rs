@@ -179,20 +179,21 @@ fn demand(site: &Site, budget: &Budget, e: usize, held: bool, now: Now) -> Deman
         Want::All => share.most,
     };
     // What it can take by itself, as far as that was seen.
-    let able = facts.follow.used().unwrap_or(config.max).min(share.most).max(config.min);
+    let able = facts.able(config).min(share.most).max(config.min);
     let power = site.power_at(e, able, now.mono);
     Demand {
         least: config.min.0,
         most: most.0,
         // Up to a whole step: what it draws must not shrink by being held to it.
-        used: facts.follow.used().map_or(most.0, |used| up(used.max(config.min).0, config.step.0)),
+        used: facts.bound().map_or(most.0, |used| up(used.max(config.min).0, config.step.0)),
         step: config.step.0,
         rate: 1000 * i64::from(config.weight),
         rank: (share.class, rank::rank(facts, share.want, share.deadline, power, &site.config.control, now)),
         turn: if share.want == Want::Least && facts.rest.yields() {
             Turn::Yields
-        } else if rank::presses(share.deadline, power, now) {
-            Turn::Presses
+        } else if let Some(spare) = rank::presses(share.deadline, power, now) {
+            let phases = facts.loads(config);
+            Turn::Presses { phases, spare, keeps: rank::keeps(facts, &site.config.control, now.mono) }
         } else if rank::keeps(facts, &site.config.control, now.mono) {
             Turn::Keeps
         } else {

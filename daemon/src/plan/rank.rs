@@ -17,7 +17,10 @@ use crate::{
 /// A turn lasts at least this long: cars need time to start, and do not like to be paused often.
 const LEAST_TURN: Duration = Duration::from_secs(30);
 /// With less time to spare than this, a deadline presses.
-const PRESSES: Duration = Duration::from_secs(900);
+const PRESSES: Duration = Duration::from_secs(1800);
+/// Less of a difference in time to spare decides nothing: who waits loses it while who is served does not, so they
+/// would take turns every second, and each turn costs the time that the next car needs to follow.
+const ALIKE: i64 = 1_800_000;
 
 const BAND: u64 = 1 << 60;
 
@@ -58,10 +61,12 @@ pub(super) fn keeps(facts: &EvseFacts, control: &config::Control, now: Mono) -> 
     facts.on_since.is_some_and(|since| now.since(since) < control.min_on.max(LEAST_TURN))
 }
 
-/// Whether a deadline leaves no time to lose.
-pub(super) fn presses(deadline: Option<Deadline>, most: Watts, now: Now) -> bool {
-    let spare = deadline.and_then(|d| spare(d, most, now));
-    spare.is_some_and(|ms| ms < i64::try_from(PRESSES.as_millis()).unwrap_or(i64::MAX))
+/// How little time a deadline leaves, in steps of [`ALIKE`], and when it is; `None` while there is enough.
+pub(super) fn presses(deadline: Option<Deadline>, most: Watts, now: Now) -> Option<(i64, i64)> {
+    let deadline = deadline?;
+    let spare = spare(deadline, most, now)?;
+    let presses = spare < i64::try_from(PRESSES.as_millis()).unwrap_or(i64::MAX);
+    presses.then(|| (spare.div_euclid(ALIKE), deadline.at.0))
 }
 
 /// Milliseconds to spare if it charged with all it can from now on; negative when it will be late. `None` when

@@ -23,6 +23,12 @@ pub(super) const DRAW_FRESH: Duration = Duration::from_secs(30);
 const FLOWING: Milliamps = Milliamps(3_000);
 const IDLE: Milliamps = Milliamps(500);
 
+/// What most cars take on each of three phases (11 kW).
+const COMMON: Milliamps = Milliamps::amps(16);
+
+/// What shows whether a car takes more than that.
+const SHOWS: Milliamps = Milliamps::amps(3);
+
 /// One EVSE.
 #[derive(Debug, Clone, Default)]
 pub struct EvseFacts {
@@ -48,6 +54,10 @@ pub struct EvseFacts {
     pub draw: Option<Draw>,
     /// Whether only these phases were seen to carry current in this charge.
     pub mask: Option<PerPhase<bool>>,
+    /// How many phases its vehicle was last seen to load; unlike `mask` it outlasts a pause.
+    pub loaded: Option<u8>,
+    /// The most that its vehicle was seen to draw on a phase.
+    pub highest: Milliamps,
     /// Messages that wait for the backend.
     pub queued: u64,
     /// Messages that the backend refused.
@@ -94,6 +104,28 @@ impl EvseFacts {
             Some(mask) => PerPhase::from_fn(|p| wired[p] && mask[p]),
             None => wired,
         }
+    }
+
+    /// What its vehicle can take on a phase, as far as that was seen. Of one that was never seen at its own limit it is
+    /// not known: it is taken for one like most until it shows more, so that it is not left waiting for too long.
+    #[must_use]
+    pub fn able(&self, config: &config::Evse) -> Milliamps {
+        let shown = self.follow.used().unwrap_or_else(|| self.highest.max(COMMON));
+        shown.min(config.max).max(config.min)
+    }
+
+    /// What it is offered before the others have theirs: what its vehicle was seen to use, or a little more than most
+    /// cars take, until it has shown that it takes more than these.
+    #[must_use]
+    pub fn bound(&self) -> Option<Milliamps> {
+        let common = (self.highest <= COMMON + Milliamps::amps(1)).then_some(COMMON + SHOWS);
+        self.follow.used().or(common)
+    }
+
+    /// How many phases its vehicle loads, as far as that was seen; until then those wired.
+    #[must_use]
+    pub fn loads(&self, config: &config::Evse) -> u8 {
+        self.loaded.unwrap_or_else(|| u8::try_from(config.wiring.count()).unwrap_or(3))
     }
 
     /// Its own measurement on the phases of the grid connection. A power without currents is taken as equal on all
@@ -188,6 +220,9 @@ impl EvseFacts {
         let Some(draw) = self.draw.filter(|d| d.currents.is_some()) else { return };
         let Some(phases) = self.draw_phases(config) else { return };
         let settled = self.leash.last_change().is_none_or(|(at, _)| draw.at.mono >= at + control.settle);
+        if self.vehicle_possible() && settled {
+            self.highest = phases.iter().map(|(_, i)| *i).fold(self.highest, Milliamps::max);
+        }
         if self.status != ConnectorStatus::Charging || config.wiring.count() == 1 {
             self.mask = None;
         } else if let Some(mask) = &mut self.mask {
@@ -199,6 +234,9 @@ impl EvseFacts {
             && phases.iter().all(|(_, i)| *i >= FLOWING || *i <= IDLE)
         {
             self.mask = Some(PerPhase::from_fn(|p| phases[p] >= FLOWING));
+        }
+        if let Some(mask) = self.mask {
+            self.loaded = u8::try_from(mask.iter().filter(|(_, used)| **used).count()).ok();
         }
     }
 }

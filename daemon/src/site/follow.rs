@@ -17,6 +17,8 @@ use crate::{config, time::Mono, units::Milliamps};
 const MARGIN: Milliamps = Milliamps::amps(2);
 /// This close to its offer it takes all of it.
 const CLOSE: Milliamps = Milliamps::amps(1);
+/// By so much more than before it has shown that it takes more.
+const MORE: Milliamps = Milliamps(500);
 /// How often the time between two questions doubles.
 const DOUBLINGS: u32 = 4;
 
@@ -66,7 +68,8 @@ impl Follow {
             }
             return;
         };
-        if offered > held.used && drawn + CLOSE >= offered {
+        // All of an offer that is hardly more than what it was seen to use shows nothing.
+        if drawn > held.used + MORE && drawn + CLOSE >= offered {
             *self = Self::default();
         } else if offered > held.used + CLOSE {
             // It could draw more, and does not.

@@ -352,6 +352,7 @@ impl Site {
             if !evse.vehicle_possible() {
                 // The next car begins its own turn.
                 (evse.on_since, evse.on_until) = (None, None);
+                (evse.loaded, evse.highest) = (None, Milliamps::ZERO);
                 evse.follow.forget();
                 continue;
             }

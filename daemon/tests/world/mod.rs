@@ -70,6 +70,14 @@ pub enum Meter {
     Wild,
     /// Every value negated.
     Turned,
+    /// The last answer again and again, as if it were new.
+    Frozen,
+    /// So much more on each phase than there is.
+    Off(Milliamps),
+    /// Answers, but with a value that says "not available".
+    NotANumber,
+    /// Answers of a time that is still to come.
+    Ahead,
 }
 
 pub struct World {
@@ -79,6 +87,8 @@ pub struct World {
     pub house: PerPhase<Milliamps>,
     pub boxes: Vec<Station>,
     pub meter: Meter,
+    /// What the meter said last.
+    pub shown: PerPhase<Milliamps>,
     /// What each device draws while it may.
     pub devices: Vec<Watts>,
     /// Whether each relay's contacts are stuck closed.
@@ -125,6 +135,7 @@ impl World {
             now,
             house: PerPhase::default(),
             meter: Meter::Right,
+            shown: PerPhase::default(),
             welded: false,
             plan,
             alive: false,
@@ -351,9 +362,19 @@ impl World {
             Meter::Silent => return,
             Meter::Wild => PerPhase([Milliamps::amps(600); 3]),
             Meter::Turned => PerPhase(self.total().0.map(|ma| Milliamps(-ma.0))),
+            Meter::Frozen => self.shown,
+            Meter::Off(by) => PerPhase(self.total().0.map(|ma| ma + by)),
+            Meter::NotANumber => {
+                let problem = "current-l1 (register 0x0006) is not available: NaN".to_owned();
+                self.site.apply(Event::MeterProblem(MeterId::new("grid"), problem), self.now);
+                return;
+            }
+            Meter::Ahead => self.total(),
         };
+        self.shown = currents;
+        let ahead = if self.meter == Meter::Ahead { Duration::from_secs(3600) } else { Duration::ZERO };
         let reading = Reading {
-            at: self.now,
+            at: self.now.plus(ahead),
             currents,
             voltages: PerPhase([VOLTS; 3]),
             power: Watts(0),

@@ -3,8 +3,9 @@
 use std::process::Stdio;
 
 use ladewart_lab::{
+    clock::{eventually, wall},
     process,
-    site::{CAR, Lab, Plan},
+    site::{CAR, Lab, Plan, SOON},
 };
 use serde_json::Value;
 use tokio::{
@@ -99,6 +100,35 @@ async fn nobody_there_is_exit_3_and_a_broken_pipe_no_panic() -> anyhow::Result<(
     let ended = tokio::time::timeout(ladewart_lab::site::SOON, watch.wait_with_output()).await??;
     assert_eq!(ended.status.code(), Some(0));
     assert!(!String::from_utf8_lossy(&ended.stderr).contains("panicked"));
+    lab.finish().await?;
+    Ok(())
+}
+
+/// `limit set --then`: one limit whose watts change at their time, without another call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_in_steps_follows_its_schedule() -> anyhow::Result<()> {
+    let lab = Lab::start(Plan::default()).await?;
+    lab.ready().await?;
+    lab.charge("carport", CAR, "ADA").await?;
+    let later = |seconds| (wall() + jiff::SignedDuration::from_secs(seconds)).to_string();
+    let step = format!("{}=4.2 kW", later(10));
+    let words = ["-o", "json", "limit", "set", "8 kW", "--id", "dso", "--then", &step, "--for", "1h"];
+    let set = ctl(&lab, &words).await?;
+    assert_eq!(set.code, Some(0), "{}", set.err);
+    let limit = &set.json()["limit"];
+    assert_eq!(limit["steps"].as_array().map(Vec::len), Some(1), "{limit}");
+    lab.observer.limit(Some(8_000));
+    eventually(SOON, "the step has come", || {
+        let watts = lab.connection.charging_watts();
+        (watts > 3_000.0 && watts <= 4_200.0).then_some(())
+    })
+    .await?;
+    lab.observer.limit(Some(4_200));
+    let export = ctl(&lab, &["journal", "export", "--output", "json"]).await?;
+    assert!(export.out.contains("limit.accepted") && export.out.contains("4200"), "{}", export.out);
+    lab.observer.limit(None);
+    assert_eq!(ctl(&lab, &["limit", "clear", "dso"]).await?.code, Some(0));
+    lab.settle().await?;
     lab.finish().await?;
     Ok(())
 }

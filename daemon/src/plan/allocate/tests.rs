@@ -89,7 +89,7 @@ fn who_takes_nothing_gets_its_floor_where_the_others_leave_it() {
 
 #[test]
 fn who_presses_goes_first_and_leaves_the_floors_that_must_stay() {
-    let presses = Demand { turn: Turn::Presses, ..demand(16_000) };
+    let presses = pressing(3, 0);
     let keeps = Demand { turn: Turn::Keeps, ..demand(16_000) };
     let out = given(&[demand(16_000), keeps, presses], &[(vec![1; 3], 26_000)]);
     assert_eq!(values(&out), [0, 10_000, 16_000], "no floor is held free for who has time");
@@ -101,9 +101,26 @@ fn who_presses_goes_first_and_leaves_the_floors_that_must_stay() {
     let better = Demand { rank: (0, 0), ..demand(16_000) };
     let worse = Demand { rank: (1, 0), ..presses };
     assert_eq!(values(&given(&[better, worse], &[(vec![1; 2], 20_000)])), [6_000, 14_000]);
-    // Two that press share equally.
-    let out = given(&[demand(16_000), presses, presses], &[(vec![1; 3], 26_000)]);
-    assert_eq!(values(&out), [0, 13_000, 13_000]);
+}
+
+fn pressing(phases: u8, spare: i64) -> Demand {
+    Demand { turn: Turn::Presses { phases, spare: (spare, 0), keeps: false }, ..demand(16_000) }
+}
+
+#[test]
+fn who_presses_is_served_by_phases_and_by_time_to_spare() {
+    // All keep their floors where these fit; then whoever has less time.
+    let out = given(&[demand(16_000), pressing(3, 2), pressing(3, 1)], &[(vec![1; 3], 26_000)]);
+    assert_eq!(values(&out), [0, 10_000, 16_000]);
+    assert_eq!(out[1].binding, Binding::Constraint(0));
+    let out = given(&[pressing(3, 2), pressing(3, 1)], &[(vec![1; 2], 11_000)]);
+    assert_eq!(values(&out), [0, 11_000]);
+    // An ampere of L1 charges three times as much where it comes with L2 and L3.
+    let rows = [(vec![1, 1], 20_000), (vec![0, 1], 32_000), (vec![0, 1], 32_000)];
+    assert_eq!(values(&given(&[pressing(1, 0), pressing(3, 5)], &rows)), [0, 16_000]);
+    // What it has begun is not taken away.
+    let keeps = Demand { turn: Turn::Presses { phases: 1, spare: (0, 0), keeps: true }, ..demand(16_000) };
+    assert_eq!(values(&given(&[keeps, pressing(3, 5)], &rows)), [6_000, 14_000]);
 }
 
 #[test]
@@ -214,8 +231,9 @@ proptest! {
     /// Nothing is ever exceeded; everybody gets 0 or what the device can do.
     #[test]
     fn bounds_are_kept((demands, rows) in cases()) {
-        let turns = [Turn::Usual, Turn::Presses, Turn::Yields, Turn::Keeps];
-        let some = |(i, d): (usize, &Demand)| Demand { turn: turns[i % 4], ..*d };
+        let presses = |keeps| Turn::Presses { phases: 1, spare: (0, 0), keeps };
+        let turns = [Turn::Usual, presses(false), Turn::Yields, Turn::Keeps, presses(true)];
+        let some = |(i, d): (usize, &Demand)| Demand { turn: turns[i % 5], ..*d };
         let demands: Vec<_> = demands.iter().enumerate().map(some).collect();
         let out = given(&demands, &rows);
         for (weights, room) in &rows {
