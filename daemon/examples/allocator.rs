@@ -35,7 +35,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 /// Between two looks at the site, which the daemon takes every second.
-const STEP: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_secs(5);
 const VOLTS: Millivolts = Millivolts::NOMINAL;
 
 fn main() -> anyhow::Result<()> {
