@@ -219,8 +219,12 @@ fn days() -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     for line in io::stdin().lock().lines() {
         let day: Day = serde_json::from_str(&line?)?;
-        let (delivered, violations) = play(&day)?;
-        writeln!(out, "{}", json!({ "delivered": delivered, "violations": violations }))?;
+        let Played { delivered, violations, idle } = play(&day)?;
+        writeln!(
+            out,
+            "{}",
+            json!({ "delivered": delivered, "violations": violations, "waits": idle.waits, "untaken": idle.untaken })
+        )?;
     }
     Ok(())
 }
@@ -249,15 +253,32 @@ fn site_of(day: &Day) -> anyhow::Result<Config> {
     load(&text)
 }
 
-/// Watt-hours per session, and how many steps exceeded a cap.
-fn play(day: &Day) -> anyhow::Result<(Vec<f64>, u32)> {
+/// How a day went.
+struct Played {
+    /// Watt-hours per session.
+    delivered: Vec<f64>,
+    /// How many steps exceeded a cap.
+    violations: u32,
+    idle: Idle,
+}
+
+/// Room that was there while cars wanted it, in Wh. Some of it is made up for later in the day.
+#[derive(Default)]
+struct Idle {
+    /// A setpoint was on its way up.
+    waits: f64,
+    /// It was offered to cars that did not take it, or is less than a car can run with.
+    untaken: f64,
+}
+
+fn play(day: &Day) -> anyhow::Result<Played> {
     let config = Arc::new(site_of(day)?);
     let mut now = start();
     let mut site = Site::new(Arc::clone(&config), Book::default(), now);
     let mut cars: Vec<Option<(usize, Car)>> = day.evses.iter().map(|_| None).collect();
     let mut delivered = vec![0.0; day.sessions.len()];
     let mut sequences = vec![0; day.evses.len()];
-    let mut violations = 0;
+    let (mut violations, mut idle) = (0, Idle::default());
     for e in 0..day.evses.len() {
         tell(&mut site, e, EvseEvent::Connected, now);
         let status = ConnectorStatus::Available;
@@ -315,10 +336,52 @@ fn play(day: &Day) -> anyhow::Result<(Vec<f64>, u32)> {
             car.got += energy.min(missing.max(0.0));
             delivered[*k] = car.got;
         }
+        idle_room(&site, &config, day, second, house, &cars, &mut idle);
         violations += u32::from(exceeded(&site, &config, day, second, house, &cars));
         now = now.plus(STEP);
     }
-    Ok((delivered, violations))
+    Ok(Played { delivered, violations, idle })
+}
+
+/// What hungry cars could have drawn beside what all draw now.
+fn idle_room(
+    site: &Site,
+    config: &Config,
+    day: &Day,
+    second: u64,
+    house: i64,
+    cars: &[Option<(usize, Car)>],
+    idle: &mut Idle,
+) {
+    let way = |e: usize| std::iter::successors(Some(config.evses[e].node), |n: &usize| config.nodes[*n].parent);
+    let mut rooms: Vec<PerPhase<Milliamps>> = config.nodes.iter().map(|n| n.fuse).collect();
+    rooms[0] = PerPhase(rooms[0].0.map(|room| room - Milliamps::amps(house)));
+    let limit = day.limits.iter().filter(|(from, to, _)| (*from..*to).contains(&second)).map(|l| l.2).min();
+    let mut watts = limit.map_or(f64::INFINITY, |watts| watts as f64);
+    let volts = VOLTS.0 as f64 / 1e6;
+    for (e, slot) in cars.iter().enumerate() {
+        for (p, draws) in phases(config, e, slot.as_ref()).iter() {
+            way(e).for_each(|n| rooms[n][p] -= *draws);
+            watts -= draws.0 as f64 * volts;
+        }
+    }
+    let waits = site.evses.iter().any(|facts| facts.room_since.is_some());
+    for (e, slot) in cars.iter().enumerate() {
+        let Some((_, car)) = slot.as_ref().filter(|(_, car)| car.got < car.session.watt_hours) else { continue };
+        let wired: Vec<Phase> =
+            (0..car.session.terminals).filter_map(|t| config.evses[e].wiring.phase(t)).collect();
+        let room = way(e).flat_map(|n| wired.iter().map(|p| rooms[n][*p].0).collect::<Vec<_>>()).min();
+        let free = (watts / volts / wired.len().max(1) as f64).min(room.unwrap_or(0) as f64);
+        let more = (car.session.amps.min(32) * 1000 - car.drawing.0).min(free as i64 / 1000 * 1000);
+        if more <= 0 || car.drawing.0 + more < 6000 {
+            continue;
+        }
+        wired.iter().for_each(|p| way(e).for_each(|n| rooms[n][*p] -= Milliamps(more)));
+        let power = more as f64 * volts * wired.len() as f64;
+        watts -= power;
+        let energy = power * STEP.as_secs_f64() / 3600.0;
+        if waits { idle.waits += energy } else { idle.untaken += energy }
+    }
 }
 
 fn leave(site: &mut Site, e: usize, cars: &mut [Option<(usize, Car)>], now: Now) {

@@ -9,6 +9,8 @@ from days import SLOT, SLOTS, VOLTS, phases
 FLOOR = 6.0
 # With less to spare than this, in hours, a deadline presses.
 PRESSES = 0.5
+# Less of a difference decides nothing.
+ALIKE = 0.5
 
 
 class Cars:
@@ -182,13 +184,34 @@ def ideal(day: dict) -> float:
                     fit.append(k)
             return fit
 
-        for count in (3, 2, 1):
-            alike = [k for k in late if cars.uses[k].sum() == count]
-            for k in admit(sorted(alike, key=lambda k: spare[k])):
+        def give_way(k: int, served: list[int]) -> None:
+            """Room for one more floor, where that uses more than it costs those who were served last."""
+            nonlocal left
+            floor = take[:, k] * min(FLOOR, most[k])
+            room, gives = left.copy(), {}
+            if (left[floor > 0] <= 1e-6).any():
+                return
+            for j in reversed(served):
+                short = (floor > room + 1e-9) & (take[:, j] > 0)
+                if short.any():
+                    needs = float(((floor[short] - room[short]) / take[short, j]).max())
+                    gives[j] = max(0.0, min(needs, amps[j] - min(FLOOR, most[j])))
+                    room = room + take[:, j] * gives[j]
+            cost = sum(gave * cars.worth[j] for j, gave in gives.items())
+            if (floor <= room + 1e-9).all() and cost < min(FLOOR, most[k]) * cars.worth[k]:
+                left = room
+                for j, gave in gives.items():
+                    amps[j] -= gave
+
+        served: list[int] = []
+        for k in sorted(late, key=lambda k: (-cars.uses[k].sum(), spare[k] // ALIKE, cars.end[k])):
+            give_way(k, served)
+            if admit([k]):
                 uses = take[:, k] > 0
                 more = max(0.0, min(most[k] - amps[k], (left[uses] / take[uses, k]).min()))
                 amps[k] += more
                 left = left - take[:, k] * more
+                served.append(k)
         rising = admit(sorted((k for k in here if k not in late), key=lambda k: cars.begin[k]))
         rising = [k for k in rising if amps[k] < most[k] - 1e-9]
         while rising:

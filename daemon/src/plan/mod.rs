@@ -313,7 +313,7 @@ fn because(target: &Allocation, owners: &[usize], budget: &Budget, own: &str, de
             } else if target.value == 0 && demand.most > 0 {
                 format!("waits: {cap}")
             } else if target.value >= demand.used && demand.used < demand.most {
-                format!("draws less than it was offered, the others get the rest; {cap}")
+                format!("takes less than others, as far as was seen: they get theirs first; {cap}")
             } else {
                 cap.clone()
             }
