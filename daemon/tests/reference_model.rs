@@ -108,6 +108,8 @@ struct Reference {
     /// Since when the smallest limit has been what it is or lower.
     lowered: f64,
     before: f64,
+    /// When the house last fed in or took that up again.
+    fed: f64,
 }
 
 impl Reference {
@@ -151,7 +153,7 @@ impl Reference {
             world.house.0.iter().map(|ma| ma.0 as f64 / 1000.0 * VOLTS).sum::<f64>().min(0.0).abs();
         let pump = if world.plan.devices[0].power > Watts::ZERO { 6_000.0 } else { 0.0 };
         let fits = |draw: &[f64]| {
-            let (mut main, mut garage, mut single, mut watts) = ([0.0; 3], [0.0; 3], [0.0; 3], pump);
+            let (mut main, mut garage, mut more, mut watts) = ([0.0; 3], [0.0; 3], [[0.0; 3]; 3], pump);
             for (e, amps) in draw.iter().enumerate() {
                 let used = phases(world, e);
                 for p in &used {
@@ -160,14 +162,13 @@ impl Reference {
                     if WIRED[e].1 {
                         garage[*p] += amps;
                     }
-                    if used.len() < 3 {
-                        single[*p] += amps;
-                    }
+                    (0..3).filter(|other| !used.contains(other)).for_each(|other| more[*p][other] += amps);
                 }
             }
             let house = |p: usize| (world.house.0[p].0 as f64 / 1000.0).max(0.0) + pump / VOLTS / 3.0;
             watts <= cap + own + 1.0
-                && (0..3).all(|p| main[p] + house(p) <= FUSE[p] && garage[p] <= GARAGE && single[p] <= 20.0)
+                && (0..3).all(|p| main[p] + house(p) <= FUSE[p] && garage[p] <= GARAGE)
+                && more.iter().flatten().all(|more| *more <= 20.0)
         };
         let wants: Vec<f64> = world
             .boxes
@@ -194,8 +195,10 @@ impl Reference {
     }
 }
 
+/// The phases that a car loads; of one that was never seen to draw nobody can know that it takes fewer than there are.
 fn phases(world: &World, e: usize) -> Vec<usize> {
-    WIRED[e].0.iter().take(world.boxes[e].terminals).copied().collect()
+    let seen = world.boxes[e].drawing > Milliamps::ZERO;
+    WIRED[e].0.iter().take(if seen { world.boxes[e].terminals } else { 3 }).copied().collect()
 }
 
 /// Numbers that look random and are the same each time.
@@ -219,6 +222,7 @@ struct Count {
     steps: u64,
     decisions: u64,
     compared: u64,
+    doubted: u64,
     turns: u64,
 }
 
@@ -313,9 +317,13 @@ fn pass(world: &mut World, reference: &mut Reference, excess: &mut Excess, count
     };
     let obeyed = world.obeyed().0 as f64;
     let time = track(obeyed > cap + slack && since > 1.0, &mut excess.obeyed);
-    // A house that takes up again what it fed in must be seen and answered.
+    // A house that takes up again what it fed in must be seen and answered; while a car moves it cannot be told from it.
+    if own < 0.0 {
+        reference.fed = now;
+    }
+    let changes = own.abs() > 0.0 || (reference.fed > 0.0 && now - reference.fed <= 6.0);
     assert!(
-        time <= 1.0 || (own.abs() > 0.0 && time <= 6.0),
+        time <= 1.0 || (changes && time <= 6.0),
         "{}",
         at(&format!("{obeyed} W obeyed under {cap} W"))
     );
@@ -380,11 +388,25 @@ fn rest(world: &mut World, reference: &mut Reference, excess: &mut Excess, count
     for _ in 0..400 {
         pass(world, reference, excess, count);
     }
-    let Some(fair) = reference.fair(world) else {
+    let Some(mut fair) = reference.fair(world) else {
         count.turns += 1;
         return;
     };
     count.compared += 1;
+    // A pump and a house that changed together cannot be told apart: then the pump counts twice, which is safe.
+    let doubts = doubted(world);
+    if doubts.0.iter().any(|ma| *ma > Milliamps(200)) {
+        let house = world.house;
+        world.house = PerPhase::from_fn(|p| house[p] + doubts[p]);
+        let careful = reference.fair(world);
+        world.house = house;
+        let Some(careful) = careful else {
+            count.turns += 1;
+            return;
+        };
+        count.doubted += 1;
+        fair.iter_mut().zip(careful).for_each(|(fair, careful)| *fair = fair.min(careful));
+    }
     // Whole amperes, and the margin above what others use that shows when they want more.
     let modest =
         fair.iter().zip(&world.boxes).filter(|(f, b)| b.plugged && b.appetite.0 as f64 / 1000.0 <= **f + 0.2);
@@ -397,6 +419,13 @@ fn rest(world: &mut World, reference: &mut Reference, excess: &mut Excess, count
             world.plan.grants[e].reason
         );
     }
+}
+
+/// How much of the pump is taken for the house.
+fn doubted(world: &World) -> PerPhase<Milliamps> {
+    let pump = Milliamps(world.device_draw(0).0 * 1_000_000 / world::VOLTS.0 / 3 + 1);
+    let taken = world.site.loads[0].map_or(world.house, |load| load.other);
+    PerPhase::from_fn(|p| (taken[p] - world.house[p]).max(Milliamps::ZERO).min(pump))
 }
 
 #[test]
@@ -415,9 +444,9 @@ fn random_schedules_keep_to_the_reference() {
         }
     }
     let line = format!(
-        "{schedules} schedules of 200 steps, {} steps in all, S held in each; {} compared with the reference at rest, \
-         {} with cars that take turns",
-        count.steps, count.compared, count.turns
+        "{schedules} schedules of 200 steps, {} steps in all, S held in each; {} compared with the reference at rest \
+         ({} of them with a pump that may be the house), {} with cars that take turns",
+        count.steps, count.compared, count.doubted, count.turns
     );
     println(&line);
     assert!(count.compared > 0 || schedules < 10, "{line}");

@@ -65,7 +65,7 @@ async fn shows(lab: &Lab, words: &[&str], wanted: &str) -> anyhow::Result<()> {
     }
 }
 
-#[ignore = "has not been seen to pass yet"]
+#[ignore = "waits for dwells and settings to pass: the part \"rules\" runs it"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_variable_limits_and_a_tariff_pauses() -> anyhow::Result<()> {
     let lab = Lab::start(Plan { extra: RULES.to_owned(), ..Plan::default() }).await?;
@@ -247,7 +247,7 @@ fn kinds() -> String {
         .replace("TODAY", names[begins])
 }
 
-#[ignore = "has not been seen to pass yet"]
+#[ignore = "waits for dwells and settings to pass: the part \"rules\" runs it"]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_rule_reaches_its_car_and_says_why() -> anyhow::Result<()> {
     let ids = ["time", "cheap", "price", "input", "cel", "user", "sun"];
