@@ -4,7 +4,8 @@
 mobilityhouse/ocpp is backend and charge point in each version; npm ocpp-rpc in strict mode is both once more. The peers
 check every payload against the official schemas; what the daemon itself says (its answers while the backend is away, its
 charging profiles) is checked here again, frame by frame. The charge points' side is compressed (RFC 7692), the
-backend's is not. Prints a table; writes target/report/ocpp-versions.json.
+backend's is not. Prints a table; writes target/report/ocpp-versions.json. With the argument "kit" the peer is ocpp-kit
+instead, and the file is ocpp-kit.json.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ sys.path.insert(0, str(HERE))
 from record import now  # noqa: E402
 
 DEADLINE = 60
+VERSIONS = ("1.6", "2.0.1", "2.1")
 SIGNED = "OCMF|{\"FV\":\"1.0\",\"RD\":[{\"RV\":  1.50}]}|{\"SD\":\"3046022100\u00fc\"}"
 
 
@@ -410,6 +412,25 @@ class Run:
         self.check(f"our own {ours} frames by the schemas", not bad and ours > 5)
 
 
+async def both_sides(rows: list, name: str, program: list, version: str, identity: str) -> None:
+    """A program that is backend and charge point at once: it says its port, hears the daemon's, prints its checks."""
+    with tempfile.TemporaryDirectory() as directory:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*map(str, program), version, stdin=pipe, stdout=pipe)
+        port = int((await asyncio.wait_for(process.stdout.readline(), DEADLINE)).decode())
+        daemon = Daemon(pathlib.Path(directory), port, [identity])
+        try:
+            process.stdin.write(f"{await daemon.port()}\n".encode())
+            out, _ = await asyncio.wait_for(process.communicate(), 2 * DEADLINE)
+            for line in out.decode().splitlines():
+                what, _, result = line.partition("\t")
+                rows.append((f"{version} {name}", what, result))
+            if process.returncode != 0:
+                rows.append((f"{version} {name}", f"ended with {process.returncode}", "NO"))
+        finally:
+            daemon.stop()
+
+
 async def strict_rpc(rows: list) -> None:
     """npm ocpp-rpc in strict mode on both sides."""
     node = ROOT / "target/interop/node"
@@ -420,40 +441,33 @@ async def strict_rpc(rows: list) -> None:
         node.mkdir(parents=True, exist_ok=True)
         subprocess.run(["npm", "install", "--silent", "--prefix", node, "ocpp-rpc@2.2.1"], check=True)
     shutil.copy(HERE / "strict.cjs", node / "strict.cjs")
-    for version in ("1.6", "2.0.1", "2.1"):
-        with tempfile.TemporaryDirectory() as name:
-            process = await asyncio.create_subprocess_exec(
-                "node", str(node / "strict.cjs"), version, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-            )
-            port = int((await asyncio.wait_for(process.stdout.readline(), DEADLINE)).decode())
-            daemon = Daemon(pathlib.Path(name), port, ["RPC"])
-            try:
-                process.stdin.write(f"{await daemon.port()}\n".encode())
-                out, _ = await asyncio.wait_for(process.communicate(), DEADLINE)
-                for line in out.decode().splitlines():
-                    what, _, result = line.partition("\t")
-                    rows.append((f"{version} rpc", what, result))
-                if process.returncode != 0:
-                    rows.append((f"{version} rpc", f"ended with {process.returncode}", "NO"))
-            finally:
-                daemon.stop()
+    for version in VERSIONS:
+        await both_sides(rows, "rpc", ["node", node / "strict.cjs"], version, "RPC")
+
+
+async def kit(rows: list) -> None:
+    """ocpp-kit on both sides, with the ledger of its CSMS. `tests/parts/kit` builds it."""
+    for version in VERSIONS:
+        await both_sides(rows, "kit", [ROOT / "target/interop/kit/debug/ladewart-kit"], version, "KIT")
 
 
 async def main() -> int:
     rows: list = []
-    for version in ("1.6", "2.0.1", "2.1"):
-        await Run(version, rows).run()
-    await strict_rpc(rows)
+    name, peer = "ocpp-versions", f"mobilityhouse ocpp {metadata.version('ocpp')}, npm ocpp-rpc 2.2.1 strict"
+    if sys.argv[1:] == ["kit"]:
+        name, peer = "ocpp-kit", "ocpp-kit 0.3.0"
+        await kit(rows)
+    else:
+        for version in VERSIONS:
+            await Run(version, rows).run()
+        await strict_rpc(rows)
     width = max(len(what) for _, what, _ in rows)
     for version, what, result in rows:
         print(f"   {version:<10} {what:<{width}}  {result}")
     report = ROOT / "target/report"
     report.mkdir(parents=True, exist_ok=True)
-    peer = f"mobilityhouse ocpp {metadata.version('ocpp')}, npm ocpp-rpc 2.2.1 strict"
     listed = [{"version": v, "what": w, "result": r} for v, w, r in rows]
-    (report / "ocpp-versions.json").write_text(
-        json.dumps({"name": "ocpp-versions", "unit": "checks", "rows": listed, "peer": peer})
-    )
+    (report / f"{name}.json").write_text(json.dumps({"name": name, "unit": "checks", "rows": listed, "peer": peer}))
     return int(any(result == "NO" for _, _, result in rows))
 
 
