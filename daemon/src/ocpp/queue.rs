@@ -12,7 +12,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Secret, Version, ledger, local,
+    Secret, Version,
+    frame::{self, Frame},
+    ledger, local,
     route::list::{List, ListUpdate},
     table::Kind,
     v16::message::IdTagInfo,
@@ -131,7 +133,7 @@ pub(crate) struct Message {
     pub(crate) sent: bool,
     /// How often the backend has refused it.
     pub(crate) attempts: u32,
-    /// Of the frame as the EVSE sent it.
+    /// Fingerprint of what it says: [`fingerprint`] of the frame as the EVSE sent it.
     pub(crate) digest: i64,
 }
 
@@ -271,9 +273,20 @@ pub(crate) struct Saved {
     pub(crate) password: Option<Secret>,
 }
 
-/// Fingerprint of a frame, the same in every version of this program.
-pub(crate) fn digest(frame: &str) -> i64 {
-    let hash = Sha256::digest(frame.as_bytes());
+/// Fingerprint of a CALL. A reading or an event has its time in it, so it is the same one under another id: an EVSE
+/// that got no answer may ask again under a new one.
+pub(crate) fn fingerprint(kind: Kind, frame: &str) -> i64 {
+    match frame::peek(frame) {
+        Ok(Frame::Call { action, payload, .. }) if matches!(kind, Kind::Meter | Kind::Event) => {
+            digest(&format!("{action}\n{payload}"))
+        }
+        _ => digest(frame),
+    }
+}
+
+/// Fingerprint of a text, the same in every version of this program.
+pub(crate) fn digest(text: &str) -> i64 {
+    let hash = Sha256::digest(text.as_bytes());
     let mut first = [0; 8];
     first.copy_from_slice(&hash[..8]);
     i64::from_be_bytes(first)

@@ -9,7 +9,7 @@ use super::{
     super::{
         Version,
         frame::{self, Frame, Number},
-        queue::{self, Message, Op, Transaction, digest},
+        queue::{self, Message, Op, Transaction, fingerprint},
         table::{Kind, SIGNED},
         v2::message::TransactionEvent,
         v16::message::{self, StopTransaction, Verdict},
@@ -105,7 +105,7 @@ impl Route {
         tx: Option<i64>,
         ops: Vec<Op>,
     ) {
-        let digest = digest(&text);
+        let digest = fingerprint(kind, &text);
         let until = now.mono + self.patience();
         if kind != Kind::Other {
             if let Some(entry) = self.queue.iter_mut().rev().find(|e| e.message.digest == digest) {

@@ -204,7 +204,7 @@ impl World {
             }
             Intent::Meter(t) => (
                 "MeterValues",
-                json!({"connectorId":1,"transactionId":known(t),"meterValue":[],"timestamp":time(t)}),
+                json!({"connectorId":1,"transactionId":known(t),"meterValue":[{"timestamp":id}],"timestamp":time(t)}),
             ),
             Intent::Stop(t) => {
                 ("StopTransaction", json!({"transactionId":known(t),"meterStop":1,"timestamp":time(t)}))

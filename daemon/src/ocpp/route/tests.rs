@@ -364,6 +364,36 @@ fn repeated_starts_and_stops_are_one() {
 }
 
 #[test]
+fn a_reading_that_comes_again_under_another_id_is_one() {
+    let mut bench = Bench::south();
+    let reading = |id: &str, time: &str| {
+        json!([2, id, "MeterValues", {"connectorId": 1, "transactionId": 7,
+            "meterValue": [{"timestamp": time, "sampledValue": [{"value": "5"}]}]}])
+    };
+    bench.evse(&reading("m1", "T1"));
+    assert_eq!(bench.evse_hears(), json!([3, "m1", {}]));
+    // The answer was lost: the EVSE asks again as it would ask something new.
+    bench.evse(&reading("m2", "T1"));
+    assert_eq!(bench.evse_hears(), json!([3, "m2", {}]));
+    bench.evse(&reading("m3", "T2"));
+    assert_eq!(bench.evse_hears(), json!([3, "m3", {}]));
+    bench.north_up();
+    for (id, time) in [("m1", "T1"), ("m3", "T2")] {
+        assert_eq!(bench.backend_hears(), reading(id, time));
+        bench.backend(&json!([3, id, {}]));
+    }
+    bench.evse(&reading("m4", "T1"));
+    assert_eq!(bench.evse_hears(), json!([3, "m4", {}]), "delivered already");
+    assert_eq!(bench.backend_hears(), Value::Null);
+    // While it is on its way, the answer goes to the id that asked last.
+    bench.evse(&reading("m5", "T3"));
+    bench.evse(&reading("m6", "T3"));
+    bench.backend(&json!([3, "m5", {}]));
+    assert_eq!(bench.evse_hears(), json!([3, "m6", {}]));
+    assert_eq!((bench.backend_hears()[1].clone(), bench.backend_hears()), (json!("m5"), Value::Null));
+}
+
+#[test]
 fn refused_messages_are_tried_again_and_then_kept_aside() {
     let mut bench = Bench::south();
     bench.evse(&start("s", "T"));

@@ -152,7 +152,8 @@ async fn charges(evse: &mut Peer, name: &str, times: usize) -> Vec<String> {
         let id = answer["transactionId"].clone();
         sent.push(call("start"));
         for sample in ["m1", "m2", "m3"] {
-            let values = json!({ "connectorId": 1, "transactionId": id, "meterValue": [] });
+            let values =
+                json!({ "connectorId": 1, "transactionId": id, "meterValue": [{ "timestamp": sample }] });
             evse.call(&call(sample), "MeterValues", values).await;
             sent.push(call(sample));
         }
