@@ -353,7 +353,8 @@ fn idle_room(
     cars: &[Option<(usize, Car)>],
     idle: &mut Idle,
 ) {
-    let way = |e: usize| std::iter::successors(Some(config.evses[e].node), |n: &usize| config.nodes[*n].parent);
+    let way =
+        |e: usize| std::iter::successors(Some(config.evses[e].node), |n: &usize| config.nodes[*n].parent);
     let mut rooms: Vec<PerPhase<Milliamps>> = config.nodes.iter().map(|n| n.fuse).collect();
     rooms[0] = PerPhase(rooms[0].0.map(|room| room - Milliamps::amps(house)));
     let limit = day.limits.iter().filter(|(from, to, _)| (*from..*to).contains(&second)).map(|l| l.2).min();
@@ -367,7 +368,9 @@ fn idle_room(
     }
     let waits = site.evses.iter().any(|facts| facts.room_since.is_some());
     for (e, slot) in cars.iter().enumerate() {
-        let Some((_, car)) = slot.as_ref().filter(|(_, car)| car.got < car.session.watt_hours) else { continue };
+        let Some((_, car)) = slot.as_ref().filter(|(_, car)| car.got < car.session.watt_hours) else {
+            continue;
+        };
         let wired: Vec<Phase> =
             (0..car.session.terminals).filter_map(|t| config.evses[e].wiring.phase(t)).collect();
         let room = way(e).flat_map(|n| wired.iter().map(|p| rooms[n][*p].0).collect::<Vec<_>>()).min();

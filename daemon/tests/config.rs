@@ -84,6 +84,22 @@ fn a_good_one_is_taken_with_its_defaults() {
 }
 
 #[test]
+fn the_site_and_its_controller_have_identities_of_their_own() {
+    let place = Place::new();
+    let with = |lines: &str| GOOD.replace("[[meter]]", &format!("[ocpp]\n{lines}\n[[meter]]"));
+    let config = place.load(&with("site = \"S\"\ncontroller = \"C\"")).unwrap();
+    assert_eq!(config.ocpp.controller.unwrap().as_str(), "C");
+    for (lines, expected) in [
+        ("site = \"CP-1\"", "ocpp.site: \"CP-1\" is the identity of an EVSE; choose another"),
+        ("controller = \"right\"", "ocpp.controller: \"right\" is the identity of an EVSE; choose another"),
+        ("site = \"C\"\ncontroller = \"C\"", "ocpp.controller: is the identity of ocpp.site; choose another"),
+    ] {
+        let error = place.error(&with(lines));
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn each_mistake_names_its_place_and_its_mend() {
     let place = Place::new();
     let cases = [

@@ -92,8 +92,7 @@ fn comes_back(name: &str, world: &mut World, before: &[Milliamps]) {
     world.meter = Meter::Right;
     // A car that was paused waits, and then rises step by step.
     world.run(180);
-    let (now, then): (Milliamps, Milliamps) =
-        (limits(world).into_iter().sum(), before.iter().copied().sum());
+    let (now, then): (Milliamps, Milliamps) = (limits(world).into_iter().sum(), before.iter().copied().sum());
     assert!(now + Milliamps::amps(4) >= then, "{name}: {now} is left of {then}: {:?}", world.plan);
 }
 
@@ -147,7 +146,11 @@ fn fault(name: &str, config: &Arc<Config>, dice: &mut Dice) {
             world.meter = Meter::Off(Milliamps::amps(-(5 + dice.below(20))));
             world.run(60);
             let sum: Milliamps = limits(&world).into_iter().sum();
-            assert!(sum <= Milliamps::amps(63), "{name}: never above the fuse by themselves, {:?}", world.plan);
+            assert!(
+                sum <= Milliamps::amps(63),
+                "{name}: never above the fuse by themselves, {:?}",
+                world.plan
+            );
         }
         other => unreachable!("{other} is no fault"),
     }

@@ -322,11 +322,7 @@ fn pass(world: &mut World, reference: &mut Reference, excess: &mut Excess, count
         reference.fed = now;
     }
     let changes = own.abs() > 0.0 || (reference.fed > 0.0 && now - reference.fed <= 6.0);
-    assert!(
-        time <= 1.0 || (changes && time <= 6.0),
-        "{}",
-        at(&format!("{obeyed} W obeyed under {cap} W"))
-    );
+    assert!(time <= 1.0 || (changes && time <= 6.0), "{}", at(&format!("{obeyed} W obeyed under {cap} W")));
     let drawn = world.drawn().0 as f64;
     let time = track(drawn > cap + slack, &mut excess.drawn);
     assert!(time <= 12.0, "{}", at(&format!("{drawn} W drawn under {cap} W for {time} s")));

@@ -1,6 +1,7 @@
 """Update bundles that must be refused, each with what the refusal must say."""
 
 import os
+import shutil
 import subprocess
 
 from guest import BUILT, REPO
@@ -8,12 +9,15 @@ from guest import BUILT, REPO
 KEYS = REPO / "target/image/keys"
 
 
-def bundle(folder, name, *, compatible="ladewart-qemu-arm64", version="9999.0.0", size=1 << 20, key=None):
-    """A small signed bundle; its content is noise, so nothing of it may ever be booted."""
+def bundle(folder, name, *, compatible="ladewart-qemu-arm64", version="9999.0.0", size=1 << 20, key=None, images=None):
+    """A small signed bundle; its content is noise, which must never be booted, but for the images that are given."""
     certificate, private = key or (KEYS / "development.pem", KEYS / "development.key")
     source, made = folder / f"{name}.d", folder / f"{name}.raucb"
     source.mkdir()
     for image in ("root.img", "boot.img"):
+        if images and image in images:
+            shutil.copyfile(images[image], source / image)
+            continue
         with (source / image).open("wb") as file:
             file.write(os.urandom(4096))
             file.truncate(size)
@@ -41,6 +45,26 @@ def stranger(folder):
     return certificate, private
 
 
+def expired(folder):
+    """A key that the appliance's own authority signed, for a time that is over."""
+    certificate, private, request = folder / "expired.pem", folder / "expired.key", folder / "expired.csr"
+    subprocess.run(
+        [
+            "openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+            "-subj", "/CN=expired", "-keyout", private, "-out", request,
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    subprocess.run(
+        [
+            "openssl", "x509", "-req", "-in", request, "-CA", KEYS / "development.pem", "-CAkey", KEYS / "development.key",
+            "-CAcreateserial", "-days", "-1", "-out", certificate,
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, private
+
+
 def bad(folder):
     """Name -> (file, what the refusal says)."""
     good = (BUILT / "update.raucb").read_bytes()
@@ -55,6 +79,7 @@ def bad(folder):
         "unsigned": (unsigned, r"signature|size"),
         "damaged": (damaged, r"."),
         "signed by a stranger": (bundle(folder, "stranger", key=stranger(folder)), r"signature|certificate"),
+        "signed by an expired key": (bundle(folder, "expired", key=expired(folder)), r"expired|signature|certificate"),
         "for another board": (bundle(folder, "board", compatible="other-board"), r"[Cc]ompatible"),
         "older": (bundle(folder, "older", version="0.0.1"), r"older than the running"),
         "too large for its slot": (bundle(folder, "large", size=80 << 20), r"size|space|large|big|room|small"),

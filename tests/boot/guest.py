@@ -62,7 +62,7 @@ class Guest:
         else:
             print(f"   console: {self.console}", flush=True)
 
-    def start(self, extra=()):
+    def start(self, extra=(), readonly=False):
         """Power on. The console of this boot is read from where the last one ended."""
         self.boots += 1
         self.ports = {"ssh": free_port(), "ocpp": free_port()}
@@ -72,7 +72,7 @@ class Guest:
             [
                 "qemu-system-aarch64", "-M", "virt,acpi=off", "-cpu", "cortex-a57", "-smp", "2", "-m", "512",
                 "-nographic", "-nodefaults", "-bios", UBOOT,
-                "-drive", f"if=none,id=disk,file={self.disk},format=raw,cache=writeback",
+                "-drive", f"if=none,id=disk,file={self.disk},format=raw,cache=writeback{',readonly=on' if readonly else ''}",
                 "-device", "virtio-blk-pci,drive=disk,addr=04.0",
                 "-netdev", f"user,id=lan,hostfwd=tcp:127.0.0.1:{self.ports['ssh']}-:22"
                 f",hostfwd=tcp:127.0.0.1:{self.ports['ocpp']}-:8887",
@@ -94,6 +94,11 @@ class Guest:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
+
+    def worked(self):
+        """Seconds of processor time that the emulator has used: hardly depends on what else the machine does."""
+        words = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(") ")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
     def said(self):
         """What the console showed since the start."""

@@ -3,8 +3,9 @@
 
 mobilityhouse/ocpp is backend and charge point in each version; npm ocpp-rpc in strict mode is both once more. The peers
 check every payload against the official schemas; what the daemon itself says (its answers while the backend is away, its
-charging profiles) is checked here again, frame by frame. The charge points' side is compressed (RFC 7692), the
-backend's is not. Prints a table; writes target/report/ocpp-versions.json.
+charging profiles, what the controller tells under its own identity) is checked here again, frame by frame. The charge
+points' side is compressed (RFC 7692), the backend's is not. Prints a table; writes target/report/ocpp-versions.json.
+With the argument "kit" the peer is ocpp-kit instead, and the file is ocpp-kit.json.
 """
 
 import asyncio
@@ -33,6 +34,8 @@ sys.path.insert(0, str(HERE))
 from record import now  # noqa: E402
 
 DEADLINE = 60
+VERSIONS = ("1.6", "2.0.1", "2.1")
+CONTROLLER = "SITE"
 SIGNED = "OCMF|{\"FV\":\"1.0\",\"RD\":[{\"RV\":  1.50}]}|{\"SD\":\"3046022100\u00fc\"}"
 
 
@@ -67,18 +70,18 @@ async def until(what: str, condition: Any) -> Any:
 class Daemon:
     """ladewartd without a gateway, between loopback ports."""
 
-    def __init__(self, directory: pathlib.Path, backend_port: int, identities: list[str]) -> None:
-        self.log = directory / "daemon.log"
+    def __init__(self, directory: pathlib.Path, backend_port: int, identities: list[str], more: str = "") -> None:
+        self.log, self.socket = directory / "daemon.log", directory / "api.sock"
         evses = "".join(
             f'[[evse]]\nid = "{i.lower()}"\nidentity = "{i}"\nmax = "16 A"\nphases = "L1 L2 L3"\nfailsafe = "6 A"\n'
             for i in identities
         )
         config = directory / "site.toml"
         config.write_text(
-            f'[site]\nname = "versions"\ndata = "{directory}/data"\n[api]\nsocket = "{directory}/api.sock"\n'
+            f'[site]\nname = "versions"\ndata = "{directory}/data"\n[api]\nsocket = "{self.socket}"\n'
             f'[uplink]\nmode = "direct"\nbackoff_min = "1 s"\nbackoff_max = "2 s"\n'
             f'[backend]\nurl = "ws://127.0.0.1:{backend_port}/ocpp"\n'
-            f'[ocpp]\nlisten = "127.0.0.1:0"\naccept_unknown_offline = true\n'
+            f'[ocpp]\nlisten = "127.0.0.1:0"\naccept_unknown_offline = true\n{more}'
             f'[[node]]\nid = "main"\nfuse = "63 A"\n{evses}'
         )
         program = ROOT / "target/debug/ladewartd"
@@ -93,6 +96,14 @@ class Daemon:
             return re.search(r"EVSEs connect here.*?127\.0\.0\.1:(\d+)", re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text()))
 
         return int((await until("the daemon's port", found)).group(1))
+
+    async def ctl(self, *words: str) -> None:
+        program = ROOT / "target/debug/ladewartctl"
+        process = await asyncio.create_subprocess_exec(
+            program, "--socket", self.socket, *words, stdout=asyncio.subprocess.DEVNULL
+        )
+        if await asyncio.wait_for(process.wait(), DEADLINE) != 0:
+            raise RuntimeError(f"ladewartctl {' '.join(words)} ended with {process.returncode}")
 
     def stop(self) -> None:
         self.process.terminate()
@@ -141,6 +152,21 @@ def backend_class(version: str) -> Any:
             @on("Authorize")
             def on_authorize(self, **_: Any) -> Any:
                 return call_result.Authorize(id_token_info={"status": "Accepted"})
+
+            @on("NotifyChargingLimit")
+            def on_limit(self, **limit: Any) -> Any:
+                self.told.append(("NotifyChargingLimit", limit))
+                return call_result.NotifyChargingLimit()
+
+            @on("ClearedChargingLimit")
+            def on_cleared(self, **cleared: Any) -> Any:
+                self.told.append(("ClearedChargingLimit", cleared))
+                return call_result.ClearedChargingLimit()
+
+            @on("SecurityEventNotification")
+            def on_security(self, **event: Any) -> Any:
+                self.told.append(("SecurityEventNotification", event))
+                return call_result.SecurityEventNotification()
 
             @on("ReportChargingProfiles")
             def on_report(self, **report: Any) -> Any:
@@ -246,6 +272,7 @@ class Run:
     def __init__(self, version: str, rows: list) -> None:
         self.version, self.rows, self.told = version, rows, []
         self.backend: Any = None
+        self.controller: Any = None
         self.backend_wires: list[Wire] = []
 
     def check(self, what: str, good: bool) -> None:
@@ -255,9 +282,14 @@ class Run:
         async def accept(socket: Any) -> None:
             wire = Wire(socket)
             self.backend_wires.append(wire)
-            self.backend = backend_class(self.version)(socket.request.path.rsplit("/", 1)[-1], wire, self.told)
+            identity = socket.request.path.rsplit("/", 1)[-1]
+            peer = backend_class(self.version)(identity, wire, self.told)
+            if identity == CONTROLLER:
+                self.controller = peer
+            else:
+                self.backend = peer
             try:
-                await self.backend.start()
+                await peer.start()
             except websockets.ConnectionClosed:
                 pass
 
@@ -270,7 +302,8 @@ class Run:
         with tempfile.TemporaryDirectory() as name:
             server = await self.serve(0)
             port = server.sockets[0].getsockname()[1]
-            daemon = Daemon(pathlib.Path(name), port, [identity])
+            own = "" if self.version == "1.6" else f'controller = "{CONTROLLER}"\n'
+            daemon = Daemon(pathlib.Path(name), port, [identity], own)
             try:
                 url = f"ws://127.0.0.1:{await daemon.port()}/{identity}"
                 # All versions are on offer; the backend speaks one.
@@ -282,11 +315,36 @@ class Run:
                     wire = Wire(socket)
                     station = station_class(self.version)(identity, wire)
                     reading = asyncio.create_task(station.start())
+                    if self.version != "1.6":
+                        await self.limits_told(call, daemon)
                     await self.story(station, call, server, port, daemon)
                     reading.cancel()
                     await self.schemas(station)
             finally:
                 daemon.stop()
+
+    def heard(self, kind: str) -> list:
+        return [what for which, what in self.told if which == kind]
+
+    async def limits_told(self, call: Any, daemon: Daemon) -> None:
+        """The controller under its own identity: what limits the site from another side than the backend's."""
+        await until("the controller's start", lambda: self.heard("SecurityEventNotification"))
+        self.check("controller: its start", self.heard("SecurityEventNotification")[0]["type"] == "StartupOfTheDevice")
+        await daemon.ctl("limit", "set", "8 kW", "--id", "told")
+        await until("the limit", lambda: self.heard("NotifyChargingLimit"))
+        notice = self.heard("NotifyChargingLimit")[0]
+        periods = notice["charging_schedule"][0]["charging_schedule_period"]
+        source = notice["charging_limit"]["charging_limit_source"]
+        self.check("controller: a limit is told", (source, [p["limit"] for p in periods]) == ("EMS", [8000]))
+        asked = call.GetVariables(get_variable_data=[{"component": {"name": "X"}, "variable": {"name": "Y"}}])
+        answer = await self.controller.call(asked, suppress=False)
+        result = answer.get_variable_result[0]["attribute_status"]
+        self.check("controller: answers for itself", result == "UnknownComponent")
+        await daemon.ctl("limit", "clear", "told")
+        await until("its end", lambda: self.heard("ClearedChargingLimit"))
+        cleared = self.heard("ClearedChargingLimit")
+        told = len(self.heard("NotifyChargingLimit"))
+        self.check("controller: its end is told", cleared == [{"charging_limit_source": "EMS"}] and told == 1)
 
     async def story(self, station: Any, call: Any, server: Any, port: int, daemon: Daemon) -> None:
         two = self.version != "1.6"
@@ -410,6 +468,25 @@ class Run:
         self.check(f"our own {ours} frames by the schemas", not bad and ours > 5)
 
 
+async def both_sides(rows: list, name: str, program: list, version: str, identity: str) -> None:
+    """A program that is backend and charge point at once: it says its port, hears the daemon's, prints its checks."""
+    with tempfile.TemporaryDirectory() as directory:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*map(str, program), version, stdin=pipe, stdout=pipe)
+        port = int((await asyncio.wait_for(process.stdout.readline(), DEADLINE)).decode())
+        daemon = Daemon(pathlib.Path(directory), port, [identity])
+        try:
+            process.stdin.write(f"{await daemon.port()}\n".encode())
+            out, _ = await asyncio.wait_for(process.communicate(), 2 * DEADLINE)
+            for line in out.decode().splitlines():
+                what, _, result = line.partition("\t")
+                rows.append((f"{version} {name}", what, result))
+            if process.returncode != 0:
+                rows.append((f"{version} {name}", f"ended with {process.returncode}", "NO"))
+        finally:
+            daemon.stop()
+
+
 async def strict_rpc(rows: list) -> None:
     """npm ocpp-rpc in strict mode on both sides."""
     node = ROOT / "target/interop/node"
@@ -420,40 +497,33 @@ async def strict_rpc(rows: list) -> None:
         node.mkdir(parents=True, exist_ok=True)
         subprocess.run(["npm", "install", "--silent", "--prefix", node, "ocpp-rpc@2.2.1"], check=True)
     shutil.copy(HERE / "strict.cjs", node / "strict.cjs")
-    for version in ("1.6", "2.0.1", "2.1"):
-        with tempfile.TemporaryDirectory() as name:
-            process = await asyncio.create_subprocess_exec(
-                "node", str(node / "strict.cjs"), version, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-            )
-            port = int((await asyncio.wait_for(process.stdout.readline(), DEADLINE)).decode())
-            daemon = Daemon(pathlib.Path(name), port, ["RPC"])
-            try:
-                process.stdin.write(f"{await daemon.port()}\n".encode())
-                out, _ = await asyncio.wait_for(process.communicate(), DEADLINE)
-                for line in out.decode().splitlines():
-                    what, _, result = line.partition("\t")
-                    rows.append((f"{version} rpc", what, result))
-                if process.returncode != 0:
-                    rows.append((f"{version} rpc", f"ended with {process.returncode}", "NO"))
-            finally:
-                daemon.stop()
+    for version in VERSIONS:
+        await both_sides(rows, "rpc", ["node", node / "strict.cjs"], version, "RPC")
+
+
+async def kit(rows: list) -> None:
+    """ocpp-kit on both sides, with the ledger of its CSMS. `tests/parts/kit` builds it."""
+    for version in VERSIONS:
+        await both_sides(rows, "kit", [ROOT / "target/interop/kit/debug/ladewart-kit"], version, "KIT")
 
 
 async def main() -> int:
     rows: list = []
-    for version in ("1.6", "2.0.1", "2.1"):
-        await Run(version, rows).run()
-    await strict_rpc(rows)
+    name, peer = "ocpp-versions", f"mobilityhouse ocpp {metadata.version('ocpp')}, npm ocpp-rpc 2.2.1 strict"
+    if sys.argv[1:] == ["kit"]:
+        name, peer = "ocpp-kit", "ocpp-kit 0.3.0"
+        await kit(rows)
+    else:
+        for version in VERSIONS:
+            await Run(version, rows).run()
+        await strict_rpc(rows)
     width = max(len(what) for _, what, _ in rows)
     for version, what, result in rows:
         print(f"   {version:<10} {what:<{width}}  {result}")
     report = ROOT / "target/report"
     report.mkdir(parents=True, exist_ok=True)
-    peer = f"mobilityhouse ocpp {metadata.version('ocpp')}, npm ocpp-rpc 2.2.1 strict"
     listed = [{"version": v, "what": w, "result": r} for v, w, r in rows]
-    (report / "ocpp-versions.json").write_text(
-        json.dumps({"name": "ocpp-versions", "unit": "checks", "rows": listed, "peer": peer})
-    )
+    (report / f"{name}.json").write_text(json.dumps({"name": name, "unit": "checks", "rows": listed, "peer": peer}))
     return int(any(result == "NO" for _, _, result in rows))
 
 

@@ -24,7 +24,10 @@ THROUGH = {
     "etc/rauc/system.conf": "yocto/meta-ladewart-distro/dynamic-layers/rauc/recipes-core/rauc/rauc-conf.bbappend",
 }
 # Highest exposure, as systemd-analyze rates it (0 is closed); tests/boot has the same limits.
-EXPOSURE = {"ladewartd.service": 1.9, "ladewart-failsafe.service": 1.9, "ladewart-ssh.service": 4.0}
+EXPOSURE = {
+    "ladewartd.service": 1.9, "ladewart-failsafe.service": 1.9, "ladewart-ssh.service": 4.0, "ladewart-confirm.service": 1.9,
+    "ladewart-restart.service": 1.9, "ladewart-data.service": 4.0, "nftables.service": 4.0,
+}  # fmt: skip
 
 
 def recipe(tree, which):

@@ -1,4 +1,4 @@
-//! Charge points that are played here: the site as a whole, and each device that does not speak OCPP.
+//! Charge points that are played here: the site as a whole, its controller, and each device that does not speak OCPP.
 //!
 //! In: the configuration, who releases which device. Out: what the gateway plays. Invariant: a device is played only
 //! where there is a backend to play it to; nothing else releases it then.
@@ -9,8 +9,8 @@ use super::devices::Release;
 use crate::{
     config::{self, Config},
     control,
-    ids::EvseId,
-    ocpp::{self, local::Stands, orders::Inbox},
+    ids::{EvseId, Identity},
+    ocpp::{self, Version, local::Stands, orders::Inbox},
     policy,
     smgw::Dial,
     units::Wiring,
@@ -28,24 +28,44 @@ pub(super) fn all(
         let evse = &config.evses[e];
         let free = evse.device.as_ref().and_then(|device| device.card.clone());
         ocpp::Local {
-            settings: config::Evse { ocpp: spoken(evse.ocpp.backend.clone()), ..evse.clone() },
+            settings: config::Evse {
+                ocpp: spoken(vec![Version::V16], evse.ocpp.backend.clone()),
+                ..evse.clone()
+            },
             way: ways.get(e).cloned().flatten(),
             stands: Stands::Evse { evse: evse.id.clone(), most: evse.max, free, released },
             view: site.view(),
             inbox,
         }
     });
-    devices.chain(whole(config, site)).collect()
+    devices.chain(whole(config, site)).chain(controller(config, site)).collect()
 }
 
 /// Over the pipe to our own station.
-fn spoken(backend: Option<config::Backend>) -> config::EvseOcpp {
-    config::EvseOcpp { versions: vec![ocpp::Version::V16], backend, ..config::EvseOcpp::default() }
+fn spoken(versions: Vec<Version>, backend: Option<config::Backend>) -> config::EvseOcpp {
+    config::EvseOcpp { versions, backend, ..config::EvseOcpp::default() }
 }
 
 fn whole(config: &Config, site: &control::Handle) -> Option<ocpp::Local> {
-    let (identity, root) = (config.ocpp.site.as_ref()?, config.nodes.first()?);
-    let fuse = root.fuse.0.into_iter().min()?;
+    let fuse = config.nodes.first()?.fuse.0.into_iter().min()?;
+    let stands = Stands::Site { site: site.clone(), most: fuse };
+    own(config.ocpp.site.as_ref()?, vec![Version::V16], stands, config, site)
+}
+
+fn controller(config: &Config, site: &control::Handle) -> Option<ocpp::Local> {
+    let versions = vec![Version::V201, Version::V21];
+    own(config.ocpp.controller.as_ref()?, versions, Stands::Controller, config, site)
+}
+
+/// A station of the site itself, as it stands at its grid connection.
+fn own(
+    identity: &Identity,
+    versions: Vec<Version>,
+    stands: Stands,
+    config: &Config,
+    site: &control::Handle,
+) -> Option<ocpp::Local> {
+    let fuse = config.nodes.first()?.fuse.0.into_iter().min()?;
     // Nobody orders the site about over the interface.
     let (_, inboxes) = ocpp::Orders::new([&EvseId::new(identity.as_str())]);
     Some(ocpp::Local {
@@ -59,13 +79,13 @@ fn whole(config: &Config, site: &control::Handle) -> Option<ocpp::Local> {
             step: fuse,
             failsafe: fuse,
             device: None,
-            ocpp: spoken(None),
+            ocpp: spoken(versions, None),
             class: policy::USUAL,
             weight: 1,
             public: false,
         },
         way: None,
-        stands: Stands::Site { site: site.clone(), most: fuse },
+        stands,
         view: site.view(),
         inbox: inboxes.into_iter().next()?,
     })

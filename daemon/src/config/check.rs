@@ -82,14 +82,19 @@ impl Check<'_> {
         if let Some(backend) = &backend {
             self.way_to("backend", backend, uplink.as_ref())?;
         }
-        if let Some(site) = &ocpp.ocpp.site {
+        let (site, controller) = (&ocpp.ocpp.site, &ocpp.ocpp.controller);
+        for (field, identity) in [("ocpp.site", site), ("ocpp.controller", controller)] {
+            let Some(identity) = identity else { continue };
             if backend.is_none() {
-                return self.fail("ocpp.site", "has no meaning without [backend]; remove it");
+                return self.fail(field, "has no meaning without [backend]; remove it");
             }
-            if evses.iter().any(|e| e.identity == *site) {
+            if evses.iter().any(|e| e.identity == *identity) {
                 return self
-                    .fail("ocpp.site", format!("\"{site}\" is the identity of an EVSE; choose another"));
+                    .fail(field, format!("\"{identity}\" is the identity of an EVSE; choose another"));
             }
+        }
+        if controller.is_some() && site == controller {
+            return self.fail("ocpp.controller", "is the identity of ocpp.site; choose another");
         }
         let api = self.api(doc.api)?;
         let operators = self.operators(doc.operator, &api.certificates, uplink.as_ref(), backend.as_ref())?;

@@ -400,6 +400,8 @@ pub struct Ocpp {
     pub accept_unknown_offline: bool,
     /// Identity of the site as one charge point; it is none without.
     pub site: Option<Identity>,
+    /// Identity of the controller itself towards a backend of 2.x; it tells nothing there without.
+    pub controller: Option<Identity>,
     /// Cards of the site's own users, in lower case: welcome while the backend cannot be asked.
     pub users: Arc<HashSet<String>>,
     /// Largest frame in bytes.

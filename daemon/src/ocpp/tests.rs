@@ -286,6 +286,7 @@ impl Site {
                 accept_unknown_offline: true,
                 users: Arc::default(),
                 site: None,
+                controller: None,
                 max_frame: 65_536,
                 tls: None,
                 compression: true,

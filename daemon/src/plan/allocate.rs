@@ -292,7 +292,8 @@ fn give_way(
         }
         let step = demands[j].step.max(1);
         let needs = constraints.of(j).iter().map(|u| (short(rooms, u.constraint), i128::from(u.weight)));
-        let needs = needs.filter(|(short, _)| *short > 0).map(|(short, weight)| (short + weight - 1) / weight);
+        let needs =
+            needs.filter(|(short, _)| *short > 0).map(|(short, weight)| (short + weight - 1) / weight);
         let needs = i64::try_from(needs.max().unwrap_or(0)).unwrap_or(i64::MAX);
         let gives_up = ((needs + step - 1) / step * step).min(down(out[j].value - floor(&demands[j]), step));
         if gives_up > 0 {

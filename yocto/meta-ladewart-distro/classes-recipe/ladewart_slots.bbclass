@@ -69,7 +69,7 @@ IMAGE_CMD:ladewartboot () {
         node='fdt { data = /incbin/("${DEPLOY_DIR_IMAGE}/${LADEWART_DEVICETREE}"); type = "flat_dt"; arch = "arm64"; compression = "none"; hash { algo = "sha256"; }; };'
         use='fdt = "fdt";'
     fi
-    sed -e "s|@VERSION@|${IMAGE_VERSION}|; s|@KERNEL@|${WORKDIR}/kernel.gz|; s|@KERNEL_LOAD@|${LADEWART_KERNEL_LOAD}|" \
+    sed -e "s|@VERSION@|${IMAGE_VERSION}|; s|@KERNEL@|${WORKDIR}/kernel.gz|; s|@KERNEL_LOAD@|${LADEWART_KERNEL_LOAD}|; s|@KERNEL_COMPRESSION@|gzip|" \
         -e "s|@INITRD@|${DEPLOY_DIR_IMAGE}/${LADEWART_INITRAMFS}-${MACHINE}.cpio.zst|" \
         -e "s|@ARGUMENTS@|${WORKDIR}/arguments.cmd|" \
         -e "s|@DEVICETREE@|$node|; s|@DEVICETREE_USE@|$use|" \

@@ -44,6 +44,7 @@ impl Check<'_> {
             call_timeout: self.duration("ocpp.call_timeout", raw.call_timeout, s(10), ms(100), s(120))?,
             accept_unknown_offline: raw.accept_unknown_offline.unwrap_or(false),
             site: raw.site,
+            controller: raw.controller,
             users: Arc::new(self.cards(&raw.cards)?),
             max_frame,
             tls,

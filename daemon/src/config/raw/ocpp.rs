@@ -24,6 +24,9 @@ pub(in crate::config) struct Ocpp {
     pub(in crate::config) accept_unknown_offline: Option<bool>,
     /// The site as one charge point: its identity towards the backend; its profile is a limit of the grid connection.
     pub(in crate::config) site: Option<Identity>,
+    /// The controller itself as a station of a 2.x backend: its identity there. It tells the limits of the grid
+    /// connection that do not come from the backend (NotifyChargingLimit).
+    pub(in crate::config) controller: Option<Identity>,
     /// Cards (IdTags) that may charge while the backend cannot be asked, and on a site without one.
     #[serde(default)]
     pub(in crate::config) cards: Vec<String>,

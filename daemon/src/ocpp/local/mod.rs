@@ -7,10 +7,12 @@
 //!
 //! ```text
 //!   view ──→ charge (who, when, how much) ──→ v16 (frames) ⇄ pipe ⇄ station(route, queue) ⇄ uplink ⇄ backend
-//!                 └─→ released → driver           └─→ profiles → cap of the EVSE, or limit of the site
+//!     │           └─→ released → driver           └─→ profiles → cap of the EVSE, or limit of the site
+//!     └────→ controller (limits told) ──────→ frames of 2.x ⇄ pipe ⇄ …
 //! ```
 
 mod charge;
+mod controller;
 mod keys;
 mod profiles;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     charge::{Facts, Sample},
+    controller::Controller,
     v16::{Make, Out, Point},
 };
 use super::{Error, Version, handshake::Request, orders};
@@ -50,7 +53,7 @@ use crate::{
     },
     smgw::Dial,
     store::{Migration, Store},
-    time::Wall,
+    time::{Now, Wall},
     units::{Milliamps, Millivolts, Phase, Watts},
 };
 
@@ -89,6 +92,8 @@ pub enum Stands {
         /// Fuse of the grid connection.
         most: Milliamps,
     },
+    /// For the site's controller itself, in 2.x: it tells the limits that do not come from the backend.
+    Controller,
 }
 
 /// A charge point that is played here.
@@ -142,95 +147,155 @@ pub(super) fn is_news(event: &EvseEvent) -> bool {
     )
 }
 
+/// What is played.
+enum Part {
+    Point(Box<Point>),
+    Controller(Box<Controller>),
+}
+
+impl Part {
+    fn link_up(&mut self, now: Now) {
+        match self {
+            Self::Point(point) => point.link_up(now),
+            Self::Controller(controller) => controller.link_up(now),
+        }
+    }
+
+    fn link_down(&mut self) {
+        match self {
+            Self::Point(point) => point.link_down(),
+            Self::Controller(controller) => controller.link_down(),
+        }
+    }
+
+    fn received(&mut self, text: &str, now: Now) {
+        match self {
+            Self::Point(point) => point.received(text, now),
+            Self::Controller(controller) => controller.received(text, now),
+        }
+    }
+
+    fn tick(&mut self, now: Now) {
+        match self {
+            Self::Point(point) => point.tick(now),
+            Self::Controller(controller) => controller.tick(now),
+        }
+    }
+
+    fn output(&mut self) -> Vec<Out> {
+        match self {
+            Self::Point(point) => point.output(),
+            Self::Controller(controller) => controller.output(),
+        }
+    }
+}
+
 impl Player {
     /// Takes up the stored state, then plays until stopped.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
         let key = self.identity.to_string();
         let saved = self.store.read(move |db| load(db, &key)).await;
         let saved = saved.map_err(|source| Error::Store { identity: self.identity.clone(), source })?;
-        let mut point = Point::new(self.make(), saved.as_deref(), uuid::Uuid::new_v4().as_u64_pair().0);
-        stop.run_until_cancelled(self.play(&mut point)).await;
+        let mut part = self.part(saved.as_deref());
+        stop.run_until_cancelled(self.play(&mut part)).await;
         Ok(())
     }
 
-    fn make(&self) -> Make {
+    fn part(&self, saved: Option<&str>) -> Part {
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let (model, most, whole, free) = match &self.stands {
             Stands::Evse { most, free, .. } => ("EVSE", *most, false, free.clone()),
             Stands::Site { most, .. } => ("Site", *most, true, None),
+            Stands::Controller => {
+                return Part::Controller(Box::new(Controller::new(self.identity.to_string(), saved, seed)));
+            }
         };
-        Make {
+        let make = Make {
             vendor: "Ladewart".to_owned(),
             model: model.to_owned(),
             serial: self.identity.to_string(),
             most,
             whole,
             free,
+        };
+        Part::Point(Box::new(Point::new(make, saved, seed)))
+    }
+
+    /// What it offers to speak.
+    fn versions(&self) -> &'static [Version] {
+        match self.stands {
+            Stands::Evse { .. } | Stands::Site { .. } => &[Version::V16],
+            Stands::Controller => &[Version::V21, Version::V201],
         }
     }
 
-    async fn play(&mut self, point: &mut Point) {
-        self.look(point);
-        self.carry_out(point, &mut None).await;
+    async fn play(&mut self, part: &mut Part) {
+        self.look(part);
+        self.carry_out(part, &mut None).await;
         loop {
-            let mut opening = Box::pin(connect(self.identity.clone(), self.door.clone()));
+            let mut opening = Box::pin(connect(self.identity.clone(), self.versions(), self.door.clone()));
             let opened = loop {
                 tokio::select! {
                     opened = &mut opening => break opened,
-                    () = tokio::time::sleep(AGAIN) => self.pass(point).await,
+                    () = tokio::time::sleep(AGAIN) => self.pass(part).await,
                 }
             };
             match opened {
                 Ok(line) => {
-                    point.link_up(self.clock.now());
+                    part.link_up(self.clock.now());
                     let mut line = Some(line);
-                    self.carry_out(point, &mut line).await;
-                    self.talk(point, &mut line).await;
-                    point.link_down();
+                    self.carry_out(part, &mut line).await;
+                    self.talk(part, &mut line).await;
+                    part.link_down();
                 }
                 Err(why) => tracing::debug!(why, "the charge point that is played here is not let in"),
             }
-            self.wait(point).await;
+            self.wait(part).await;
         }
     }
 
     /// Time without a connection.
-    async fn wait(&mut self, point: &mut Point) {
+    async fn wait(&mut self, part: &mut Part) {
         tokio::time::sleep(AGAIN).await;
-        self.pass(point).await;
+        self.pass(part).await;
     }
 
-    async fn pass(&mut self, point: &mut Point) {
-        self.look(point);
-        point.tick(self.clock.now());
-        self.carry_out(point, &mut None).await;
+    async fn pass(&mut self, part: &mut Part) {
+        self.look(part);
+        part.tick(self.clock.now());
+        self.carry_out(part, &mut None).await;
     }
 
     /// Converses until the connection ends.
-    async fn talk(&mut self, point: &mut Point, line: &mut Option<Line>) {
+    async fn talk(&mut self, part: &mut Part, line: &mut Option<Line>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = true;
         while let Some(open) = line {
             tokio::select! {
                 message = open.next() => match message {
-                    Some(Ok(Message::Text(text))) => point.received(text.as_str(), self.clock.now()),
+                    Some(Ok(Message::Text(text))) => part.received(text.as_str(), self.clock.now()),
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                     Some(Ok(_)) => {}
                 },
                 changed = self.view.changed(), if seen => {
                     seen = changed.is_ok();
-                    self.look(point);
+                    self.look(part);
                 }
-                _ = tick.tick() => point.tick(self.clock.now()),
+                _ = tick.tick() => part.tick(self.clock.now()),
             }
-            self.carry_out(point, line).await;
+            self.carry_out(part, line).await;
         }
     }
 
     /// Tells the charge point what the site knows of its device.
-    fn look(&mut self, point: &mut Point) {
+    fn look(&mut self, part: &mut Part) {
         let view = self.view.borrow_and_update().clone();
         let now = self.clock.now();
+        let point = match part {
+            Part::Point(point) => point,
+            Part::Controller(controller) => return controller.look(&view, now),
+        };
         match &self.stands {
             Stands::Evse { evse, .. } => {
                 if let Some(seen) = view.evses.iter().find(|e| e.id == *evse) {
@@ -250,13 +315,14 @@ impl Player {
                 }
             }
             Stands::Site { .. } => point.report(whole(&view), "", "", now),
+            Stands::Controller => {}
         }
     }
 
     /// Does what the charge point wants done, in its order.
-    async fn carry_out(&mut self, point: &mut Point, line: &mut Option<Line>) {
+    async fn carry_out(&mut self, part: &mut Part, line: &mut Option<Line>) {
         let (mut stored, mut held) = (true, Vec::new());
-        for out in point.output() {
+        for out in part.output() {
             match out {
                 Out::Store(state) => stored &= self.keep(state).await,
                 out if !stored && out.waits_for_disk() => held.push(out),
@@ -277,7 +343,7 @@ impl Player {
                 Out::Reconnect => *line = None,
             }
         }
-        if !stored {
+        if !stored && let Part::Point(point) = part {
             point.not_stored(&held, self.clock.now());
         }
     }
@@ -316,16 +382,22 @@ impl Player {
                     tracing::error!(%error, "the backend's limit of the site");
                 }
             }
+            Stands::Controller => {}
         }
     }
 }
 
 /// Opens a connection to our own station, as any charge point would.
-async fn connect(identity: Identity, door: mpsc::Sender<Request>) -> Result<Line, String> {
+async fn connect(
+    identity: Identity,
+    versions: &[Version],
+    door: mpsc::Sender<Request>,
+) -> Result<Line, String> {
     let (ours, theirs) = tokio::io::duplex(PIPE);
     let name = super::handshake::encode(identity.as_str());
     let mut request = format!("ws://localhost/{name}").into_client_request().map_err(|e| e.to_string())?;
-    let offer = HeaderValue::from_static(Version::V16.subprotocol());
+    let offer = versions.iter().map(|v| v.subprotocol()).collect::<Vec<_>>().join(", ");
+    let offer = HeaderValue::from_str(&offer).map_err(|e| e.to_string())?;
     request.headers_mut().insert("sec-websocket-protocol", offer);
     let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER);
     let client = client_async_with_config(request, ours, Some(config));
