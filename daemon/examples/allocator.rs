@@ -366,7 +366,7 @@ fn idle_room(
             watts -= draws.0 as f64 * volts;
         }
     }
-    let waits = site.evses.iter().any(|facts| facts.room_since.is_some());
+    let on_the_way = site.evses.iter().any(|facts| facts.room_since.is_some());
     for (e, slot) in cars.iter().enumerate() {
         let Some((_, car)) = slot.as_ref().filter(|(_, car)| car.got < car.session.watt_hours) else {
             continue;
@@ -379,11 +379,13 @@ fn idle_room(
         if more <= 0 || car.drawing.0 + more < 6000 {
             continue;
         }
-        wired.iter().for_each(|p| way(e).for_each(|n| rooms[n][*p] -= Milliamps(more)));
+        for p in &wired {
+            way(e).for_each(|n| rooms[n][*p] -= Milliamps(more));
+        }
         let power = more as f64 * volts * wired.len() as f64;
         watts -= power;
         let energy = power * STEP.as_secs_f64() / 3600.0;
-        if waits { idle.waits += energy } else { idle.untaken += energy }
+        if on_the_way { idle.waits += energy } else { idle.untaken += energy }
     }
 }
 

@@ -126,7 +126,7 @@ fn fault(name: &str, config: &Arc<Config>, dice: &mut Dice) {
                 world.meter = Meter::Wild;
                 world.step();
                 world.meter = Meter::Right;
-                (0..1 + dice.below(6)).for_each(|_| world.step());
+                (0..=dice.below(6)).for_each(|_| world.step());
                 let lower = limits(&world).iter().zip(&stands).any(|(now, before)| now < before);
                 assert!(!lower, "{name}: one answer that cannot be takes nothing away, {:?}", world.plan);
                 assert!(world.total().iter().all(|(_, ma)| *ma <= Milliamps::amps(63)), "{:?}", world.plan);

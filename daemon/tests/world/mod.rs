@@ -358,7 +358,7 @@ impl World {
 
     fn read(&mut self) {
         let currents = match self.meter {
-            Meter::Right => self.total(),
+            Meter::Right | Meter::Ahead => self.total(),
             Meter::Silent => return,
             Meter::Wild => PerPhase([Milliamps::amps(600); 3]),
             Meter::Turned => PerPhase(self.total().0.map(|ma| Milliamps(-ma.0))),
@@ -369,7 +369,6 @@ impl World {
                 self.site.apply(Event::MeterProblem(MeterId::new("grid"), problem), self.now);
                 return;
             }
-            Meter::Ahead => self.total(),
         };
         self.shown = currents;
         let ahead = if self.meter == Meter::Ahead { Duration::from_secs(3600) } else { Duration::ZERO };
