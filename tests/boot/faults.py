@@ -74,7 +74,7 @@ def trial_fault(name, make, tries):
             after = journal(guest)
             check(after[: len(before)] == before, "entries changed or went missing")
             slots = json.loads(guest.ctl("-o", "json", "update", "status"))["slots"]
-            check([slot["name"] for slot in slots if slot.get("running")] == ["A"], f"slot A does not run: {slots}")
+            check([slot["boot_name"] for slot in slots if slot.get("running")] == ["A"], f"slot A does not run: {slots}")
             row(f"update with {name.replace('_', ' ')}: slot A again, tries of B", "", tries)
             row(f"update with {name.replace('_', ' ')}: from the call to READY in A", "s", round(seconds, 1))
             row("journal entries kept over it", "", len(before))

@@ -34,6 +34,20 @@ out end
 """
 
 
+HANG = """\
+out() { echo "look: $*" >/dev/console; }
+daemon() { systemctl show --value --property=$1 ladewartd.service; }
+old=$(daemon MainPID)
+out hangs $old
+kill -STOP $old
+while [ "$(daemon MainPID)" = "$old" ] || ! systemctl is-active --quiet ladewartd.service; do sleep 1; done
+out restarts $(daemon NRestarts)
+out reason $(journalctl --boot --unit=ladewartd.service --output=cat | grep -c 'Watchdog timeout')
+out answers $(ladewartctl status >/dev/null && echo yes)
+out end
+"""
+
+
 def documented():
     """The ports of image/README.md's table."""
     text = (REPO / "image/README.md").read_text(encoding="utf-8")
@@ -73,6 +87,21 @@ def inside():
         check(not seen("failed"), f"failed units: {seen('failed')}")
         for unit, value in re.findall(r"look: exposure (\S+) ([0-9.]+)", said):
             row(f"exposure of {unit}.service", "", float(value))
+
+
+@case()
+def daemon_that_hangs():
+    """A daemon that hangs is killed by its watchdog, and the next one answers."""
+    with Guest("hang") as guest:
+        media.write(guest.disk, "boot-a", made.looking(guest.folder, HANG))
+        guest.start()
+        _, from_start = guest.expect(r"look: hangs \d+")
+        _, until = guest.expect(r"look: end")
+        said = guest.said()
+        check(re.search(r"look: restarts 1\b", said), "the daemon was not started again, or more than once")
+        check(re.search(r"look: reason [1-9]", said), "it was not the watchdog")
+        check(re.search(r"look: answers yes", said), "the next daemon does not answer")
+        row("daemon hangs: until the next one answers", "s", round(until - from_start, 1))
 
 
 @case()

@@ -105,9 +105,17 @@ async fn call(socket: &mut Socket, id: &str, action: &str, payload: &Value) -> a
     }
 }
 
-fn values(transaction: Option<u32>) -> Value {
+/// The n-th reading: a reading with the same content as one before would not go on, it is that one.
+fn values(n: usize, transaction: Option<u32>) -> Value {
+    let at = format!(
+        "2026-11-24T{:02}:{:02}:{:02}.{:03}Z",
+        n / 3_600_000 % 24,
+        n / 60_000 % 60,
+        n / 1000 % 60,
+        n % 1000
+    );
     let sample = |phase: &str, measurand: &str, unit: &str| json!({ "value": "16.0", "context": "Sample.Periodic", "measurand": measurand, "phase": phase, "unit": unit });
-    let mut payload = json!({ "connectorId": 1, "meterValue": [{ "timestamp": "2026-11-24T00:00:00Z", "sampledValue": [
+    let mut payload = json!({ "connectorId": 1, "meterValue": [{ "timestamp": at, "sampledValue": [
         sample("L1", "Current.Import", "A"), sample("L2", "Current.Import", "A"), sample("L3", "Current.Import", "A"),
         sample("L1", "Voltage", "V"), sample("L2", "Voltage", "V")] }] });
     if let Some(id) = transaction {
@@ -124,6 +132,7 @@ struct Figures {
     p50: f64,
     p99: f64,
     cpu: Option<f64>,
+    /// By how much its memory grew, KiB.
     memory: Option<f64>,
 }
 
@@ -155,9 +164,9 @@ async fn measure(
     let mut all = JoinSet::new();
     for (n, mut socket) in sockets.into_iter().enumerate() {
         all.spawn(async move {
-            let payload = values(durable.then_some(7));
             let mut times = Vec::new();
             while begun.elapsed() < lasting {
+                let payload = values(times.len(), durable.then_some(7));
                 let sent = Instant::now();
                 call(&mut socket, &format!("{n}-{}", times.len()), "MeterValues", &payload).await?;
                 times.push(sent.elapsed().as_secs_f64() * 1000.0);
@@ -179,9 +188,7 @@ async fn measure(
     let rank = |percent: usize| times[(times.len() * percent).div_ceil(100).max(1) - 1];
     let count = times.len() as f64;
     let spent = process.map(cpu).transpose()?.zip(before).map(|(after, before)| (after - before) / count);
-    // One connection is less than the noise.
-    let memory = full.zip(empty).filter(|_| connections > 1);
-    let memory = memory.map(|(full, empty)| (full - empty) / f64::from(connections));
+    let memory = full.zip(empty).map(|(full, empty)| full - empty);
     Ok(Figures {
         relay,
         connections,
@@ -206,7 +213,7 @@ fn family(process: u32) -> Vec<u32> {
 fn memory(process: u32) -> anyhow::Result<f64> {
     let mut sum = 0.0;
     for one in family(process) {
-        let status = std::fs::read_to_string(format!("/proc/{one}/status"))?;
+        let status = std::fs::read_to_string(format!("/proc/{one}/status")).context("its memory")?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
         sum += line.trim().trim_end_matches("kB").trim().parse::<f64>()?;
     }
@@ -217,7 +224,7 @@ fn memory(process: u32) -> anyhow::Result<f64> {
 fn cpu(process: u32) -> anyhow::Result<f64> {
     let mut sum = 0.0;
     for one in family(process) {
-        let stat = std::fs::read_to_string(format!("/proc/{one}/stat"))?;
+        let stat = std::fs::read_to_string(format!("/proc/{one}/stat")).context("its time")?;
         let fields = stat.rsplit_once(')').context("no stat")?.1;
         let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok());
         sum += ticks.sum::<f64>() * 10_000.0;
@@ -251,7 +258,7 @@ async fn nginx(directory: &Path, backend: SocketAddr) -> anyhow::Result<Option<(
     std::fs::write(
         &file,
         format!(
-            "daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/nginx.log;\n\
+            "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/nginx.log;\n\
              events {{ worker_connections 2048; }}\n\
              http {{ access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;\n\
              uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
@@ -311,11 +318,11 @@ pub(crate) async fn run(counts: &[u32], seconds: u32) -> anyhow::Result<()> {
         let (process, at) = daemon(directory.path(), to, most).await?;
         all.push(measure("ladewartd, passing", at, connections, lasting, process.pid(), false).await?);
         ensure!(process.stop().await?.success(), "the daemon failed");
-        std::fs::remove_dir_all(directory.path().join("data"))?;
+        std::fs::remove_dir_all(directory.path().join("data")).context("the data of the run before")?;
         let (process, at) = daemon(directory.path(), to, most).await?;
         all.push(measure("ladewartd, durable", at, connections, lasting, process.pid(), true).await?);
         ensure!(process.stop().await?.success(), "the daemon failed");
-        std::fs::remove_dir_all(directory.path().join("data"))?;
+        std::fs::remove_dir_all(directory.path().join("data")).context("the data of the run before")?;
         if let Some((child, at)) = nginx(directory.path(), to).await? {
             all.push(measure("nginx", at, connections, lasting, child.id(), false).await?);
         }
@@ -339,13 +346,18 @@ fn show(all: &[Figures]) -> anyhow::Result<()> {
         "added p50 ms",
         "added p99 ms",
         "CPU µs/call",
-        "KiB/connection",
+        "KiB/further connection",
+        "KiB in all",
     ]);
     let mut rows = Vec::new();
     for f in all {
         let none = all.iter().find(|n| n.relay == "direct" && n.connections == f.connections);
         let added = |of: fn(&Figures) -> f64| none.map_or(f64::NAN, |n| of(f) - of(n));
         let (p50, p99) = (added(|f| f.p50), added(|f| f.p99));
+        // What the first connection brings along (caches, heaps of the threads) is not the second one's.
+        let one = all.iter().find(|o| o.relay == f.relay && o.connections == 1).and_then(|o| o.memory);
+        let memory = f.memory.zip(one).filter(|_| f.connections > 1);
+        let memory = memory.map(|(full, one)| (full - one) / f64::from(f.connections - 1));
         let some = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"));
         table.add_row(vec![
             f.connections.to_string(),
@@ -356,12 +368,13 @@ fn show(all: &[Figures]) -> anyhow::Result<()> {
             format!("{p50:.2}"),
             format!("{p99:.2}"),
             some(f.cpu),
+            some(memory),
             some(f.memory),
         ]);
         rows.push(json!({
             "connections": f.connections, "relay": f.relay, "calls_per_second": f.per_second, "p50_ms": f.p50,
             "p99_ms": f.p99, "added_p50_ms": p50, "added_p99_ms": p99, "cpu_us_per_call": f.cpu,
-            "kib_per_connection": f.memory,
+            "kib_per_further_connection": memory, "kib_in_all": f.memory,
         }));
     }
     writeln!(io::stdout().lock(), "load {load}\n{table}")?;
