@@ -138,6 +138,8 @@ impl Daemon {
             .arg("--config")
             .arg(config)
             .env("NOTIFY_SOCKET", notify)
+            // As its unit does.
+            .env("MALLOC_ARENA_MAX", "1")
             .env_remove("JOURNAL_STREAM")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
