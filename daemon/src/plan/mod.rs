@@ -126,7 +126,8 @@ pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
         .chain(in_force[evses..].iter().copied())
         .collect();
     let mut rooms = constraints.less(&drawn);
-    let because = |i: usize, own: &str| because(&targets[i], &owners, budget, own, &demands[i]);
+    let because =
+        |i: usize, own: &str, seen: bool| because(&targets[i], &owners, budget, own, &demands[i], seen);
 
     // Devices first: theirs are the lower classes.
     let device_grants = (0..devices)
@@ -139,7 +140,7 @@ pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
             }
             let step = raise(site, d, targets[i].value, constraints.free(&rooms, i), &demands[i], now.mono);
             constraints.take(&mut rooms, i, (step.value - in_force[i]).max(0));
-            let reason = waiting(because(i, own), step.waits, &Watts(targets[i].value));
+            let reason = waiting(because(i, own, false), step.waits, &Watts(targets[i].value));
             DeviceGrant { power: Watts(step.value), reason, room_since: step.room_since }
         })
         .collect();
@@ -162,8 +163,8 @@ pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
             let limit = Milliamps(step.value);
             let limited = limited[config.node] && !config.public;
             let failsafe = if limited { config.failsafe.min(limit) } else { config.failsafe };
-            let reason =
-                waiting(because(e, &budget.shares[e].reason), step.waits, &Milliamps(targets[e].value));
+            let because = because(e, &budget.shares[e].reason, facts.follow.used().is_some());
+            let reason = waiting(because, step.waits, &Milliamps(targets[e].value));
             Grant { limit, failsafe, one_phase, reason, room_since: step.room_since }
         })
         .collect();
@@ -303,7 +304,15 @@ fn waiting(reason: String, waits: bool, target: &dyn std::fmt::Display) -> Strin
     if waits { format!("{reason}; rises to {target} when the room lasts") } else { reason }
 }
 
-fn because(target: &Allocation, owners: &[usize], budget: &Budget, own: &str, demand: &Demand) -> String {
+/// Why a target is what it is; `seen` says whether what it uses was seen.
+fn because(
+    target: &Allocation,
+    owners: &[usize],
+    budget: &Budget,
+    own: &str,
+    demand: &Demand,
+    seen: bool,
+) -> String {
     match target.binding {
         Binding::Own => own.to_owned(),
         Binding::Constraint(c) => {
@@ -312,7 +321,7 @@ fn because(target: &Allocation, owners: &[usize], budget: &Budget, own: &str, de
                 format!("takes nothing at present, the others come first; {cap}")
             } else if target.value == 0 && demand.most > 0 {
                 format!("waits: {cap}")
-            } else if target.value >= demand.used && demand.used < demand.most {
+            } else if seen && target.value >= demand.used && demand.used < demand.most {
                 format!("takes less than others, as far as was seen: they get theirs first; {cap}")
             } else {
                 cap.clone()

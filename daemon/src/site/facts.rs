@@ -193,8 +193,12 @@ impl EvseFacts {
                     interval.low[phase] = phases[phase].min(most);
                     interval.high[phase] = if moving { phases[phase].max(before).max(bound) } else { bound };
                     interval.high[phase] = interval.high[phase].max(interval.low[phase]);
+                    interval.moves[phase] = moving || phases[phase] == Milliamps::ZERO;
                 }
-                None => interval.high[phase] = if moving { before.max(bound) } else { bound },
+                None => {
+                    interval.high[phase] = if moving { before.max(bound) } else { bound };
+                    interval.moves[phase] = true;
+                }
             }
         }
         interval

@@ -2,7 +2,8 @@
 //!
 //! In: the meter's currents, and per EVSE an interval of what it may be drawing at that moment. Out: one estimate per
 //! phase. Invariant: the estimate lies where meter and intervals allow; inside that, it stays what it was, so that a
-//! car that has not followed a new setpoint yet is not taken for a change of the house. Above the fuse the doubt
+//! car that has not followed a new setpoint yet is not taken for a change of the house. Where no car moves, what the
+//! cars draw stays what it was, so that a change of the house is not taken for a car's. Above the fuse the doubt
 //! turns round: then what rose is the house, so that the cars make room for all of it at once, and if that does not
 //! help, the house is taken as large as it can be.
 
@@ -15,6 +16,9 @@ pub struct Interval {
     pub low: PerPhase<Milliamps>,
     /// At most.
     pub high: PerPhase<Milliamps>,
+    /// Whether it may have changed what it draws since it was last heard: it follows a setpoint, or it was not heard
+    /// drawing at all.
+    pub moves: PerPhase<bool>,
 }
 
 /// Who draws what behind a meter.
@@ -46,7 +50,11 @@ pub fn split(
     evses: impl Iterator<Item = Interval>,
 ) -> Split {
     let (mut low, mut high) = (metered, metered);
+    let mut moves = PerPhase([false; 3]);
     for evse in evses {
+        for (phase, may) in evse.moves.iter() {
+            moves[phase] |= *may && evse.low[phase] < evse.high[phase];
+        }
         for (phase, draw) in evse.high.iter() {
             low[phase] -= *draw;
         }
@@ -57,7 +65,8 @@ pub fn split(
     let other = PerPhase::from_fn(|phase| {
         let high = high[phase].max(low[phase]);
         match (old, overload[phase]) {
-            (Some(old), Overload::None) => old.other[phase].max(low[phase]).min(high),
+            (Some(old), Overload::None) if moves[phase] => old.other[phase].max(low[phase]).min(high),
+            (Some(old), Overload::None) => (metered[phase] - old.evses[phase]).max(low[phase]).min(high),
             (Some(old), Overload::New) => {
                 old.other[phase].max(metered[phase] - old.evses[phase]).max(low[phase]).min(high)
             }
@@ -79,6 +88,10 @@ mod tests {
         PerPhase::from_fn(|_| Milliamps(ma))
     }
 
+    fn moving(low: i64, high: i64) -> Interval {
+        Interval { low: same(low), high: same(high), moves: PerPhase([true; 3]) }
+    }
+
     fn estimate(
         old: Option<PerPhase<Milliamps>>,
         metered: PerPhase<Milliamps>,
@@ -89,7 +102,7 @@ mod tests {
 
     #[test]
     fn above_the_fuse_what_rose_is_the_house() {
-        let car = Interval { low: same(0), high: same(63_000) };
+        let car = moving(0, 63_000);
         let before = split(Some(Split::default()), same(48_000), PerPhase::default(), [car].into_iter());
         assert_eq!(before, Split { other: same(0), evses: same(48_000) });
         let after = split(Some(before), same(64_000), PerPhase([Overload::New; 3]), [car].into_iter());
@@ -101,7 +114,7 @@ mod tests {
     #[test]
     fn a_car_on_its_way_down_is_not_the_house() {
         // House 25 A, cars 48 A together, told to go to 38 A; the meter still shows 73 A.
-        let car = Interval { low: same(38_000), high: same(48_000) };
+        let car = moving(38_000, 48_000);
         assert_eq!(estimate(Some(same(25_000)), same(73_000), [car].into_iter()), same(25_000));
         // Halfway and at the end the answer is the same.
         assert_eq!(estimate(Some(same(25_000)), same(68_000), [car].into_iter()), same(25_000));
@@ -109,15 +122,27 @@ mod tests {
     }
 
     #[test]
+    fn while_no_car_moves_it_is_the_house() {
+        // A car that may draw 18 A told 10 A before it had time to follow.
+        let mut car = moving(10_000, 18_000);
+        let before = split(None, same(10_000), PerPhase::default(), [moving(10_000, 10_000)].into_iter());
+        assert_eq!(before, Split { other: same(0), evses: same(10_000) });
+        let now = |car| split(Some(before), same(38_000), PerPhase::default(), [car].into_iter());
+        assert_eq!(now(car).evses, same(18_000), "it may be the car");
+        car.moves = PerPhase::default();
+        assert_eq!(now(car), Split { other: same(28_000), evses: same(10_000) });
+    }
+
+    #[test]
     fn what_no_car_explains_is_the_house() {
-        let car = Interval { low: same(10_000), high: same(16_000) };
+        let car = moving(10_000, 16_000);
         assert_eq!(estimate(Some(same(5_000)), same(40_000), [car].into_iter()), same(24_000));
         assert_eq!(estimate(Some(same(30_000)), same(20_000), [car].into_iter()), same(10_000));
     }
 
     #[test]
     fn generation_shows_as_negative_load() {
-        let car = Interval { low: same(6_000), high: same(6_000) };
+        let car = moving(6_000, 6_000);
         assert_eq!(estimate(None, same(-4_000), [car].into_iter()), same(-10_000));
     }
 
@@ -129,7 +154,7 @@ mod tests {
             draws in prop::collection::vec(0_i64..32_000, 0..8),
         ) {
             let total: i64 = draws.iter().sum();
-            let evses = draws.iter().map(|d| Interval { low: same(*d), high: same(*d) });
+            let evses = draws.iter().map(|d| moving(*d, *d));
             let got = estimate(Some(same(old)), same(house + total), evses);
             prop_assert_eq!(got[Phase::L2], Milliamps(house));
         }
@@ -142,7 +167,7 @@ mod tests {
         ) {
             let intervals: Vec<_> = evses
                 .iter()
-                .map(|(a, b)| Interval { low: same(*a.min(b)), high: same(*a.max(b)) })
+                .map(|(a, b)| moving(*a.min(b), *a.max(b)))
                 .collect();
             let least: i64 = evses.iter().map(|(a, b)| *a.min(b)).sum();
             let most: i64 = evses.iter().map(|(a, b)| *a.max(b)).sum();
