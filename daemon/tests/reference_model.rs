@@ -316,9 +316,10 @@ fn pass(world: &mut World, reference: &mut Reference, excess: &mut Excess, count
     };
     let obeyed = world.obeyed().0 as f64;
     let time = track(obeyed > cap + slack && since > 1.0, &mut excess.obeyed);
-    // A house that takes up again what it fed in must be seen and answered.
+    // A house that takes up again what it fed in must be seen and answered. While a car follows its setpoint it cannot be
+    // told from the house, and it may be set once more in between: twice the time to settle, and a step.
     assert!(
-        time <= 1.0 || (own.abs() > 0.0 && time <= 6.0),
+        time <= 1.0 || (own.abs() > 0.0 && time <= 8.5),
         "{}",
         at(&format!("{obeyed} W obeyed under {cap} W"))
     );
