@@ -254,8 +254,10 @@ async fn charge(
     } else {
         call(station, book, "TransactionEvent", event(version, "Started", 0, FROM_WH)).await?;
         away().await?;
+        // The first may come before the daemon has noticed; its answer says that it has.
         call(station, book, "TransactionEvent", event(version, "Updated", 1, middle)).await?;
-        call(station, book, "TransactionEvent", event(version, "Ended", 2, TO_WH)).await?;
+        call(station, book, "TransactionEvent", event(version, "Updated", 2, middle)).await?;
+        call(station, book, "TransactionEvent", event(version, "Ended", 3, TO_WH)).await?;
     }
     Ok(())
 }
@@ -313,14 +315,13 @@ async fn story(version: Version, book: &Book) -> anyhow::Result<()> {
     let told = book.look().verdicts.len();
     check("the rest waits for the CSMS", told == 1);
     let (_csms, _serving) = serve(TcpListener::bind(at).await?, version, book)?;
-    until("the end of the transaction", || book.look().verdicts.len() >= 3).await?;
+    let all = if version == Version::V1_6 { 3 } else { 4 };
+    until("the end of the transaction", || book.look().verdicts.len() >= all).await?;
     station.shutdown(Duration::from_secs(5)).await;
 
     let seen = book.look();
-    check(
-        "each message once, by its ledger",
-        seen.verdicts == [Ingested::Applied, Ingested::Applied, Ingested::Applied],
-    );
+    let once = seen.verdicts.iter().all(|v| *v == Ingested::Applied) && seen.verdicts.len() == all;
+    check("each message once, by its ledger", once);
     let id = if version == Version::V1_6 { "4711" } else { "kit-1" };
     let record = seen.ledger.transaction(&identity, id).context("no such transaction in the ledger")?;
     check("closed, nothing missing", !record.is_open() && record.missing().is_empty());
