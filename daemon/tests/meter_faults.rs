@@ -41,30 +41,19 @@ failsafe = "0 A"
 const FAULTS: [&str; 8] =
     ["dropout", "frozen", "NaN", "sign flip", "spikes", "jump up", "jump down", "from the future"];
 
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: i64) -> i64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        i64::try_from(self.0 >> 33).unwrap() % n
-    }
-}
-
 fn limits(world: &World) -> Vec<Milliamps> {
     world.plan.grants.iter().map(|g| g.limit).collect()
 }
 
 /// A site where both cars have charged long enough for every setpoint to stand.
-fn charging(config: &Arc<Config>, dice: &mut Dice) -> World {
+fn charging(config: &Arc<Config>, dice: &mut fastrand::Rng) -> World {
     let mut world = World::of(Arc::clone(config));
-    world.house = PerPhase([Milliamps::amps(8 + dice.below(12)); 3]);
+    world.house = PerPhase([Milliamps::amps(8 + dice.i64(0..12)); 3]);
     for e in 0..2 {
-        world.boxes[e].appetite = Milliamps::amps(20 + dice.below(12));
+        world.boxes[e].appetite = Milliamps::amps(20 + dice.i64(0..12));
         world.plug(e, true);
     }
-    world.run(150 + dice.below(30).unsigned_abs());
+    world.run(150 + dice.u64(..30));
     assert!(limits(&world).iter().all(|l| *l >= Milliamps::amps(12)), "{:?}", world.plan);
     world
 }
@@ -96,7 +85,7 @@ fn comes_back(name: &str, world: &mut World, before: &[Milliamps]) {
     assert!(now + Milliamps::amps(4) >= then, "{name}: {now} is left of {then}: {:?}", world.plan);
 }
 
-fn fault(name: &str, config: &Arc<Config>, dice: &mut Dice) {
+fn fault(name: &str, config: &Arc<Config>, dice: &mut fastrand::Rng) {
     let mut world = charging(config, dice);
     let before = limits(&world);
     match name {
@@ -115,7 +104,7 @@ fn fault(name: &str, config: &Arc<Config>, dice: &mut Dice) {
             world.meter = Meter::Frozen;
             world.run(40);
             // A meter that stands still is a fault only beside cars that do not.
-            world.boxes[0].appetite = Milliamps::amps(6 + dice.below(4));
+            world.boxes[0].appetite = Milliamps::amps(6 + dice.i64(0..4));
             world.run(45);
             is_as_without(name, &mut world);
             world.boxes[0].appetite = Milliamps::amps(32);
@@ -126,24 +115,24 @@ fn fault(name: &str, config: &Arc<Config>, dice: &mut Dice) {
                 world.meter = Meter::Wild;
                 world.step();
                 world.meter = Meter::Right;
-                (0..=dice.below(6)).for_each(|_| world.step());
+                (0..=dice.i64(0..6)).for_each(|_| world.step());
                 let lower = limits(&world).iter().zip(&stands).any(|(now, before)| now < before);
                 assert!(!lower, "{name}: one answer that cannot be takes nothing away, {:?}", world.plan);
                 assert!(world.total().iter().all(|(_, ma)| *ma <= Milliamps::amps(63)), "{:?}", world.plan);
             }
         }
         "jump up" => {
-            let by = 30 + dice.below(60);
+            let by = 30 + dice.i64(0..60);
             world.meter = Meter::Off(Milliamps::amps(by));
             world.run(1);
             let sum: Milliamps = limits(&world).into_iter().sum();
             let first: Milliamps = before.iter().copied().sum();
             assert!(sum < first, "{name} by {by} A: the cars give way at once, {:?}", world.plan);
-            world.run(20 + dice.below(60).unsigned_abs());
+            world.run(20 + dice.u64(..60));
         }
         "jump down" => {
             // Less than the cars draw: they may not take what the house seems to leave, all at once or ever more.
-            world.meter = Meter::Off(Milliamps::amps(-(5 + dice.below(20))));
+            world.meter = Meter::Off(Milliamps::amps(-(5 + dice.i64(0..20))));
             world.run(60);
             let sum: Milliamps = limits(&world).into_iter().sum();
             assert!(
@@ -166,8 +155,7 @@ fn every_named_fault_is_answered_and_forgiven() {
     for (n, name) in FAULTS.iter().enumerate() {
         let here = all.div_ceil(FAULTS.len() as u64);
         for number in 0..here {
-            let mut dice = Dice((1 + number * 8 + n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-            let _ = dice.below(2);
+            let mut dice = fastrand::Rng::with_seed(number * 8 + n as u64);
             fault(name, &config, &mut dice);
         }
         println!("{name:<16} {here:>6} times answered and forgiven");

@@ -200,22 +200,6 @@ fn phases(world: &World, e: usize) -> Vec<usize> {
     WIRED[e].0.iter().take(if seen { world.boxes[e].terminals } else { 3 }).copied().collect()
 }
 
-/// Numbers that look random and are the same each time.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % n
-    }
-
-    fn between(&mut self, from: i64, to: i64) -> i64 {
-        from + i64::try_from(self.below(u64::try_from(to - from).unwrap())).unwrap()
-    }
-}
-
 #[derive(Default)]
 struct Count {
     steps: u64,
@@ -234,26 +218,25 @@ struct Excess {
     garage: f64,
 }
 
-fn act(world: &mut World, reference: &mut Reference, dice: &mut Dice) {
-    let e = usize::try_from(dice.below(5)).unwrap();
-    match dice.below(20) {
+fn act(world: &mut World, reference: &mut Reference, dice: &mut fastrand::Rng) {
+    let e = dice.usize(..5);
+    match dice.u64(..20) {
         0 | 1 => {
-            let phase = usize::try_from(dice.below(3)).unwrap();
-            world.house.0[phase] = Milliamps(dice.between(-20_000, 66_000));
+            let phase = dice.usize(..3);
+            world.house.0[phase] = Milliamps(dice.i64(-20_000..66_000));
         }
         2..=5 => {
-            let plugged = dice.below(3) > 0;
+            let plugged = dice.u64(..3) > 0;
             if plugged && !world.boxes[e].plugged {
-                world.boxes[e].appetite = Milliamps::amps(dice.between(6, 33));
-                let most = i64::try_from(WIRED[e].0.len()).unwrap();
-                world.boxes[e].terminals = usize::try_from(dice.between(1, most + 1)).unwrap();
+                world.boxes[e].appetite = Milliamps::amps(dice.i64(6..33));
+                world.boxes[e].terminals = dice.usize(1..=WIRED[e].0.len());
             }
             world.plug(e, plugged);
         }
         6 | 7 => {
-            let watts = dice.between(0, 40_000);
-            let lasting = dice.between(2, 60);
-            let end = (dice.below(2) > 0).then(|| Duration::from_secs(u64::try_from(lasting).unwrap()));
+            let watts = dice.i64(0..40_000);
+            let lasting = dice.i64(2..60);
+            let end = (dice.u64(..2) > 0).then(|| Duration::from_secs(u64::try_from(lasting).unwrap()));
             world.limit_by("uid:1", Some(watts), end.map(|end| world.now.wall + end));
             let until = end.map_or(f64::INFINITY, |_| reference.now + lasting as f64);
             reference.limits.insert("uid:1".into(), (watts as f64, until));
@@ -263,7 +246,7 @@ fn act(world: &mut World, reference: &mut Reference, dice: &mut Dice) {
             reference.limits.remove("uid:1");
         }
         9 => {
-            let watts = dice.between(0, 40_000);
+            let watts = dice.i64(0..40_000);
             world.limit_by("cert:dso", Some(watts), None);
             reference.limits.insert("cert:dso".into(), (watts as f64, f64::INFINITY));
             reference.wrote();
@@ -273,9 +256,9 @@ fn act(world: &mut World, reference: &mut Reference, dice: &mut Dice) {
             reference.limits.remove("cert:dso");
             reference.wrote();
         }
-        12 => world.alive = dice.below(3) > 0,
+        12 => world.alive = dice.u64(..3) > 0,
         13 => {
-            let level = match dice.below(4) {
+            let level = match dice.u64(..4) {
                 0 => Level::Closed,
                 1 => Level::Unreadable("cut".into()),
                 _ => Level::Open,
@@ -288,8 +271,8 @@ fn act(world: &mut World, reference: &mut Reference, dice: &mut Dice) {
                 reference.limits.remove("contact");
             }
         }
-        14 => world.boxes[e].answers_after = Duration::from_millis(dice.below(500)),
-        15 => world.devices[0] = Watts(dice.between(0, 6_001)),
+        14 => world.boxes[e].answers_after = Duration::from_millis(dice.u64(..500)),
+        15 => world.devices[0] = Watts(dice.i64(0..6_001)),
         _ => {}
     }
     reference.look();
@@ -345,10 +328,7 @@ fn pass(world: &mut World, reference: &mut Reference, excess: &mut Excess, count
 }
 
 fn schedule(config: &Arc<Config>, number: u64, count: &mut Count) {
-    let mut dice = Dice(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    for _ in 0..8 {
-        let _ = dice.below(2);
-    }
+    let mut dice = fastrand::Rng::with_seed(number);
     let mut world = World::of(Arc::clone(config));
     let mut reference = Reference { before: f64::INFINITY, ..Reference::default() };
     let mut excess = Excess::default();

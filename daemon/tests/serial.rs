@@ -28,20 +28,6 @@ const ANSWER: Duration = Duration::from_millis(40);
 const LATE: Duration = Duration::from_millis(160);
 const LINES: u64 = 8;
 
-/// A small generator: each line's faults are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
-}
-
 /// What each register holds: tells which question an answer belongs to.
 const fn content(register: u16) -> u16 {
     register ^ 0x5AA5
@@ -49,7 +35,7 @@ const fn content(register: u16) -> u16 {
 
 /// Answers reads of two registers; every fifth answer is late or wrong.
 fn device(mut line: impl Read + Write, seed: u64) {
-    let mut random = Random(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
     let mut request = [0_u8; 8];
     while line.read_exact(&mut request).is_ok() {
         let start = u16::from_be_bytes([request[2], request[3]]);
@@ -57,15 +43,15 @@ fn device(mut line: impl Read + Write, seed: u64) {
         frame.extend(content(start).to_be_bytes());
         frame.extend(content(start.wrapping_add(1)).to_be_bytes());
         frame.extend(frame::crc16(&frame).to_le_bytes());
-        if random.below(5) == 0 {
-            match random.below(6) {
+        if random.u64(..5) == 0 {
+            match random.u64(..6) {
                 // Late: after the master has given up, before the latest answer is over.
-                0 | 1 => thread::sleep(ANSWER + Duration::from_millis(35 + random.below(60))),
+                0 | 1 => thread::sleep(ANSWER + Duration::from_millis(35 + random.u64(..60))),
                 2 => {
-                    let at = usize::try_from(random.below(9)).unwrap_or(0);
-                    frame[at] ^= 1 << random.below(8);
+                    let at = usize::try_from(random.u64(..9)).unwrap_or(0);
+                    frame[at] ^= 1 << random.u64(..8);
                 }
-                3 => frame.truncate(usize::try_from(1 + random.below(8)).unwrap_or(1)),
+                3 => frame.truncate(usize::try_from(1 + random.u64(..8)).unwrap_or(1)),
                 4 => frame.extend([0xFF, 0x00]),
                 // A whole, valid answer of another device.
                 _ => {
@@ -120,10 +106,10 @@ async fn ours(seed: u64, requests: u64) -> Counts {
     let (bus, task) = Bus::new(Wire::Serial(port), CancellationToken::new());
     let mut tasks = JoinSet::new();
     tasks.spawn(task);
-    let mut random = Random(seed + 1000);
+    let mut random = fastrand::Rng::with_seed(seed + 1000);
     let mut counts = Counts::default();
     for _ in 0..requests {
-        let start = u16::try_from(random.below(60_000)).unwrap();
+        let start = u16::try_from(random.u64(..60_000)).unwrap();
         let ask = Ask {
             unit: 1,
             request: Request::Read { function: Function::Holding, start, count: 2 },
@@ -147,10 +133,10 @@ async fn theirs(seed: u64, requests: u64) -> Counts {
     far.set_nonblocking(false).unwrap();
     thread::spawn(move || device(far, seed));
     let mut client = rtu::attach_slave(near, Slave(1));
-    let mut random = Random(seed + 1000);
+    let mut random = fastrand::Rng::with_seed(seed + 1000);
     let mut counts = Counts::default();
     for _ in 0..requests {
-        let start = u16::try_from(random.below(60_000)).unwrap();
+        let start = u16::try_from(random.u64(..60_000)).unwrap();
         let outcome = timeout(ANSWER, client.read_holding_registers(start, 2)).await;
         counts.add(start, outcome.ok().and_then(Result::ok).and_then(Result::ok).as_deref());
     }
