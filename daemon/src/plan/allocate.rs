@@ -24,7 +24,7 @@ pub struct Demand {
     pub least: i64,
     /// Most it may have; below `least` it gets nothing.
     pub most: i64,
-    /// What it was seen to use: beyond it, it gets only what the others leave.
+    /// What it was seen to use, or is taken to use: beyond it, it gets only what the others leave.
     pub used: i64,
     /// Its values are multiples of this.
     pub step: i64,

@@ -100,7 +100,7 @@ impl Course {
     }
 
     /// Without what is past.
-    fn from(&self, now: Wall) -> &[(i64, i64)] {
+    fn rest(&self, now: Wall) -> &[(i64, i64)] {
         let begun = self.steps.iter().rposition(|(from, _)| *from <= now.0).unwrap_or_default();
         self.steps.get(begun..).unwrap_or_default()
     }
@@ -108,7 +108,7 @@ impl Course {
     /// Whether it says of the future what another says. When the present power began does not matter.
     fn says(&self, other: &Self, now: Wall) -> bool {
         let powers = |c: &Self| {
-            let steps = c.from(now).iter().enumerate();
+            let steps = c.rest(now).iter().enumerate();
             steps.map(|(n, (from, watts))| (if n == 0 { 0 } else { *from }, *watts)).collect::<Vec<_>>()
         };
         self.until == other.until && powers(self) == powers(other)
@@ -161,6 +161,8 @@ enum Asked {
 pub(super) struct Controller {
     serial: String,
     told: Told,
+    /// What is on disk; nothing when that failed.
+    kept: Option<Told>,
     limits: Told,
     rng: fastrand::Rng,
     linked: bool,
@@ -179,9 +181,11 @@ pub(super) struct Controller {
 impl Controller {
     /// Takes up where the last process ended.
     pub(super) fn new(serial: String, saved: Option<&str>, seed: u64) -> Self {
+        let told: Told = saved.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         Self {
             serial,
-            told: saved.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
+            kept: Some(told.clone()),
+            told,
             limits: Told::default(),
             rng: fastrand::Rng::with_seed(seed),
             linked: false,
@@ -234,6 +238,11 @@ impl Controller {
         self.go_on(now);
     }
 
+    /// [`Out::Store`] failed: it comes again with the next input.
+    pub(super) fn not_stored(&mut self) {
+        self.kept = None;
+    }
+
     /// What is to be done.
     pub(super) fn output(&mut self) -> Vec<Out> {
         std::mem::take(&mut self.out)
@@ -261,6 +270,10 @@ impl Controller {
                         Asked::Boot => self.boot_due = now.mono + AGAIN,
                         Asked::Startup => self.startup = false,
                         Asked::Heartbeat => {}
+                        // A backend that does not know the message will not learn it.
+                        Asked::Limit(..) if matches!(code.as_str(), "NotImplemented" | "NotSupported") => {
+                            self.answered(asked, &Value::Null, now);
+                        }
                         Asked::Limit(..) => self.not_before = now.mono + AGAIN,
                     }
                 }
@@ -282,18 +295,19 @@ impl Controller {
             }
             Asked::Startup => self.startup = false,
             Asked::Heartbeat => {}
-            Asked::Limit(source, course) => {
-                *self.told.of(source) = course;
-                match serde_json::to_string(&self.told) {
-                    Ok(text) => self.out.push(Out::Store(text)),
-                    Err(error) => tracing::error!(%error, "the controller's state cannot be written"),
-                }
-            }
+            Asked::Limit(source, course) => *self.told.of(source) = course,
         }
     }
 
-    /// Sends what is due, one CALL at a time.
+    /// The end of every input: keeps what was told, and sends what is due, one CALL at a time.
     fn go_on(&mut self, now: Now) {
+        if self.kept.as_ref() != Some(&self.told) {
+            self.kept = Some(self.told.clone());
+            match serde_json::to_string(&self.told) {
+                Ok(text) => self.out.push(Out::Store(text)),
+                Err(error) => tracing::error!(%error, "the controller's state cannot be written"),
+            }
+        }
         if !self.linked || self.flight.is_some() {
             return;
         }
@@ -551,6 +565,25 @@ mod tests {
         assert_eq!(sent(&mut controller).unwrap()[2], "NotifyChargingLimit");
         controller.tick(now(63_000 + 151_000));
         assert!(controller.output().contains(&Out::Reconnect));
+    }
+
+    #[test]
+    fn a_backend_that_does_not_know_the_message_is_told_once() {
+        let mut controller = booted();
+        set(&mut controller, &[limit(1, None, &[])], 1);
+        let sent = controller.output().into_iter().find_map(|o| match o {
+            Out::Send(text) => serde_json::from_str::<Value>(&text).ok(),
+            _ => None,
+        });
+        let id = sent.unwrap()[1].clone();
+        controller.received(&json!([4, id, "NotImplemented", "", {}]).to_string(), now(2));
+        let stores = |out: Vec<Out>| out.iter().filter(|o| matches!(o, Out::Store(_))).count();
+        assert_eq!(stores(controller.output()), 1);
+        controller.not_stored();
+        controller.tick(now(62_000));
+        let out = controller.output();
+        assert!(!out.iter().any(|o| matches!(o, Out::Send(_))), "{out:?}");
+        assert_eq!(stores(out), 1, "what was not stored comes again");
     }
 
     #[test]

@@ -343,8 +343,10 @@ impl Player {
                 Out::Reconnect => *line = None,
             }
         }
-        if !stored && let Part::Point(point) = part {
-            point.not_stored(&held, self.clock.now());
+        match part {
+            _ if stored => {}
+            Part::Point(point) => point.not_stored(&held, self.clock.now()),
+            Part::Controller(controller) => controller.not_stored(),
         }
     }
 
