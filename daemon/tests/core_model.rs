@@ -388,6 +388,16 @@ proptest! {
 }
 
 #[test]
+fn the_draw_of_a_car_that_left_is_not_taken_for_generation() {
+    use Act::{Plug, Wait};
+    let mut world = play(vec![Plug(1, true), Plug(0, true), Wait(9), Wait(6), Plug(0, false)], 5);
+    world.limit(Some(0));
+    let budget = policy::budget(&world.site, world.now);
+    let plan = plan::plan(&world.site, &budget, world.now);
+    assert!(plan.grants.iter().all(|grant| grant.limit == Milliamps::ZERO), "{:?}", plan.grants);
+}
+
+#[test]
 fn a_house_that_takes_everything_stops_the_cars_and_gives_back() {
     let mut world = World::new(3, 63);
     (0..3).for_each(|e| world.plug(e, true));

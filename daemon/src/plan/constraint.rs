@@ -9,7 +9,7 @@ use crate::{
     policy::{Bound, Budget, Scope},
     site::Site,
     time::Now,
-    units::Phase,
+    units::{Phase, Watts},
 };
 
 /// Constraints, and the cap that each comes from.
@@ -19,6 +19,8 @@ pub(super) struct Bounds {
     pub(super) owners: Vec<usize>,
     /// Whether a power limit from outside lies on the way from the node to the grid connection.
     pub(super) limited: Vec<bool>,
+    /// How much of each room is in doubt: nobody rises into it, nobody falls for it.
+    pub(super) doubts: Vec<i128>,
 }
 
 /// Pairs of phases: how much more the first may carry than the second.
@@ -44,6 +46,12 @@ pub(super) fn bounds(site: &Site, budget: &Budget, now: Now) -> Bounds {
         }
         owners.resize(rooms.len(), c);
     }
+    let doubts = owners
+        .iter()
+        .map(|c| &budget.caps[*c])
+        .map(|cap| if cap.limits() { site.doubtful_generation(cap.node, now.mono) } else { Watts::ZERO })
+        .map(|watts| i128::from(watts.0) * 1_000_000)
+        .collect();
     let mut constraints = Constraints::new(rooms);
     let (high, low) = (site.voltages(now.mono), site.lowest_voltages(now.mono));
     let way = |mut node: usize| {
@@ -81,7 +89,7 @@ pub(super) fn bounds(site: &Site, budget: &Budget, now: Now) -> Bounds {
     }
     let own: Vec<bool> = at.iter().map(|caps| caps.iter().any(|(c, _)| budget.caps[*c].limits())).collect();
     let limited = ways.iter().map(|way| way.iter().any(|n| own[*n])).collect();
-    Bounds { constraints, owners, limited }
+    Bounds { constraints, owners, limited, doubts }
 }
 
 /// What one unit takes of each constraint that a cap became.

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! In: the site, the budget, the time. Out: a [`Plan`]. Invariant: at no instant is the sum of what the EVSEs may be
-//! obeying (old setpoints not yet replaced included) raised above a cap; each setpoint is 0 or at least the EVSE's
-//! minimum; each says what bound it.
+//! obeying (old setpoints not yet replaced included) raised above a cap, nor into own generation that is in doubt;
+//! each setpoint is 0 or at least the EVSE's minimum; each says what bound it.
 
 pub mod allocate;
 mod constraint;
@@ -100,7 +100,7 @@ pub struct Plan {
 #[must_use]
 pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
     let (evses, devices) = (site.config.evses.len(), site.config.devices.len());
-    let Bounds { constraints, owners, limited } = constraint::bounds(site, budget, now);
+    let Bounds { constraints, owners, limited, doubts } = constraint::bounds(site, budget, now);
 
     let held: Vec<Option<Milliamps>> = (0..evses).map(|e| reserve::uncontrolled(site, e, now.mono)).collect();
     let stuck: Vec<Option<&str>> = (0..devices).map(|d| reserve::stuck(site, d)).collect();
@@ -126,6 +126,7 @@ pub fn plan(site: &Site, budget: &Budget, now: Now) -> Plan {
         .chain(in_force[evses..].iter().copied())
         .collect();
     let mut rooms = constraints.less(&drawn);
+    rooms.iter_mut().zip(doubts).for_each(|(room, doubt)| *room -= doubt);
     let because =
         |i: usize, own: &str, seen: bool| because(&targets[i], &owners, budget, own, &demands[i], seen);
 

@@ -2,12 +2,12 @@
 //!
 //! In: the meter's currents, and per EVSE an interval of what it may be drawing at that moment. Out: one estimate per
 //! phase. Invariant: the estimate lies where meter and intervals allow; inside that, it stays what it was, so that a
-//! car that has not followed a new setpoint yet is not taken for a change of the house. Where no car moves, what the
-//! cars draw stays what it was, so that a change of the house is not taken for a car's. Above the fuse the doubt
-//! turns round: then what rose is the house, so that the cars make room for all of it at once, and if that does not
-//! help, the house is taken as large as it can be.
+//! car that has not followed a new setpoint yet is not taken for a change of the house. Where no car moves and nothing
+//! new is known of one, what the cars draw stays what it was, so that a change of the house is not taken for a car's.
+//! Above the fuse the doubt turns round: then what rose is the house, so that the cars make room for all of it at once,
+//! and if that does not help, the house is taken as large as it can be.
 
-use crate::units::{Milliamps, PerPhase};
+use crate::units::{Milliamps, PerPhase, Phase};
 
 /// What an EVSE may be drawing on each phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +28,23 @@ pub struct Split {
     pub other: PerPhase<Milliamps>,
     /// All EVSEs.
     pub evses: PerPhase<Milliamps>,
+    /// The least that the EVSEs may have been drawing.
+    pub least: PerPhase<Milliamps>,
+    /// The most that they may have been drawing.
+    pub most: PerPhase<Milliamps>,
+}
+
+impl Split {
+    /// The most that the rest of the site may draw: negative only where it feeds in for certain.
+    #[must_use]
+    pub fn other_at_most(&self) -> PerPhase<Milliamps> {
+        PerPhase::from_fn(|phase| self.other[phase] + self.evses[phase] - self.least[phase])
+    }
+
+    /// Whether the bounds of what the EVSEs draw are still these: a car that left or told something is no such case.
+    fn knows_no_more(&self, phase: Phase, least: Milliamps, most: Milliamps) -> bool {
+        self.least[phase] == least && self.most[phase] == most
+    }
 }
 
 /// How the meter stands to its fuse.
@@ -49,32 +66,32 @@ pub fn split(
     overload: PerPhase<Overload>,
     evses: impl Iterator<Item = Interval>,
 ) -> Split {
-    let (mut low, mut high) = (metered, metered);
+    let (mut least, mut most) = (PerPhase::default(), PerPhase::default());
     let mut moves = PerPhase([false; 3]);
     for evse in evses {
-        for (phase, may) in evse.moves.iter() {
-            moves[phase] |= *may && evse.low[phase] < evse.high[phase];
-        }
-        for (phase, draw) in evse.high.iter() {
-            low[phase] -= *draw;
-        }
-        for (phase, draw) in evse.low.iter() {
-            high[phase] -= *draw;
+        for phase in Phase::ALL {
+            moves[phase] |= evse.moves[phase] && evse.low[phase] < evse.high[phase];
+            least[phase] += evse.low[phase];
+            most[phase] += evse.high[phase];
         }
     }
     let other = PerPhase::from_fn(|phase| {
-        let high = high[phase].max(low[phase]);
+        let low = metered[phase] - most[phase];
+        let high = (metered[phase] - least[phase]).max(low);
+        let possible = |other: Milliamps| other.max(low).min(high);
         match (old, overload[phase]) {
-            (Some(old), Overload::None) if moves[phase] => old.other[phase].max(low[phase]).min(high),
-            (Some(old), Overload::None) => (metered[phase] - old.evses[phase]).max(low[phase]).min(high),
-            (Some(old), Overload::New) => {
-                old.other[phase].max(metered[phase] - old.evses[phase]).max(low[phase]).min(high)
+            (Some(old), Overload::None)
+                if moves[phase] || !old.knows_no_more(phase, least[phase], most[phase]) =>
+            {
+                possible(old.other[phase])
             }
+            (Some(old), Overload::None) => possible(metered[phase] - old.evses[phase]),
+            (Some(old), Overload::New) => possible(old.other[phase].max(metered[phase] - old.evses[phase])),
             // Without a past, and when the past was wrong, the larger load is the careful guess.
             (None, _) | (_, Overload::Lasting) => high,
         }
     });
-    Split { other, evses: PerPhase::from_fn(|phase| metered[phase] - other[phase]) }
+    Split { other, evses: PerPhase::from_fn(|phase| metered[phase] - other[phase]), least, most }
 }
 
 #[cfg(test)]
@@ -82,7 +99,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::units::Phase;
 
     fn same(ma: i64) -> PerPhase<Milliamps> {
         PerPhase::from_fn(|_| Milliamps(ma))
@@ -97,14 +113,14 @@ mod tests {
         metered: PerPhase<Milliamps>,
         evses: impl Iterator<Item = Interval>,
     ) -> PerPhase<Milliamps> {
-        split(old.map(|other| Split { other, evses: same(0) }), metered, PerPhase::default(), evses).other
+        split(old.map(|other| Split { other, ..Split::default() }), metered, PerPhase::default(), evses).other
     }
 
     #[test]
     fn above_the_fuse_what_rose_is_the_house() {
         let car = moving(0, 63_000);
         let before = split(Some(Split::default()), same(48_000), PerPhase::default(), [car].into_iter());
-        assert_eq!(before, Split { other: same(0), evses: same(48_000) });
+        assert_eq!((before.other, before.evses), (same(0), same(48_000)));
         let after = split(Some(before), same(64_000), PerPhase([Overload::New; 3]), [car].into_iter());
         assert_eq!(after.other, same(16_000));
         let last = split(Some(before), same(64_000), PerPhase([Overload::Lasting; 3]), [car].into_iter());
@@ -126,11 +142,25 @@ mod tests {
         // A car that may draw 18 A told 10 A before it had time to follow.
         let mut car = moving(10_000, 18_000);
         let before = split(None, same(10_000), PerPhase::default(), [moving(10_000, 10_000)].into_iter());
-        assert_eq!(before, Split { other: same(0), evses: same(10_000) });
-        let now = |car| split(Some(before), same(38_000), PerPhase::default(), [car].into_iter());
-        assert_eq!(now(car).evses, same(18_000), "it may be the car");
+        assert_eq!((before.other, before.evses), (same(0), same(10_000)));
+        let now = |old, car| split(Some(old), same(38_000), PerPhase::default(), [car].into_iter());
+        let told = split(Some(before), same(10_000), PerPhase::default(), [car].into_iter());
+        assert_eq!(now(told, car).evses, same(18_000), "it may be the car");
         car.moves = PerPhase::default();
-        assert_eq!(now(car), Split { other: same(28_000), evses: same(10_000) });
+        let after = now(told, car);
+        assert_eq!((after.other, after.evses), (same(28_000), same(10_000)));
+        assert_eq!(after.other_at_most(), same(28_000));
+    }
+
+    #[test]
+    fn a_car_that_leaves_takes_its_draw_with_it() {
+        // One draws 16 A and leaves; the other told nothing since it was offered more.
+        let (leaves, stays) =
+            (moving(16_000, 16_000), Interval { moves: PerPhase::default(), ..moving(10_000, 32_000) });
+        let before = split(None, same(31_000), PerPhase::default(), [leaves, stays].into_iter());
+        assert_eq!((before.other, before.evses), (same(5_000), same(26_000)));
+        let after = split(Some(before), same(15_000), PerPhase::default(), [stays].into_iter());
+        assert_eq!((after.other, after.evses), (same(5_000), same(10_000)), "nothing is fed in");
     }
 
     #[test]
@@ -171,7 +201,7 @@ mod tests {
                 .collect();
             let least: i64 = evses.iter().map(|(a, b)| *a.min(b)).sum();
             let most: i64 = evses.iter().map(|(a, b)| *a.max(b)).sum();
-            let old = Split { other: same(old), evses: same(7_000) };
+            let old = Split { other: same(old), evses: same(7_000), ..Split::default() };
             let got = split(Some(old), same(metered), PerPhase([overload; 3]), intervals.into_iter()).other[Phase::L1].0;
             prop_assert!(got >= metered - most && got <= metered - least);
         }

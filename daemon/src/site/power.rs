@@ -26,16 +26,31 @@ impl Site {
     /// What is generated behind a node and not used by others there, as far as a fresh measurement shows it.
     #[must_use]
     pub fn own_generation(&self, node: usize, now: Mono) -> Watts {
+        self.generation(node, now, |load| load.other)
+    }
+
+    /// How much of [`Self::own_generation`] is in doubt: nothing was heard yet that tells it from cars or devices that
+    /// draw less than they may.
+    #[must_use]
+    pub fn doubtful_generation(&self, node: usize, now: Mono) -> Watts {
+        self.own_generation(node, now) - self.generation(node, now, load::Split::other_at_most)
+    }
+
+    fn generation(
+        &self,
+        node: usize,
+        now: Mono,
+        rest: impl Fn(&load::Split) -> PerPhase<Milliamps>,
+    ) -> Watts {
         let fresh = self.config.nodes[node]
             .meter
             .is_some_and(|m| self.meters[m].quality(&self.config.control, now) == Quality::Good);
         if !self.config.grid.generation || !fresh {
             return Watts::ZERO;
         }
-        let Some(load) = self.loads[node] else { return Watts::ZERO };
+        let Some(load) = &self.loads[node] else { return Watts::ZERO };
         let voltages = self.lowest_voltages(now);
-        let other: Watts = load
-            .other
+        let other: Watts = rest(load)
             .iter()
             .map(|(p, current)| {
                 let volts = if *current < Milliamps::ZERO { voltages[p] } else { self.voltages(now)[p] };
