@@ -1,5 +1,6 @@
-//! The core against a simulated site: cars that follow slowly, EVSEs that answer late or drop out, a house that does
-//! what it likes. Checks the safety invariant on what the EVSEs really obey and draw, not on what the core believes.
+//! The core against a simulated site: cars that follow slowly or take less by themselves, EVSEs that answer late or drop
+//! out, a house that does what it likes. Checks the safety invariant on what the EVSEs really obey and draw, not on what
+//! the core believes.
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
@@ -293,6 +294,8 @@ enum Act {
     House(usize, i64),
     Plug(usize, bool),
     Appetite(usize, i64, usize),
+    /// From now on the car itself takes no more than this, without a word.
+    Turns(usize, i64),
     Limit(Option<i64>),
     Slow(usize, u64),
     Wait(u32),
@@ -303,6 +306,7 @@ fn act() -> impl Strategy<Value = Act> {
         (0_usize..3, 0_i64..70).prop_map(|(p, a)| Act::House(p, a)),
         (0_usize..5, any::<bool>()).prop_map(|(e, on)| Act::Plug(e, on)),
         (0_usize..5, 6_i64..33, 1_usize..4).prop_map(|(e, a, t)| Act::Appetite(e, a, t)),
+        (0_usize..5, 0_i64..33).prop_map(|(e, a)| Act::Turns(e, a)),
         prop::option::of(0_i64..30_000).prop_map(Act::Limit),
         (0_usize..5, 0_u64..500).prop_map(|(e, ms)| Act::Slow(e, ms)),
         (1_u32..60).prop_map(Act::Wait),
@@ -323,6 +327,7 @@ fn play(acts: Vec<Act>, evses: usize) -> World {
                 world.boxes[e].appetite = Milliamps::amps(a);
                 world.boxes[e].terminals = t;
             }
+            Act::Turns(e, a) if e < evses => world.boxes[e].appetite = Milliamps::amps(a),
             Act::Limit(watts) => world.limit(watts),
             Act::Slow(e, ms) if e < evses => world.boxes[e].answers_after = Duration::from_millis(ms),
             Act::Wait(steps) => (0..steps).for_each(|_| world.step()),
@@ -355,6 +360,7 @@ proptest! {
         world.house = PerPhase([Milliamps::amps(5); 3]);
         for e in 0..3 {
             world.boxes[e].answers_after = Duration::from_millis(100);
+            world.boxes[e].appetite = world.boxes[e].appetite.max(Milliamps::amps(6));
             world.plug(e, true);
         }
         for _ in 0..120 {

@@ -226,7 +226,7 @@ struct Excess {
 
 fn act(world: &mut World, reference: &mut Reference, dice: &mut fastrand::Rng) {
     let e = dice.usize(..5);
-    match dice.u64(..20) {
+    match dice.u64(..22) {
         0 | 1 => {
             let phase = dice.usize(..3);
             world.house.0[phase] = Milliamps(dice.i64(-20_000..66_000));
@@ -278,6 +278,8 @@ fn act(world: &mut World, reference: &mut Reference, dice: &mut fastrand::Rng) {
             }
         }
         14 => world.boxes[e].answers_after = Duration::from_millis(dice.u64(..500)),
+        // A car takes less or more by itself.
+        16 | 17 => world.boxes[e].appetite = Milliamps::amps(if dice.bool() { 0 } else { dice.i64(6..33) }),
         15 => world.devices[0] = Watts(dice.i64(0..6_001)),
         _ => {}
     }

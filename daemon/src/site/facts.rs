@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     event::{ConnectorStatus, Draw, Reading, Transaction},
+    fall::Fall,
     follow::Follow,
     leash::Leash,
     load::Interval,
@@ -52,6 +53,8 @@ pub struct EvseFacts {
     pub user: Option<usize>,
     /// Last measurement of its own.
     pub draw: Option<Draw>,
+    /// How far the meter above it has fallen since.
+    pub fall: Fall,
     /// Whether only these phases were seen to carry current in this charge.
     pub mask: Option<PerPhase<bool>>,
     /// How many phases its vehicle was last seen to load; unlike `mask` it outlasts a pause.
@@ -179,26 +182,24 @@ impl EvseFacts {
             .filter(|d| now.since(d.at.mono) <= DRAW_FRESH)
             .and_then(|d| self.draw_phases(config).map(|phases| (d.at.mono, phases)));
         let counts = self.phases(config);
+        let fell = self.fall.most();
         let mut interval = Interval::default();
         for phase in Phase::ALL.into_iter().filter(|p| config.wiring.uses(*p)) {
             let bound = if counts[phase] { most } else { Milliamps::ZERO };
-            match &told {
-                Some((at, phases)) if *at >= changed + control.settle => {
-                    // More than it may draw is not its right: it counts as load that the others make room for.
-                    let exact = phases[phase].min(most);
-                    interval.low[phase] = exact;
-                    interval.high[phase] = exact;
-                }
-                Some((_, phases)) => {
-                    interval.low[phase] = phases[phase].min(most);
-                    interval.high[phase] = if moving { phases[phase].max(before).max(bound) } else { bound };
-                    interval.high[phase] = interval.high[phase].max(interval.low[phase]);
-                    interval.moves[phase] = moving || phases[phase] == Milliamps::ZERO;
-                }
-                None => {
-                    interval.high[phase] = if moving { before.max(bound) } else { bound };
-                    interval.moves[phase] = true;
-                }
+            let Some((at, phases)) = &told else {
+                interval.high[phase] = if moving { before.max(bound) } else { bound };
+                interval.moves[phase] = true;
+                continue;
+            };
+            // More than it may draw is not its right: it counts as load that the others make room for.
+            let heard = phases[phase].min(most);
+            interval.told[phase] = heard;
+            interval.low[phase] = (heard - fell[phase]).max(Milliamps::ZERO);
+            interval.high[phase] = heard;
+            if *at < changed + control.settle {
+                let high = if moving { phases[phase].max(before).max(bound) } else { bound };
+                interval.high[phase] = high.max(heard);
+                interval.moves[phase] = moving || phases[phase] == Milliamps::ZERO;
             }
         }
         interval
@@ -217,6 +218,11 @@ impl EvseFacts {
             .filter(|d| self.status == ConnectorStatus::Charging && now.since(d.at.mono) <= DRAW_FRESH)?;
         let settled = self.leash.last_change().is_none_or(|(at, _)| draw.at.mono >= at + control.settle);
         settled.then(|| self.draw_phases(config))?.and_then(|phases| phases.0.into_iter().max())
+    }
+
+    /// What it drew in one charge says nothing of the next; its register stays.
+    pub fn forget_draw(&mut self) {
+        self.draw = self.draw.map(|draw| Draw { currents: None, power: None, ..draw });
     }
 
     /// Learns from a measurement which phases the car uses; a phase that carries current counts at once.

@@ -16,9 +16,27 @@ pub struct Interval {
     pub low: PerPhase<Milliamps>,
     /// At most.
     pub high: PerPhase<Milliamps>,
+    /// What it told; only where it does not move. It may draw less, where the meter has fallen since, or more, where it
+    /// told it before it had time to follow.
+    pub told: PerPhase<Milliamps>,
     /// Whether it may have changed what it draws since it was last heard: it follows a setpoint, or it was not heard
     /// drawing at all.
     pub moves: PerPhase<bool>,
+}
+
+impl Interval {
+    /// What is known to be drawn exactly.
+    #[must_use]
+    pub fn exactly(draws: PerPhase<Milliamps>) -> Self {
+        Self { low: draws, high: draws, told: draws, moves: PerPhase::default() }
+    }
+
+    /// What it told under the setpoint that it has, if it did.
+    #[must_use]
+    pub fn settled(&self) -> Option<PerPhase<Milliamps>> {
+        let settled = self.moves == PerPhase::default() && self.told == self.high;
+        settled.then_some(self.told)
+    }
 }
 
 /// Who draws what behind a meter.
@@ -67,29 +85,35 @@ pub fn split(
     evses: impl Iterator<Item = Interval>,
 ) -> Split {
     let (mut least, mut most) = (PerPhase::default(), PerPhase::default());
-    let mut moves = PerPhase([false; 3]);
+    let (mut moves, mut rises, mut falls) = (PerPhase::default(), PerPhase::default(), PerPhase::default());
     for evse in evses {
         for phase in Phase::ALL {
-            moves[phase] |= evse.moves[phase] && evse.low[phase] < evse.high[phase];
-            least[phase] += evse.low[phase];
-            most[phase] += evse.high[phase];
+            let (low, high, told) = (evse.low[phase], evse.high[phase], evse.told[phase]);
+            moves[phase] |= evse.moves[phase] && low < high;
+            rises[phase] |= told < high;
+            falls[phase] |= low < told;
+            least[phase] += low;
+            most[phase] += high;
         }
     }
     let other = PerPhase::from_fn(|phase| {
         let low = metered[phase] - most[phase];
         let high = (metered[phase] - least[phase]).max(low);
-        let possible = |other: Milliamps| other.max(low).min(high);
-        match (old, overload[phase]) {
-            (Some(old), Overload::None)
-                if moves[phase] || !old.knows_no_more(phase, least[phase], most[phase]) =>
-            {
-                possible(old.other[phase])
-            }
-            (Some(old), Overload::None) => possible(metered[phase] - old.evses[phase]),
-            (Some(old), Overload::New) => possible(old.other[phase].max(metered[phase] - old.evses[phase])),
+        let (Some(old), Overload::None | Overload::New) = (old, overload[phase]) else {
             // Without a past, and when the past was wrong, the larger load is the careful guess.
-            (None, _) | (_, Overload::Lasting) => high,
-        }
+            return high;
+        };
+        let (as_before, changed) = (old.other[phase], metered[phase] - old.evses[phase]);
+        let news = falls[phase] || !old.knows_no_more(phase, least[phase], most[phase]);
+        let other = match overload[phase] {
+            Overload::New => as_before.max(changed),
+            _ if moves[phase] => as_before,
+            // It may be the cars that fell, and the rest that rose.
+            _ if news && rises[phase] => as_before.max(changed),
+            _ if news => as_before,
+            _ => changed,
+        };
+        other.max(low).min(high)
     });
     Split { other, evses: PerPhase::from_fn(|phase| metered[phase] - other[phase]), least, most }
 }
@@ -105,7 +129,7 @@ mod tests {
     }
 
     fn moving(low: i64, high: i64) -> Interval {
-        Interval { low: same(low), high: same(high), moves: PerPhase([true; 3]) }
+        Interval { low: same(low), high: same(high), told: same(low), moves: PerPhase([true; 3]) }
     }
 
     fn estimate(

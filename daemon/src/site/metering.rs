@@ -1,6 +1,6 @@
 //! An answer of a meter: judged, taken, and split between the cars and the rest.
 
-use super::{Site, event::Reading, load, load::Overload};
+use super::{Site, event::Reading, fall::Fall, load, load::Overload};
 use crate::{
     time::{Mono, Now},
     units::{Milliamps, PerPhase},
@@ -27,15 +27,25 @@ impl Site {
         let mut sum = PerPhase::<Milliamps>::default();
         for e in self.behind(node) {
             let (facts, config) = (&self.evses[e], &self.config.evses[e]);
-            let interval = facts.interval(config, &self.config.control, now);
-            if interval.low != interval.high {
-                return None;
-            }
-            for (phase, draws) in interval.low.iter() {
+            let told = facts.interval(config, &self.config.control, now).settled()?;
+            for (phase, draws) in told.iter() {
                 sum[phase] += *draws;
             }
         }
         Some(sum)
+    }
+
+    /// An EVSE told what it draws.
+    pub(super) fn heard_draw(&mut self, e: usize) {
+        self.evses[e].fall =
+            self.nearest_meter(e).map_or_else(Fall::default, |n| Fall::since(&self.recent[n]));
+    }
+
+    /// The nearest node above an EVSE that has a meter.
+    fn nearest_meter(&self, e: usize) -> Option<usize> {
+        let nodes = &self.config.nodes;
+        let mut way = std::iter::successors(Some(self.config.evses[e].node), |n| nodes[*n].parent);
+        way.find(|n| nodes[*n].meter.is_some())
     }
 
     fn split_load(&mut self, meter: usize, now: Mono) {
@@ -43,6 +53,12 @@ impl Site {
         for node in 0..self.config.nodes.len() {
             if self.config.nodes[node].meter != Some(meter) {
                 continue;
+            }
+            self.recent[node].push(reading.currents, now);
+            for e in 0..self.evses.len() {
+                if self.nearest_meter(e) == Some(node) {
+                    self.evses[e].fall.see(reading.currents);
+                }
             }
             let over = &mut self.over_since[node];
             let overload = PerPhase::from_fn(|p| {

@@ -7,6 +7,7 @@
 pub mod check;
 pub mod event;
 pub mod facts;
+pub mod fall;
 pub mod follow;
 pub mod jump;
 pub mod leash;
@@ -109,6 +110,8 @@ pub struct Site {
     members: Arc<[(Vec<usize>, Vec<usize>)]>,
     /// Since when each node's fuse has been exceeded, by its meter.
     over_since: Vec<PerPhase<Option<Mono>>>,
+    /// What the meter of each node said of late.
+    recent: Vec<fall::Recent>,
     /// The quality of each meter when last looked at.
     quality: Vec<Quality>,
 }
@@ -142,6 +145,7 @@ impl Site {
             relays: vec![RelayFacts { since: now.wall, ..RelayFacts::default() }; config.relays.len()],
             loads: vec![None; config.nodes.len()],
             over_since: vec![PerPhase::default(); config.nodes.len()],
+            recent: vec![fall::Recent::default(); config.nodes.len()],
             quality: vec![Quality::Lost; config.meters.len()],
             limits,
             config,
@@ -261,16 +265,23 @@ impl Site {
                     evse.mask = None;
                 }
             }
-            EvseEvent::Transaction(transaction) => evse.transaction = Some(transaction),
+            EvseEvent::Transaction(transaction) => {
+                if evse.transaction.as_ref().is_none_or(|before| before.name != transaction.name) {
+                    evse.forget_draw();
+                }
+                evse.transaction = Some(transaction);
+            }
             EvseEvent::Card(card) => evse.user = self.config.charging.user(&card),
             EvseEvent::TransactionEnded => {
                 evse.user = None;
                 evse.transaction = None;
                 evse.mask = None;
+                evse.forget_draw();
             }
             EvseEvent::Draw(draw) => {
                 evse.draw = Some(draw);
                 evse.observe(config, &self.config.control);
+                self.heard_draw(at);
             }
             EvseEvent::Confirmed { sequence, lease_until, .. } => {
                 evse.leash.confirmed(sequence, lease_until, now.mono);

@@ -68,7 +68,7 @@ impl Site {
             measured.filter(|m| m.quality(control, now) == Quality::Good).and_then(|m| m.reading)
         {
             let drawn = PerPhase::from_fn(|p| reading.currents[p].max(Milliamps::ZERO));
-            return load::Interval { low: drawn, high: drawn, moves: PerPhase::default() };
+            return load::Interval::exactly(drawn);
         }
         let most = reserve::device(self, d, now);
         let volts = self.lowest_voltages(now);
@@ -77,7 +77,7 @@ impl Site {
             let each = most.0.saturating_mul(1_000_000) / volts[p].0.max(1) / count;
             if config.wiring.uses(p) { Milliamps(each) } else { Milliamps::ZERO }
         });
-        load::Interval { low: PerPhase::default(), high, moves: PerPhase([true; 3]) }
+        load::Interval { high, moves: PerPhase([true; 3]), ..load::Interval::default() }
     }
 
     /// Voltages for turning current into power: measured at the grid connection if that is fresh and plausible, else
