@@ -111,6 +111,8 @@ struct Reference {
     before: f64,
     /// When the house last fed in; 0 before.
     fed: f64,
+    /// Whose car has changed what it takes; one that takes more is found out only when it is asked again.
+    turned: [bool; 5],
 }
 
 /// How long a house that takes up again what it fed in may stay unanswered, in seconds: while a car follows its setpoint it
@@ -279,7 +281,10 @@ fn act(world: &mut World, reference: &mut Reference, dice: &mut fastrand::Rng) {
         }
         14 => world.boxes[e].answers_after = Duration::from_millis(dice.u64(..500)),
         // A car takes less or more by itself.
-        16 | 17 => world.boxes[e].appetite = Milliamps::amps(if dice.bool() { 0 } else { dice.i64(6..33) }),
+        16 | 17 => {
+            world.boxes[e].appetite = Milliamps::amps(if dice.bool() { 0 } else { dice.i64(6..33) });
+            reference.turned[e] = true;
+        }
         15 => world.devices[0] = Watts(dice.i64(0..6_001)),
         _ => {}
     }
@@ -367,6 +372,10 @@ fn rest(world: &mut World, reference: &mut Reference, excess: &mut Excess, count
     world.contact(Level::Open);
     reference.limits.remove("contact");
     reference.look();
+    let turned: Vec<usize> = (0..5).filter(|e| reference.turned[*e] && world.boxes[*e].plugged).collect();
+    turned.iter().for_each(|e| world.plug(*e, false));
+    pass(world, reference, excess, count);
+    turned.iter().for_each(|e| world.plug(*e, true));
     for e in 0..5 {
         world.boxes[e].answers_after = Duration::from_millis(100);
     }

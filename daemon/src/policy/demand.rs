@@ -16,8 +16,13 @@ pub(super) fn shares(site: &Site) -> Vec<Share> {
                 (Want::Nothing, "not connected".to_owned())
             } else {
                 match facts.status {
-                    // Whatever it says of a car that is paused: it was full when it was last offered something.
-                    ConnectorStatus::Preparing | ConnectorStatus::SuspendedEvse if facts.rest.sated() => {
+                    // Whatever it says of a car that is paused: it was full when it was last offered something. And
+                    // whatever it says of one that was seen to take nothing of what it is offered.
+                    ConnectorStatus::Preparing
+                    | ConnectorStatus::SuspendedEvse
+                    | ConnectorStatus::Charging
+                        if facts.rest.sated() =>
+                    {
                         (Want::Least, "the vehicle takes nothing".to_owned())
                     }
                     ConnectorStatus::Preparing

@@ -22,7 +22,8 @@ use crate::{
 pub(super) const DRAW_FRESH: Duration = Duration::from_secs(30);
 /// From here on a conductor carries current, below [`IDLE`] it does not.
 const FLOWING: Milliamps = Milliamps(3_000);
-const IDLE: Milliamps = Milliamps(500);
+/// No more than what an EVSE itself needs.
+pub(super) const IDLE: Milliamps = Milliamps(500);
 
 /// What most cars take on each of three phases (11 kW).
 const COMMON: Milliamps = Milliamps::amps(16);

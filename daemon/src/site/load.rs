@@ -50,13 +50,17 @@ pub struct Split {
     pub least: PerPhase<Milliamps>,
     /// The most that they may have been drawing.
     pub most: PerPhase<Milliamps>,
+    /// What they draw for certain: one that has just stopped is not seen while another rises.
+    pub certain: PerPhase<Milliamps>,
+    /// The rest of the site where what it feeds in is counted: falls only as far as that is certain.
+    pub feeds: PerPhase<Milliamps>,
 }
 
 impl Split {
     /// The most that the rest of the site may draw: negative only where it feeds in for certain.
     #[must_use]
     pub fn other_at_most(&self) -> PerPhase<Milliamps> {
-        PerPhase::from_fn(|phase| self.other[phase] + self.evses[phase] - self.least[phase])
+        PerPhase::from_fn(|phase| self.other[phase] + self.evses[phase] - self.certain[phase])
     }
 
     /// Whether the bounds of what the EVSEs draw are still these: a car that left or told something is no such case.
@@ -85,12 +89,13 @@ pub fn split(
     evses: impl Iterator<Item = Interval>,
 ) -> Split {
     let (mut least, mut most) = (PerPhase::default(), PerPhase::default());
-    let (mut moves, mut rises, mut falls) = (PerPhase::default(), PerPhase::default(), PerPhase::default());
+    let mut rise = PerPhase::<Milliamps>::default();
+    let (mut moves, mut falls) = (PerPhase::<bool>::default(), PerPhase::<bool>::default());
     for evse in evses {
         for phase in Phase::ALL {
             let (low, high, told) = (evse.low[phase], evse.high[phase], evse.told[phase]);
             moves[phase] |= evse.moves[phase] && low < high;
-            rises[phase] |= told < high;
+            rise[phase] += high - told;
             falls[phase] |= low < told;
             least[phase] += low;
             most[phase] += high;
@@ -109,13 +114,25 @@ pub fn split(
             Overload::New => as_before.max(changed),
             _ if moves[phase] => as_before,
             // It may be the cars that fell, and the rest that rose.
-            _ if news && rises[phase] => as_before.max(changed),
+            _ if news && rise[phase] > Milliamps::ZERO => as_before.max(changed),
             _ if news => as_before,
             _ => changed,
         };
         other.max(low).min(high)
     });
-    Split { other, evses: PerPhase::from_fn(|phase| metered[phase] - other[phase]), least, most }
+    let certain = PerPhase::from_fn(|phase| (least[phase] - rise[phase]).max(Milliamps::ZERO));
+    let feeds = PerPhase::from_fn(|phase| {
+        let at_most = metered[phase] - certain[phase];
+        old.map_or(at_most, |old| old.feeds[phase].max(other[phase]).min(at_most))
+    });
+    Split {
+        other,
+        evses: PerPhase::from_fn(|phase| metered[phase] - other[phase]),
+        least,
+        most,
+        certain,
+        feeds,
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +190,7 @@ mod tests {
         car.moves = PerPhase::default();
         let after = now(told, car);
         assert_eq!((after.other, after.evses), (same(28_000), same(10_000)));
-        assert_eq!(after.other_at_most(), same(28_000));
+        assert_eq!(after.other_at_most(), same(36_000), "or it has risen as another stopped");
     }
 
     #[test]
@@ -192,6 +209,26 @@ mod tests {
         let car = moving(10_000, 16_000);
         assert_eq!(estimate(Some(same(5_000)), same(40_000), [car].into_iter()), same(24_000));
         assert_eq!(estimate(Some(same(30_000)), same(20_000), [car].into_iter()), same(10_000));
+    }
+
+    #[test]
+    fn what_is_fed_in_counts_when_it_is_certain() {
+        // A car draws 16 A; another is told to rise from 6 A to 16 A.
+        let steady = Interval::exactly(same(16_000));
+        let (before, rising, after) =
+            (Interval::exactly(same(6_000)), moving(6_000, 16_000), Interval::exactly(same(16_000)));
+        let now = |old: Split, metered, car: Interval| {
+            split(Some(old), same(metered), PerPhase::default(), [steady, car].into_iter())
+        };
+        let first = now(Split::default(), 22_000, before);
+        assert_eq!((first.other, first.feeds), (same(0), same(0)));
+        // It rises as the first one stops by itself, or it does not rise and the rest feeds in: who knows?
+        let doubt = now(first, 16_000, rising);
+        assert_eq!((doubt.other, doubt.feeds), (same(-6_000), same(0)));
+        // The second one has told that it draws 16 A: then the first one has stopped, or the rest feeds in; it would
+        // have shown in the meter as it fell.
+        let certain = now(doubt, 16_000, after);
+        assert_eq!((certain.other, certain.feeds), (same(-16_000), same(-16_000)));
     }
 
     #[test]

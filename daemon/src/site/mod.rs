@@ -359,7 +359,7 @@ impl Site {
             let offered = evse.leash.newest().map_or(Milliamps::ZERO, |s| s.limit);
             evse.follow.look(drawn, offered, &control, now.mono);
             let on = grant.limit > Milliamps::ZERO;
-            evse.rest.look(evse.status, offered > Milliamps::ZERO, &control, now.mono);
+            evse.rest.look(evse.status, drawn, offered > Milliamps::ZERO, &control, now.mono);
             if !evse.vehicle_possible() {
                 // The next car begins its own turn.
                 (evse.on_since, evse.on_until) = (None, None);

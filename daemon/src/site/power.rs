@@ -26,7 +26,7 @@ impl Site {
     /// What is generated behind a node and not used by others there, as far as a fresh measurement shows it.
     #[must_use]
     pub fn own_generation(&self, node: usize, now: Mono) -> Watts {
-        self.generation(node, now, |load| load.other)
+        self.generation(node, now, |load| load.feeds)
     }
 
     /// How much of [`Self::own_generation`] is in doubt: nothing was heard yet that tells it from cars or devices that

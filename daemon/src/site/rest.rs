@@ -8,11 +8,16 @@
 //!                                                                asking
 //! ```
 //!
-//! In: what the EVSE says, whether it is offered something, the time. Out: whether others come first. Invariant: only a
-//! car that was offered something and did not take it is sated; it gets its least current whenever that is free, and
-//! with its turn after the times above at the latest.
+//! In: what the EVSE says and measures, whether it is offered something, the time. Out: whether others come first.
+//! Invariant: only a car that was offered something and did not take it is sated; it gets its least current whenever
+//! that is free, and with its turn after the times above at the latest.
 
-use crate::{config, site::event::ConnectorStatus, time::Mono};
+use crate::{
+    config,
+    site::{event::ConnectorStatus, facts::IDLE},
+    time::Mono,
+    units::Milliamps,
+};
 
 /// How often the time between two questions doubles.
 const DOUBLINGS: u32 = 2;
@@ -28,6 +33,8 @@ pub struct Rest {
     asking: bool,
     /// How often it was offered something in vain.
     in_vain: u32,
+    /// Its EVSE says that it charges; that it does not was measured.
+    unsaid: bool,
 }
 
 impl Rest {
@@ -43,9 +50,24 @@ impl Rest {
         self.sated && !self.asking
     }
 
-    /// A look at it under the present plan.
-    pub fn look(&mut self, status: ConnectorStatus, offered: bool, control: &config::Control, now: Mono) {
-        use ConnectorStatus::{Preparing, SuspendedEv, SuspendedEvse};
+    /// A look at it under the present plan; `drawn` is what it was measured to draw under its present offer.
+    pub fn look(
+        &mut self,
+        status: ConnectorStatus,
+        drawn: Option<Milliamps>,
+        offered: bool,
+        control: &config::Control,
+        now: Mono,
+    ) {
+        use ConnectorStatus::{Charging, Preparing, SuspendedEv, SuspendedEvse};
+        // Not every EVSE says that its car is full.
+        self.unsaid = status == Charging && drawn.map_or(self.unsaid, |drawn| drawn <= IDLE);
+        let status = match (self.unsaid, offered, drawn) {
+            (false, ..) => status,
+            (true, false, _) => SuspendedEvse,
+            (true, true, Some(_)) => SuspendedEv,
+            (true, true, None) => return,
+        };
         if !matches!(status, SuspendedEv | SuspendedEvse | Preparing) {
             *self = Self::default();
         } else if offered {
@@ -95,7 +117,7 @@ mod tests {
     /// Looks each second; gives the state after the last.
     fn during(rest: &mut Rest, status: ConnectorStatus, offered: bool, seconds: std::ops::Range<u64>) {
         for s in seconds {
-            rest.look(status, offered, &control(), Mono(Duration::from_secs(s)));
+            rest.look(status, None, offered, &control(), Mono(Duration::from_secs(s)));
         }
     }
 
@@ -115,6 +137,31 @@ mod tests {
             during(&mut other, status, true, 10_070..10_071);
             assert_eq!(other, Rest::default());
         }
+    }
+
+    #[test]
+    fn a_measurement_shows_what_an_evse_does_not_say() {
+        let mut rest = Rest::default();
+        let mut look = |second: u64, milliamps: Option<i64>, offered| {
+            rest.look(
+                Charging,
+                milliamps.map(Milliamps),
+                offered,
+                &control(),
+                Mono(Duration::from_secs(second)),
+            );
+            rest.yields()
+        };
+        assert!(!look(0, None, true) && !look(5, Some(200), true) && !look(64, None, true));
+        assert!(look(65, Some(200), true), "it takes nothing for a minute");
+        assert!(look(70, None, false) && look(80, Some(0), false), "it is paused, which proves nothing");
+        assert!(!look(1870, None, false), "its turn");
+        assert!(
+            !look(1880, None, true) && !look(1890, Some(0), true) && look(1950, Some(0), true),
+            "in vain"
+        );
+        assert!(!look(1960, Some(6_000), true));
+        assert!(!look(1970, None, true), "it charges");
     }
 
     #[test]
