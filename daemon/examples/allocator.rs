@@ -36,6 +36,11 @@ use serde_json::json;
 
 /// Between two looks at the site, which the daemon takes every second.
 const STEP: Duration = Duration::from_secs(5);
+/// Without the control's own times: so often the site is looked at before time passes for the cars, if it has not come
+/// to rest before.
+const LOOKS: u32 = 40;
+/// And so much of its time passes in between.
+const BETWEEN: Duration = Duration::from_secs(20);
 const VOLTS: Millivolts = Millivolts::NOMINAL;
 
 fn main() -> anyhow::Result<()> {
@@ -187,6 +192,10 @@ struct Day {
     /// To find out what costs energy: `"leave"` cars go when they are full, `"known"` the core knows what each can draw.
     #[serde(default)]
     ease: Vec<String>,
+    /// Whether the control's own times (dwell, ramp, settling, least times) pass in no time, so that only what it
+    /// decides is measured.
+    #[serde(default)]
+    timeless: bool,
 }
 
 fn whole() -> String {
@@ -320,19 +329,31 @@ fn play(day: &Day) -> anyhow::Result<Played> {
         }
         limits(&mut site, day, second, now)?;
         wishes(&mut site, day, second, &cars, now);
-        measure(&mut site, &config, house, &cars, now);
-        decide(&mut site, &config, &mut sequences, now);
+        for look in 0..if day.timeless { LOOKS } else { 1 } {
+            measure(&mut site, &config, house, &cars, now);
+            let told = decide(&mut site, &config, &mut sequences, now);
+            for (e, slot) in cars.iter_mut().enumerate() {
+                let Some((_, car)) = slot else { continue };
+                let limit = site.evses[e].leash.newest().map_or(0, |s| s.limit.0);
+                let full = car.got >= car.session.watt_hours;
+                car.drawing = Milliamps(if full { 0 } else { limit.min(car.session.amps * 1000) });
+            }
+            let waits = site.evses.iter().any(|facts| facts.room_since.is_some());
+            if day.timeless {
+                now.mono = now.mono + BETWEEN;
+            }
+            if look >= 3 && !told && !waits {
+                break;
+            }
+        }
 
         // Until the next step the cars draw what they may.
         let hours = STEP.as_secs_f64() / 3600.0;
         for (e, slot) in cars.iter_mut().enumerate() {
             let Some((k, car)) = slot else { continue };
-            let (session, limit) = (&car.session, site.evses[e].leash.newest().map_or(0, |s| s.limit.0));
-            let missing = session.watt_hours - car.got;
-            let draws = if missing <= 0.0 { 0 } else { limit.min(session.amps * 1000) };
-            car.drawing = Milliamps(draws);
-            let terminals = session.terminals.min(config.evses[e].wiring.count());
-            let energy = VOLTS.0 as f64 * draws as f64 * terminals as f64 / 1e6 * hours;
+            let missing = car.session.watt_hours - car.got;
+            let terminals = car.session.terminals.min(config.evses[e].wiring.count());
+            let energy = VOLTS.0 as f64 * car.drawing.0 as f64 * terminals as f64 / 1e6 * hours;
             car.got += energy.min(missing.max(0.0));
             delivered[*k] = car.got;
         }
@@ -460,7 +481,9 @@ fn measure(site: &mut Site, config: &Config, house: i64, cars: &[Option<(usize, 
     site.tick(now);
 }
 
-fn decide(site: &mut Site, config: &Config, sequences: &mut [u64], now: Now) {
+/// One decision; gives whether a setpoint changed.
+fn decide(site: &mut Site, config: &Config, sequences: &mut [u64], now: Now) -> bool {
+    let mut changed = false;
     let plan = plan::plan(site, &policy::budget(site, now), now);
     site.granted(&plan, now);
     for (e, grant) in plan.grants.iter().enumerate() {
@@ -468,10 +491,12 @@ fn decide(site: &mut Site, config: &Config, sequences: &mut [u64], now: Now) {
         if let Some(s) = evse::due(facts, grant, config.control.lease, sequences[e], now.mono) {
             sequences[e] = s.sequence;
             let (sequence, limit, lease_until) = (s.sequence, s.limit, now.mono + s.lease);
+            changed |= facts.leash.newest().is_none_or(|before| before.limit != limit);
             facts.leash.sent(s, now.mono, config.evses[e].max);
             tell(site, e, EvseEvent::Confirmed { sequence, limit, lease_until }, now);
         }
     }
+    changed
 }
 
 /// Whether what the cars draw is above a fuse or a limit.
