@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::{
     Version,
-    v2::message as v2,
+    v2::{message as v2, needs::NotifyChargingNeeds},
     v16::message::{self as v16, IdTagInfo, MeterValues, read},
 };
-use crate::site::event::ConnectorStatus;
+use crate::site::event::{ConnectorStatus, Needs};
 
 /// What a station says about one of its connectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,13 @@ impl Version {
     pub(crate) fn states(self, payload: &str) -> Vec<ConnectorState> {
         let states = self.is_2().then(|| read::<v2::NotifyEvent>(payload));
         states.iter().flat_map(v2::NotifyEvent::states).filter_map(state_2).collect()
+    }
+
+    /// What a car needs, as a NotifyEVChargingNeeds says.
+    pub(crate) fn needs(self, action: &str, payload: &str) -> Option<Needs> {
+        (self.is_2() && action == "NotifyEVChargingNeeds")
+            .then(|| read::<NotifyChargingNeeds>(payload).needs())
+            .flatten()
     }
 
     /// MeterValues in the terms of 1.6.

@@ -180,6 +180,9 @@ struct Outcome {
 /// Judges every rule for every EVSE, keeps what must be remembered, and leaves the wishes in the site.
 pub fn apply(site: &mut Site, now: Now) {
     if site.config.charging.rules.is_empty() {
+        for e in 0..site.evses.len() {
+            site.wishes[e].deadline = told(site, e);
+        }
         return;
     }
     for e in 0..site.evses.len() {
@@ -192,7 +195,7 @@ pub fn apply(site: &mut Site, now: Now) {
         if let Some(class) = outcome.class {
             wish.class = class;
         }
-        wish.deadline = outcome.ready.and_then(|ready| deadline(site, e, ready));
+        wish.deadline = outcome.ready.and_then(|ready| deadline(site, e, ready)).or_else(|| told(site, e));
         if let Some((state, cap, why)) = sun {
             if site.rules[e].sun.phases != state.phases {
                 // What was seen of its phases was seen under the other number.
@@ -224,6 +227,16 @@ fn deadline(site: &Site, e: usize, ready: Ready) -> Option<Deadline> {
     let charged = facts.draw.and_then(|draw| draw.energy)? - transaction.meter_start;
     let missing = (ready.energy - charged.max(WattHours(0))).max(WattHours(0));
     Some(Deadline { at, missing })
+}
+
+/// What the car itself has asked for: what it wanted then, less what was charged since by the EVSE's register.
+fn told(site: &Site, e: usize) -> Option<Deadline> {
+    let facts = &site.evses[e];
+    facts.transaction.as_ref()?;
+    let (needs, register) = facts.needs?;
+    let charged = facts.draw.and_then(|draw| draw.energy)? - register?;
+    let missing = (needs.energy? - charged.max(WattHours(0))).max(WattHours(0));
+    Some(Deadline { at: needs.departure?, missing })
 }
 
 /// The rules that concern an EVSE now, in two lists: its own, and its user's.

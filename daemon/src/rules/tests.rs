@@ -8,7 +8,7 @@ use crate::{
     plan, policy,
     site::{
         Event,
-        event::{ConnectorStatus, Draw, EvseEvent, Level as ContactLevel, Reading, Transaction},
+        event::{ConnectorStatus, Draw, EvseEvent, Level as ContactLevel, Needs, Reading, Transaction},
     },
     time::Mono,
     units::{Millivolts, PerPhase, WattHours},
@@ -462,4 +462,59 @@ fn what_is_missing_by_a_deadline_is_counted_from_the_beginning_of_the_charge() {
     assert_eq!(register(&mut bench, 30_000), Some((by, 0)));
     bench.evse("left", EvseEvent::TransactionEnded);
     assert_eq!(register(&mut bench, 30_000), None);
+}
+
+#[test]
+fn what_the_car_asks_for_is_a_deadline_where_no_rule_has_one() {
+    for (rules, ruled) in [
+        ("", None),
+        ("[[rule]]\nid = \"all\"\ncurrent = \"32 A\"\n", None),
+        (
+            "[[rule]]\nid = \"all\"\ncurrent = \"32 A\"\nready = { energy = \"20 kWh\", by = \"07:00\" }\n",
+            Some((Wall::parse("2026-11-25T07:00:00+01:00").unwrap(), 19_000)),
+        ),
+    ] {
+        let mut bench = Bench::new(rules, "2026-11-24T18:00:00+01:00");
+        let at = Wall::parse("2026-11-25T06:15:00+01:00").unwrap();
+        let register = |bench: &mut Bench, wh: i64| {
+            let draw =
+                Draw { at: bench.now, currents: None, power: Some(Watts(0)), energy: Some(WattHours(wh)) };
+            bench.evse("left", EvseEvent::Draw(draw));
+            bench.wish();
+            bench.site.wishes[0].deadline.map(|deadline| (deadline.at, deadline.missing.0))
+        };
+        let mut needs = Needs {
+            departure: Some(at),
+            energy: Some(WattHours(12_000)),
+            most: Some(Milliamps::amps(10)),
+            phases: Some(2),
+        };
+        bench.evse("left", EvseEvent::Needs(needs));
+        assert_eq!(bench.site.evses[0].loads(&bench.site.config.evses[0]), 2);
+        assert_eq!(bench.site.evses[0].able(&bench.site.config.evses[0]), Milliamps::amps(10));
+        assert_eq!(register(&mut bench, 1_000), ruled.or(Some((at, 11_000))), "{rules}");
+        assert_eq!(
+            register(&mut bench, 5_000),
+            ruled.map(|(at, _)| (at, 15_000)).or(Some((at, 7_000))),
+            "{rules}"
+        );
+        // It asks again while it charges: what it wants from now on.
+        needs.energy = Some(WattHours(9_000));
+        bench.evse("left", EvseEvent::Needs(needs));
+        assert_eq!(
+            register(&mut bench, 5_500),
+            ruled.map(|(at, _)| (at, 14_500)).or(Some((at, 8_500))),
+            "{rules}"
+        );
+        needs.energy = None;
+        bench.evse("left", EvseEvent::Needs(needs));
+        assert_eq!(
+            register(&mut bench, 6_000),
+            ruled.map(|(at, _)| (at, 14_000)),
+            "by when, but not how much"
+        );
+        bench.evse("left", EvseEvent::TransactionEnded);
+        assert_eq!(register(&mut bench, 30_000), None);
+        assert_eq!(bench.site.evses[0].needs, None, "of that charge only");
+    }
 }

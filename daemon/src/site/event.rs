@@ -94,6 +94,8 @@ pub enum EvseEvent {
     TransactionEnded,
     /// What it draws, by its own measurement.
     Draw(Draw),
+    /// What its car said that it needs.
+    Needs(Needs),
     /// It has confirmed a setpoint.
     Confirmed {
         /// [`crate::plan::Setpoint::sequence`].
@@ -123,6 +125,19 @@ pub enum EvseEvent {
     },
     /// Something is wrong that a person should see; empty when it is right again.
     Problem(String),
+}
+
+/// What a car says of itself (OCPP 2.0.1 Part 2, `ChargingNeedsType`). It is a wish and a rating, no permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// When it leaves.
+    pub departure: Option<Wall>,
+    /// What it still wanted when it said so.
+    pub energy: Option<WattHours>,
+    /// The most that it can take on each phase.
+    pub most: Option<Milliamps>,
+    /// On how many phases of alternating current.
+    pub phases: Option<u8>,
 }
 
 /// OCPP 1.6 §7.7.

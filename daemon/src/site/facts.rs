@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    event::{ConnectorStatus, Draw, Reading, Transaction},
+    event::{ConnectorStatus, Draw, Needs, Reading, Transaction},
     fall::Fall,
     follow::Follow,
     leash::Leash,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config,
     time::{Mono, Now},
-    units::{Milliamps, PerPhase, Phase, Watts},
+    units::{Milliamps, PerPhase, Phase, WattHours, Watts},
 };
 
 /// How old an EVSE's own measurement may be to count as what it draws now.
@@ -56,6 +56,8 @@ pub struct EvseFacts {
     pub draw: Option<Draw>,
     /// How far the meter above it has fallen since.
     pub fall: Fall,
+    /// What its car said that it needs, and the EVSE's register at that moment, as far as it was told.
+    pub needs: Option<(Needs, Option<WattHours>)>,
     /// Whether only these phases were seen to carry current in this charge.
     pub mask: Option<PerPhase<bool>>,
     /// How many phases its vehicle was last seen to load; unlike `mask` it outlasts a pause.
@@ -114,7 +116,7 @@ impl EvseFacts {
     /// not known: it is taken for one like most until it shows more, so that it is not left waiting for too long.
     #[must_use]
     pub fn able(&self, config: &config::Evse) -> Milliamps {
-        let shown = self.follow.used().unwrap_or_else(|| self.highest.max(COMMON));
+        let shown = self.follow.used().or(self.told_most()).unwrap_or_else(|| self.highest.max(COMMON));
         shown.min(config.max).max(config.min)
     }
 
@@ -123,13 +125,20 @@ impl EvseFacts {
     #[must_use]
     pub fn bound(&self) -> Option<Milliamps> {
         let common = (self.highest <= COMMON + Milliamps::amps(1)).then_some(COMMON + SHOWS);
-        self.follow.used().or(common)
+        self.follow.used().or(self.told_most()).or(common)
     }
 
-    /// How many phases its vehicle loads, as far as that was seen; until then those wired.
+    /// The most that its car says it can take; not if it was seen to take more.
+    fn told_most(&self) -> Option<Milliamps> {
+        self.needs.and_then(|(needs, _)| needs.most).filter(|most| *most >= self.highest)
+    }
+
+    /// How many phases its vehicle loads, as far as that was seen, else as it says; without either those wired.
     #[must_use]
     pub fn loads(&self, config: &config::Evse) -> u8 {
-        self.loaded.unwrap_or_else(|| u8::try_from(config.wiring.count()).unwrap_or(3))
+        let wired = u8::try_from(config.wiring.count()).unwrap_or(3);
+        let told = self.needs.and_then(|(needs, _)| needs.phases).map(|phases| phases.min(wired));
+        self.loaded.or(told).unwrap_or(wired)
     }
 
     /// Its own measurement on the phases of the grid connection. A power without currents is taken as equal on all

@@ -276,10 +276,21 @@ impl Site {
                 evse.user = None;
                 evse.transaction = None;
                 evse.mask = None;
+                evse.needs = None;
                 evse.forget_draw();
+            }
+            EvseEvent::Needs(needs) => {
+                if evse.needs.is_none_or(|(before, _)| before != needs) {
+                    notes.push(Note::new("evse.needs", &config.id, needs_told(&needs)));
+                }
+                let started = evse.transaction.as_ref().map(|t| t.meter_start);
+                evse.needs = Some((needs, evse.draw.and_then(|draw| draw.energy).or(started)));
             }
             EvseEvent::Draw(draw) => {
                 evse.draw = Some(draw);
+                if let Some((_, register)) = &mut evse.needs {
+                    *register = register.or(draw.energy);
+                }
                 evse.observe(config, &self.config.control);
                 self.heard_draw(at);
             }
@@ -363,7 +374,7 @@ impl Site {
             if !evse.vehicle_possible() {
                 // The next car begins its own turn.
                 (evse.on_since, evse.on_until) = (None, None);
-                (evse.loaded, evse.highest) = (None, Milliamps::ZERO);
+                (evse.loaded, evse.highest, evse.needs) = (None, Milliamps::ZERO, None);
                 evse.follow.forget();
                 continue;
             }
@@ -411,6 +422,15 @@ impl Site {
 }
 
 /// Which EVSEs and which devices are behind each node.
+fn needs_told(needs: &event::Needs) -> serde_json::Value {
+    json!({
+        "departure": needs.departure.map(|at| at.to_string()),
+        "watt_hours": needs.energy.map(|energy| energy.0),
+        "milliamps": needs.most.map(|most| most.0),
+        "phases": needs.phases,
+    })
+}
+
 fn members(config: &Config) -> Arc<[(Vec<usize>, Vec<usize>)]> {
     let mut members = vec![(Vec::new(), Vec::new()); config.nodes.len()];
     let way = |node: usize| std::iter::successors(Some(node), |n| config.nodes[*n].parent);

@@ -116,7 +116,8 @@ pub(in crate::config) struct Rule {
     pub(in crate::config) surplus: Option<Surplus>,
     /// Order of service when not all fit: 0 first.
     pub(in crate::config) class: Option<u8>,
-    /// What it shall have got by when; as soon as it can only just be on time, it goes before the others of its class.
+    /// What it shall have got by when; as soon as it can only just be on time, it goes before the others of its class. Without
+    /// it counts what the car asks for itself, where its EVSE passes that on (OCPP 2.x, `NotifyEVChargingNeeds`).
     pub(in crate::config) ready: Option<Ready>,
 }
 

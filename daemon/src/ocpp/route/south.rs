@@ -407,6 +407,9 @@ impl Route {
                 self.live(now, asked, Up::Live(Offline::Boot), text, String::new());
             }
             Up::Live(offline) => {
+                if let Some(needs) = self.version.needs(action, payload) {
+                    self.tell(EvseEvent::Needs(needs));
+                }
                 let id_tag = match offline {
                     Offline::Card => self.version.card(payload),
                     _ => String::new(),

@@ -54,6 +54,25 @@ fn what_is_answered_while_the_backend_is_away() {
 }
 
 #[test]
+fn what_a_car_needs_is_heard_and_passed_on() {
+    let mut bench = both();
+    let call = json!([2, "n", "NotifyEVChargingNeeds", {"evseId": 1, "chargingNeeds": {
+        "requestedEnergyTransfer": "AC_three_phase", "departureTime": "2026-11-24T05:00:00Z",
+        "acChargingParameters": {"energyAmount": 20_000, "evMinCurrent": 6, "evMaxCurrent": 16, "evMaxVoltage": 400}}}]);
+    bench.evse(&call);
+    assert_eq!(bench.backend_hears(), call);
+    let needs = bench.told.iter().find_map(|event| match event {
+        EvseEvent::Needs(needs) => Some(*needs),
+        _ => None,
+    });
+    let needs = needs.expect("the site hears it as well");
+    assert_eq!(
+        (needs.energy.map(|wh| wh.0), needs.most.map(|ma| ma.0), needs.phases),
+        (Some(20_000), Some(16_000), Some(3))
+    );
+}
+
+#[test]
 fn a_live_event_passes_with_the_backends_own_answer() {
     let mut bench = both();
     let started = event("s", "Started", 0, &token());
