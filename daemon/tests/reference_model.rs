@@ -115,9 +115,10 @@ struct Reference {
     turned: [bool; 5],
 }
 
-/// How long a house that takes up again what it fed in may stay unanswered, in seconds: while a car follows its setpoint it
-/// cannot be told from the house, and it may be set once more in between. Twice the time to settle, and a step.
-const ANSWERED: f64 = 8.5;
+/// How long a house that takes up again what it fed in may stay unanswered, in seconds. While a car follows its setpoint
+/// it cannot be told from the house, and it may be set once more in between: twice the time to settle. And one that told
+/// that it draws nothing may begin at any moment: until it tells again, every ten seconds here. Then a step.
+const ANSWERED: f64 = 10.5;
 
 impl Reference {
     /// The smallest limit that holds now.
