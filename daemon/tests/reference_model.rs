@@ -374,9 +374,13 @@ fn rest(world: &mut World, reference: &mut Reference, excess: &mut Excess, count
     reference.limits.remove("contact");
     reference.look();
     let turned: Vec<usize> = (0..5).filter(|e| reference.turned[*e] && world.boxes[*e].plugged).collect();
-    turned.iter().for_each(|e| world.plug(*e, false));
+    for e in &turned {
+        world.plug(*e, false);
+    }
     pass(world, reference, excess, count);
-    turned.iter().for_each(|e| world.plug(*e, true));
+    for e in &turned {
+        world.plug(*e, true);
+    }
     for e in 0..5 {
         world.boxes[e].answers_after = Duration::from_millis(100);
     }
