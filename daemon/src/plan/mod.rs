@@ -182,7 +182,10 @@ fn demand(site: &Site, budget: &Budget, e: usize, held: bool, now: Now) -> Deman
     };
     // What it can take by itself, as far as that was seen.
     let able = facts.able(config).min(share.most).max(config.min);
-    let power = site.power_at(e, able, now.mono);
+    // One whose phases were never seen is taken for slow until it has charged: else it would wait too long for its turn.
+    let slow =
+        if facts.phases_known() { 1 } else { i64::try_from(config.wiring.count()).unwrap_or(3).max(1) };
+    let power = Watts(site.power_at(e, able, now.mono).0 / slow);
     Demand {
         least: config.min.0,
         most: most.0,

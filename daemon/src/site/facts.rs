@@ -141,6 +141,12 @@ impl EvseFacts {
         self.loaded.or(told).unwrap_or(wired)
     }
 
+    /// Whether it is known on how many phases its vehicle charges: it was seen, or it said so.
+    #[must_use]
+    pub fn phases_known(&self) -> bool {
+        self.loaded.is_some() || self.needs.is_some_and(|(needs, _)| needs.phases.is_some())
+    }
+
     /// Its own measurement on the phases of the grid connection. A power without currents is taken as equal on all
     /// wired phases at nominal voltage.
     #[must_use]
