@@ -19,13 +19,10 @@ from guest import PATIENCE, REPO, Failure, free_port
 INTEROP = REPO / "tests/interop"
 HAN_HOST = "192.168.77.2"
 LAN_HOST = "10.0.2.2"
+# Of the key exchange, the certificates and their issuers: what gateways ask for first.
+CURVE = "brainpoolP256r1"
 
 GATEWAY = """\
-foreground = yes
-syslog = no
-sslVersionMin = TLSv1.2
-ciphers = ECDHE-ECDSA-AES128-GCM-SHA256
-curves = prime256v1
 [han-cls]
 accept = 127.0.0.1:{han}
 connect = 127.0.0.1:{proxy}
@@ -75,13 +72,13 @@ class Surroundings:
 
     def __init__(self, folder: pathlib.Path, points: int) -> None:
         sys.path.insert(0, str(INTEROP))
-        from gateway import Certificates
+        from gateway import Certificates, common
 
         self.folder, self.count = folder, points
         self.programs: dict[str, subprocess.Popen] = {}
         self.ports = {name: free_port() for name in ("han", "proxy", "backend", "meter")}
-        certificates = Certificates(folder)
-        (folder / "han.conf").write_text(GATEWAY.format(folder=folder, **self.ports), encoding="utf-8")
+        certificates = Certificates(folder, CURVE)
+        (folder / "han.conf").write_text(common(CURVE) + GATEWAY.format(folder=folder, **self.ports), encoding="utf-8")
         self.site = folder / "site"
         self.site.mkdir()
         for name in ("cls.pem", "cls.key"):
