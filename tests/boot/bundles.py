@@ -4,12 +4,12 @@ import os
 import shutil
 import subprocess
 
-from guest import BUILT, REPO
+from guest import BOARD, BUILT, REPO
 
 KEYS = REPO / "target/image/keys"
 
 
-def bundle(folder, name, *, compatible="ladewart-qemu-arm64", version="9999.0.0", size=1 << 20, key=None, images=None):
+def bundle(folder, name, *, compatible=f"ladewart-{BOARD}", version="9999.0.0", size=1 << 20, key=None, images=None):
     """A small signed bundle; its content is noise, which must never be booted, but for the images that are given."""
     certificate, private = key or (KEYS / "development.pem", KEYS / "development.key")
     source, made = folder / f"{name}.d", folder / f"{name}.raucb"

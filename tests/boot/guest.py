@@ -11,8 +11,13 @@ import tempfile
 import time
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
-BUILT = REPO / "target/image/qemu-arm64"
-UBOOT = "/usr/lib/u-boot/qemu_arm64/u-boot.bin"
+# Which board's image is booted, and on what.
+BOARD = os.environ.get("BOOT_BOARD", "qemu-arm64")
+BUILT = REPO / "target/image" / BOARD
+UBOOT, *MACHINE = {
+    "qemu-arm64": ("/usr/lib/u-boot/qemu_arm64/u-boot.bin", "qemu-system-aarch64", "-M", "virt,acpi=off", "-cpu", "cortex-a57"),
+    "qemu-armhf": ("/usr/lib/u-boot/qemu_arm/u-boot.bin", "qemu-system-arm", "-M", "virt", "-cpu", "cortex-a15"),
+}[BOARD]
 # Emulation on a busy machine is slow; what does not come at all is the failure to find.
 PATIENCE = float(os.environ.get("BOOT_PATIENCE", "900"))
 
@@ -70,7 +75,7 @@ class Guest:
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [
-                "qemu-system-aarch64", "-M", "virt,acpi=off", "-cpu", "cortex-a57", "-smp", "2", "-m", "512",
+                *MACHINE, "-smp", "2", "-m", "512",
                 "-nographic", "-nodefaults", "-bios", UBOOT,
                 "-drive", f"if=none,id=disk,file={self.disk},format=raw,cache=writeback{',readonly=on' if readonly else ''}",
                 "-device", "virtio-blk-pci,drive=disk,addr=04.0",
