@@ -43,7 +43,9 @@ esac
 """
 
 # The image's own hook against older versions, told what runs here.
+# While a file "hold" lies there, the installation does not go on.
 BEFORE = """#!/bin/sh
+while [ -e {work}/hold ]; do sleep 0.1; done
 OS_RELEASE={work}/os-release REASON={work}/reason exec {root}/image/files/usr/libexec/ladewart/before-install
 """
 
@@ -236,8 +238,18 @@ class Device:
         self.refused("larger than allowed", self.bundle("2.1", size=6 << 20), "begin.size", evidence=False)
 
         wanted = self.bundle("2.1")
-        done = self.ctl("update", "install", "--restart", str(wanted))
-        check(done.returncode == 0, f"a good one: {done.stderr.decode()}")
+        before = self.status()["slots"]
+        (work / "hold").touch()
+        command = [str(self.binaries / "ladewartctl"), "--socket", str(work / "l.sock"), "update", "install", "--restart", str(wanted)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as install:
+            # RAUC tells nothing of its slots while it installs.
+            until("the installation", lambda: self.status()["installation"].get("state") == "STATE_RUNNING")
+            until("RAUC at work", lambda: b"different method" in subprocess.run(
+                ["rauc", "status"], env=self.environment, capture_output=True, check=False).stderr)  # fmt: skip
+            check(self.status()["slots"] == before, "the slots are not shown while one is written")
+            (work / "hold").unlink()
+            _, errors = install.communicate(timeout=60)
+        check(install.returncode == 0, f"a good one: {errors.decode()}")
         subprocess.run(["unsquashfs", "-q", "-n", "-f", "-d", "out", wanted.name], cwd=work, check=True, capture_output=True)
         written = (work / "out/root.img").read_bytes()
         check((work / "b").read_bytes()[: len(written)] == written, "the other slot does not hold the bundle's image")

@@ -39,6 +39,8 @@ use crate::{
 
 /// How often RAUC is asked how far it is.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often it is asked for its slots while it does something else: some seconds together.
+const ASKED: u32 = 20;
 
 /// Why an update does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +167,8 @@ pub struct Updates {
     turn: Arc<Semaphore>,
     jobs: mpsc::Sender<Job>,
     installation: watch::Receiver<Installation>,
+    /// The slots as RAUC last told them: it does not while it installs.
+    seen: Arc<watch::Sender<Option<Vec<Slot>>>>,
     journal: Journal,
     clock: Clock,
 }
@@ -183,7 +187,8 @@ pub fn updates(config: config::Update, journal: Journal, clock: Clock) -> (Updat
     let (jobs, jobs_in) = mpsc::channel(1);
     let (installation, watched) = watch::channel(Installation::default());
     let turn = Arc::new(Semaphore::new(1));
-    let updates = Updates { config: Arc::new(config), turn, jobs, installation: watched, journal, clock };
+    let (config, seen) = (Arc::new(config), Arc::new(watch::Sender::new(None)));
+    let updates = Updates { config, turn, jobs, installation: watched, seen, journal, clock };
     (updates.clone(), Installing { jobs: jobs_in, installation, updates })
 }
 
@@ -218,11 +223,37 @@ impl Updates {
         Ok(number)
     }
 
-    /// What there is to start.
+    /// What there is to start; while RAUC installs, as it was before.
     pub async fn status(&self) -> Result<Status, UpdateError> {
         let rauc = rauc::connect().await?;
         let compatible = rauc.compatible().await.map_err(rauc::absent)?;
-        let slots = rauc.slots().await.map_err(rauc::absent)?;
+        let slots = self.slots(&rauc).await?;
+        self.seen.send_replace(Some(slots.clone()));
+        Ok(Status { compatible, slots, confirmed: self.confirmed() })
+    }
+
+    async fn slots(&self, rauc: &rauc::InstallerProxy<'_>) -> Result<Vec<Slot>, UpdateError> {
+        let mut asked = 0;
+        let slots = loop {
+            match rauc.slots().await {
+                Ok(slots) => break slots,
+                Err(error) if rauc::busy(&error) => {
+                    let seen = self.seen.borrow().clone();
+                    asked += 1;
+                    // Anything but an installation is over in a moment.
+                    match seen {
+                        Some(seen)
+                            if asked == ASKED || self.installation.borrow().state == State::Running =>
+                        {
+                            return Ok(seen);
+                        }
+                        None if asked == ASKED => return Err(UpdateError::Busy),
+                        _ => tokio::time::sleep(LOOK).await,
+                    }
+                }
+                Err(error) => return Err(rauc::absent(error)),
+            }
+        };
         // Without a working boot loader there is none; the rest is worth showing all the same.
         let primary = rauc.primary().await.unwrap_or_default();
         let slots = slots.into_iter().map(|(name, status)| {
@@ -239,7 +270,7 @@ impl Updates {
         });
         let mut slots: Vec<Slot> = slots.collect();
         slots.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Status { compatible, slots, confirmed: self.confirmed() })
+        Ok(slots)
     }
 
     /// Keeps the running slot. Gives its name.
@@ -384,6 +415,10 @@ impl Installing {
         // A bundle that cannot be read is refused below, with a better sentence.
         if let Ok((_, version)) = rauc.info(text).await {
             self.installation.send_modify(|i| i.version = version);
+        }
+        // Whoever asks for the status from now on gets what is true before.
+        if let Err(error) = self.updates.status().await {
+            tracing::warn!(%error, "the slots cannot be shown during the installation");
         }
         let mut completed = rauc.receive_completed().await.map_err(rauc::absent)?;
         rauc.install_bundle(text, HashMap::new()).await.map_err(rauc::refused)?;

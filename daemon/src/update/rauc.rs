@@ -43,6 +43,11 @@ pub(super) fn absent(error: zbus::Error) -> UpdateError {
     UpdateError::Absent(words(&error))
 }
 
+/// RAUC does something else just now, an installation for instance.
+pub(super) fn busy(error: &zbus::Error) -> bool {
+    words(error).contains("already processing a different method")
+}
+
 /// RAUC says no.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn refused(error: zbus::Error) -> UpdateError {
