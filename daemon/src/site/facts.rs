@@ -184,6 +184,16 @@ impl EvseFacts {
         })
     }
 
+    /// What it told of late that it draws; nothing where no vehicle can.
+    #[must_use]
+    pub fn told(&self, config: &config::Evse, now: Mono) -> Option<PerPhase<Milliamps>> {
+        if !self.vehicle_possible() {
+            return Some(PerPhase::default());
+        }
+        self.draw.filter(|d| now.since(d.at.mono) <= DRAW_FRESH)?;
+        self.draw_phases(config)
+    }
+
     /// What it may be drawing now.
     #[must_use]
     pub fn interval(&self, config: &config::Evse, control: &config::Control, now: Mono) -> Interval {
@@ -193,10 +203,7 @@ impl EvseFacts {
         let most = self.leash.in_force(now, config.max);
         let (changed, before) = self.leash.last_change().unwrap_or((Mono::default(), Milliamps::ZERO));
         let moving = now < changed + control.settle;
-        let told = self
-            .draw
-            .filter(|d| now.since(d.at.mono) <= DRAW_FRESH)
-            .and_then(|d| self.draw_phases(config).map(|phases| (d.at.mono, phases)));
+        let told = self.draw.and_then(|d| self.told(config, now).map(|phases| (d.at.mono, phases)));
         let counts = self.phases(config);
         let fell = self.fall.most();
         let mut interval = Interval::default();

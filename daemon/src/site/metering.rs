@@ -1,6 +1,6 @@
 //! An answer of a meter: judged, taken, and split between the cars and the rest.
 
-use super::{Site, event::Reading, fall::Fall, load, load::Overload};
+use super::{Site, event::Reading, fall::Fall, load, load::Overload, plausible::Cars};
 use crate::{
     time::{Mono, Now},
     units::{Milliamps, PerPhase},
@@ -10,7 +10,10 @@ impl Site {
     pub(super) fn take_reading(&mut self, at: usize, reading: Reading, now: Now) {
         let node = (0..self.config.nodes.len()).find(|n| self.config.nodes[*n].meter == Some(at));
         let fuse = node.map(|n| self.config.nodes[n].fuse);
-        let cars = node.and_then(|n| self.exact_draw(n, now.mono));
+        let cars = node.map_or_else(Cars::default, |n| Cars {
+            exact: self.exact_draw(n, now.mono),
+            told: self.told_draw(n, now.mono),
+        });
         let meter = &mut self.meters[at];
         match meter.judge.judge(&reading, cars, fuse, now) {
             Ok(()) => {
@@ -46,6 +49,17 @@ impl Site {
         let nodes = &self.config.nodes;
         let mut way = std::iter::successors(Some(self.config.evses[e].node), |n| nodes[*n].parent);
         way.find(|n| nodes[*n].meter.is_some())
+    }
+
+    /// What all EVSEs behind a node draw together by what each has told of late.
+    fn told_draw(&self, node: usize, now: Mono) -> Option<PerPhase<Milliamps>> {
+        let mut sum = PerPhase::<Milliamps>::default();
+        for e in self.behind(node) {
+            for (phase, draws) in self.evses[e].told(&self.config.evses[e], now)?.iter() {
+                sum[phase] += *draws;
+            }
+        }
+        Some(sum)
     }
 
     fn split_load(&mut self, meter: usize, now: Mono) {

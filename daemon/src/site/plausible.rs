@@ -34,8 +34,8 @@ const STRIKES: u8 = 3;
 pub struct Judge {
     /// The last answer, taken or not.
     last: Option<Reading>,
-    /// Since when all answers have been the same, and what the cars drew then.
-    same: Option<(Mono, Option<PerPhase<Milliamps>>)>,
+    /// Since when all answers have been the same.
+    same: Option<Same>,
     /// Meter and cars when both had been calm.
     calm: Option<(PerPhase<Milliamps>, PerPhase<Milliamps>)>,
     /// Since when the cars draw what they draw.
@@ -47,6 +47,25 @@ pub struct Judge {
     doubts: bool,
 }
 
+/// A standstill.
+#[derive(Debug, Clone, Copy)]
+struct Same {
+    since: Mono,
+    /// What the cars told then.
+    drew: Option<PerPhase<Milliamps>>,
+    /// The cars have changed since: that lasts until an answer differs.
+    frozen: bool,
+}
+
+/// What the cars behind a meter draw together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cars {
+    /// If it is known exactly.
+    pub exact: Option<PerPhase<Milliamps>>,
+    /// By what each has told of late; it may have changed since.
+    pub told: Option<PerPhase<Milliamps>>,
+}
+
 impl Judge {
     /// Whether the last answer was not taken.
     #[must_use]
@@ -54,11 +73,11 @@ impl Judge {
         self.doubts
     }
 
-    /// Judges an answer. `cars`: what all cars behind the meter draw together, if that is known exactly.
+    /// Judges an answer.
     pub fn judge(
         &mut self,
         new: &Reading,
-        cars: Option<PerPhase<Milliamps>>,
+        cars: Cars,
         fuse: Option<PerPhase<Milliamps>>,
         now: Now,
     ) -> Result<(), String> {
@@ -70,7 +89,7 @@ impl Judge {
     fn verdict(
         &mut self,
         new: &Reading,
-        cars: Option<PerPhase<Milliamps>>,
+        Cars { exact: cars, told }: Cars,
         fuse: Option<PerPhase<Milliamps>>,
         now: Now,
     ) -> Result<(), String> {
@@ -84,7 +103,7 @@ impl Judge {
         let last = self.last.replace(*new);
         self.turns(last.as_ref(), new, cars);
         self.runs(new, cars);
-        let frozen = self.stands_still(last.as_ref(), new, cars);
+        let frozen = self.stands_still(last.as_ref(), new, told);
         if let Some((_, drew)) = cars.zip(self.cars).filter(|(now, (_, before))| near(now, before)) {
             self.cars = Some(drew);
         } else {
@@ -144,7 +163,7 @@ impl Judge {
         &mut self,
         last: Option<&Reading>,
         new: &Reading,
-        cars: Option<PerPhase<Milliamps>>,
+        told: Option<PerPhase<Milliamps>>,
     ) -> bool {
         let same = last.is_some_and(|last| {
             (last.currents, last.voltages, last.power) == (new.currents, new.voltages, new.power)
@@ -153,14 +172,15 @@ impl Judge {
             self.same = None;
             return false;
         }
-        let (since, drew) = self.same.get_or_insert((new.at.mono, None));
+        let same = self.same.get_or_insert(Same { since: new.at.mono, drew: None, frozen: false });
         // Measurements of the cars that are older than the standstill say nothing about it.
-        if new.at.mono.since(*since) < LAG {
-            return false;
+        if same.frozen || new.at.mono.since(same.since) < LAG {
+            return same.frozen;
         }
-        let Some(cars) = cars else { return false };
-        let before = *drew.get_or_insert(cars);
-        Phase::ALL.into_iter().any(|p| (cars[p] - before[p]).0.abs() >= MOVED.0)
+        let Some(told) = told else { return false };
+        let before = *same.drew.get_or_insert(told);
+        same.frozen = Phase::ALL.into_iter().any(|p| (told[p] - before[p]).0.abs() >= MOVED.0);
+        same.frozen
     }
 }
 
@@ -221,14 +241,18 @@ mod tests {
         }
     }
 
+    fn known(cars: PerPhase<Milliamps>) -> Cars {
+        Cars { exact: Some(cars), told: Some(cars) }
+    }
+
     /// Second by second what the meter shows while the cars draw so much; gives the first refusal.
     fn watch(judge: &mut Judge, from: u64, to: u64, meter: i64, cars: i64) -> Option<String> {
-        (from..to).find_map(|s| judge.judge(&reading(s, meter), Some(amps(cars)), FUSE, at(s)).err())
+        (from..to).find_map(|s| judge.judge(&reading(s, meter), known(amps(cars)), FUSE, at(s)).err())
     }
 
     #[test]
     fn what_cannot_be_is_not_taken() {
-        let take = |reading: Reading| Judge::default().judge(&reading, None, FUSE, at(10));
+        let take = |reading: Reading| Judge::default().judge(&reading, Cars::default(), FUSE, at(10));
         assert_eq!(take(reading(10, 60)), Ok(()));
         assert_eq!(take(reading(10, 189)), Ok(()), "a short overload");
         for (wrong, says) in [
@@ -249,9 +273,9 @@ mod tests {
     #[test]
     fn late_answers_are_not_taken() {
         let mut judge = Judge::default();
-        judge.judge(&reading(10, 5), None, FUSE, at(10)).unwrap();
-        assert!(judge.judge(&reading(8, 5), None, FUSE, at(11)).unwrap_err().contains("older"));
-        judge.judge(&reading(12, 5), None, FUSE, at(12)).unwrap();
+        judge.judge(&reading(10, 5), Cars::default(), FUSE, at(10)).unwrap();
+        assert!(judge.judge(&reading(8, 5), Cars::default(), FUSE, at(11)).unwrap_err().contains("older"));
+        judge.judge(&reading(12, 5), Cars::default(), FUSE, at(12)).unwrap();
         assert!(!judge.doubts());
     }
 
@@ -263,6 +287,19 @@ mod tests {
         assert!(said.contains("stands still"), "{said}");
         // It moves again.
         assert_eq!(watch(&mut judge, 140, 200, 46, 26), None);
+    }
+
+    #[test]
+    fn a_standstill_is_found_while_cars_move_and_lasts_until_an_answer_differs() {
+        let mut judge = Judge::default();
+        let mut say = |second: u64, meter: i64, told: Option<i64>| {
+            let cars = Cars { exact: None, told: told.map(amps) };
+            judge.judge(&reading(second, meter), cars, FUSE, at(second)).is_err()
+        };
+        assert!((0..40).all(|s| !say(s, 50, Some(40))));
+        assert!(say(40, 50, Some(30)), "they have changed");
+        assert!(say(41, 50, None) && say(42, 50, Some(40)), "what they do now does not matter");
+        assert!(!say(43, 49, Some(40)));
     }
 
     #[test]
