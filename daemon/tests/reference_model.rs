@@ -408,11 +408,16 @@ fn rest(world: &mut World, reference: &mut Reference, excess: &mut Excess, count
         count.doubted += 1;
         fair.iter_mut().zip(careful).for_each(|(fair, careful)| *fair = fair.min(careful));
     }
-    // Whole amperes, and the margin above what others use that shows when they want more.
-    let modest =
-        fair.iter().zip(&world.boxes).filter(|(f, b)| b.plugged && b.appetite.0 as f64 / 1000.0 <= **f + 0.2);
-    let tolerance = 1.2 + 2.0 * modest.count() as f64;
+    // Whole amperes, and the margin above what others use that shows when they want more; of three phases it is worth
+    // three times as much to one.
+    let modest = |e: &usize| {
+        let (share, car) = (fair[*e], &world.boxes[*e]);
+        car.plugged && car.appetite.0 as f64 / 1000.0 <= share + 0.2
+    };
+    let margins: Vec<f64> = (0..5).filter(modest).map(|e| 2.0 * phases(world, e).len() as f64).collect();
     for (e, share) in fair.iter().enumerate() {
+        let here = phases(world, e).len() as f64;
+        let tolerance = 1.2 + margins.iter().map(|margin| (margin / here).max(2.0)).sum::<f64>();
         let draws = world.boxes[e].drawing.0 as f64 / 1000.0;
         assert!(
             draws >= share - tolerance,
