@@ -16,8 +16,8 @@ pub struct Interval {
     pub low: PerPhase<Milliamps>,
     /// At most.
     pub high: PerPhase<Milliamps>,
-    /// What it told; only where it does not move. It may draw less, where the meter has fallen since, or more, where it
-    /// told it before it had time to follow.
+    /// What it told of late, 0 if nothing. It may draw less, where the meter has fallen since, or more, where it told it
+    /// before it had time to follow.
     pub told: PerPhase<Milliamps>,
     /// Whether it may have changed what it draws since it was last heard: it follows a setpoint, or it was not heard
     /// drawing at all.
@@ -63,7 +63,7 @@ impl Split {
         PerPhase::from_fn(|phase| self.other[phase] + self.evses[phase] - self.certain[phase])
     }
 
-    /// Whether the bounds of what the EVSEs draw are still these: a car that left or told something is no such case.
+    /// Whether the bounds of what the EVSEs draw are still these, so that no car has left and none has told anything new.
     fn knows_no_more(&self, phase: Phase, least: Milliamps, most: Milliamps) -> bool {
         self.least[phase] == least && self.most[phase] == most
     }

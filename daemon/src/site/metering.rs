@@ -1,7 +1,8 @@
 //! An answer of a meter: judged, taken, and split between the cars and the rest.
 
-use super::{Site, event::Reading, fall::Fall, load, load::Overload, plausible::Cars};
+use super::{Site, event::Reading, facts::EvseFacts, fall::Fall, load, load::Overload, plausible::Cars};
 use crate::{
+    config,
     time::{Mono, Now},
     units::{Milliamps, PerPhase},
 };
@@ -11,8 +12,9 @@ impl Site {
         let node = (0..self.config.nodes.len()).find(|n| self.config.nodes[*n].meter == Some(at));
         let fuse = node.map(|n| self.config.nodes[n].fuse);
         let cars = node.map_or_else(Cars::default, |n| Cars {
-            exact: self.exact_draw(n, now.mono),
-            told: self.told_draw(n, now.mono),
+            exact: self
+                .drawn_behind(n, |e, config| e.interval(config, &self.config.control, now.mono).settled()),
+            told: self.drawn_behind(n, |e, config| e.told(config, now.mono)),
         });
         let meter = &mut self.meters[at];
         match meter.judge.judge(&reading, cars, fuse, now) {
@@ -25,14 +27,16 @@ impl Site {
         }
     }
 
-    /// What all EVSEs behind a node draw together, if each has just told it.
-    fn exact_draw(&self, node: usize, now: Mono) -> Option<PerPhase<Milliamps>> {
+    /// What all EVSEs behind a node draw together, if it is known of each.
+    fn drawn_behind(
+        &self,
+        node: usize,
+        draws: impl Fn(&EvseFacts, &config::Evse) -> Option<PerPhase<Milliamps>>,
+    ) -> Option<PerPhase<Milliamps>> {
         let mut sum = PerPhase::<Milliamps>::default();
         for e in self.behind(node) {
-            let (facts, config) = (&self.evses[e], &self.config.evses[e]);
-            let told = facts.interval(config, &self.config.control, now).settled()?;
-            for (phase, draws) in told.iter() {
-                sum[phase] += *draws;
+            for (phase, current) in draws(&self.evses[e], &self.config.evses[e])?.iter() {
+                sum[phase] += *current;
             }
         }
         Some(sum)
@@ -49,17 +53,6 @@ impl Site {
         let nodes = &self.config.nodes;
         let mut way = std::iter::successors(Some(self.config.evses[e].node), |n| nodes[*n].parent);
         way.find(|n| nodes[*n].meter.is_some())
-    }
-
-    /// What all EVSEs behind a node draw together by what each has told of late.
-    fn told_draw(&self, node: usize, now: Mono) -> Option<PerPhase<Milliamps>> {
-        let mut sum = PerPhase::<Milliamps>::default();
-        for e in self.behind(node) {
-            for (phase, draws) in self.evses[e].told(&self.config.evses[e], now)?.iter() {
-                sum[phase] += *draws;
-            }
-        }
-        Some(sum)
     }
 
     fn split_load(&mut self, meter: usize, now: Mono) {

@@ -247,7 +247,10 @@ impl Updates {
                         {
                             return Ok(seen);
                         }
-                        None if asked == ASKED => return Err(UpdateError::Busy),
+                        None if asked == ASKED => {
+                            let text = "the installer (RAUC) is busy with something else; ask again";
+                            return Err(UpdateError::Refused(text.to_owned()));
+                        }
                         _ => tokio::time::sleep(LOOK).await,
                     }
                 }
